@@ -1,0 +1,48 @@
+"""The tree of exceptions for everything a user can mend.
+
+The command line turns any of them into one message and exit status 2. Anything else that
+escapes is a defect of Offramp.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(given: object, allowed: Iterable[str]) -> str:
+    """A question after the allowed name most like ``given``, or nothing; ends a clause."""
+    matches = difflib.get_close_matches(str(given), list(allowed), n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+class OfframpError(Exception):
+    """Base of every error that Offramp raises on purpose."""
+
+
+class ScenarioError(OfframpError):
+    """A scenario is not valid; the message names file, line, key and what is allowed."""
+
+
+class DataError(OfframpError):
+    """A dataset is missing, damaged or cannot be downloaded."""
+
+
+class ArtifactError(OfframpError):
+    """A profile, predictions or records file is missing, damaged, foreign or does not fit."""
+
+
+class CheckpointError(ArtifactError):
+    """A checkpoint is truncated, foreign, or made for another network."""
+
+
+class TrainingError(OfframpError):
+    """Training cannot go on (for example: the loss is no longer finite)."""
+
+
+class PolicyError(OfframpError):
+    """A policy cannot be imported or built, raised, or returned an impossible decision."""
+
+
+class ResultsError(OfframpError):
+    """A results folder cannot be written, or does not hold what a report needs."""

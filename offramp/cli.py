@@ -1,0 +1,314 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from typer.core import TyperGroup
+
+from models.errors import OfframpError, ResultsError, ScenarioError
+from models.files import write_text
+from offramp import __version__
+from offramp.console import Console
+from offramp.scenario import LoadedScenario, find_scenario, load_scenario, shipped_scenarios
+
+if TYPE_CHECKING:
+    from offramp.pipeline import Pipeline
+    from offramp.report.build import Report
+    from sim.verdict import OfferedLoad
+
+
+class OfframpGroup(TyperGroup):
+    """Ends every command that fails for a reason the user can mend with one message."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; status 2 for what the user can mend, 130 for Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` has enough
+            sys.exit(0)
+        except (OfframpError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            print(
+                "interrupted: what was finished is kept; the same command goes on from there",
+                file=sys.stderr,
+            )
+            sys.exit(130)
+
+
+app = typer.Typer(
+    cls=OfframpGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="How often does a correct answer arrive before its deadline? Train multi-exit networks, "
+    "profile them on this host, and simulate fleets of IoT devices around them.",
+)
+
+ScenarioArgument = Annotated[
+    str,
+    typer.Argument(metavar="SCENARIO", help="A YAML file, or the name of a scenario that ships."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key, such as devices.cameras.count=50."
+    ),
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="FOLDER", help="Results folder (default: results/NAME)."
+    ),
+]
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        metavar="FOLDER",
+        help="Artefact store (default: $OFFRAMP_STORE, or in the user's cache).",
+    ),
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option("--jobs", "-j", min=1, help="Worker processes (default: as many as processors)."),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
+
+
+@app.callback(invoke_without_command=True)
+def offramp(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Options that belong to no command."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("scenario.yaml"),
+    template: Annotated[
+        str, typer.Option("--from", metavar="NAME", help="Scenario that ships to start from.")
+    ] = "quickstart",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+) -> None:
+    """Write a commented scenario to start from."""
+    shipped = shipped_scenarios()
+    if template not in shipped:
+        find_scenario(template)  # names the scenarios that ship
+        raise ScenarioError(f"--from {template}: a name is expected: {', '.join(shipped)}")
+    if path.exists() and not force:
+        raise ResultsError(f"{path} exists already; --force overwrites it")
+    if not path.parent.is_dir():
+        raise ResultsError(f"cannot write {path}: No such file or directory: {path.parent}")
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", path.stem).lstrip("_.-") or "scenario"
+    text = shipped[template].read_text(encoding="utf-8")
+    try:
+        # A name of its own, so that it has a results folder of its own.
+        write_text(path, re.sub(r"^name: .*$", f'name: "{name}"', text, flags=re.MULTILINE))
+    except OSError as error:
+        raise ResultsError(f"cannot write {path}: {error.strerror}") from error
+    typer.echo(f"wrote {path}; now: offramp check {path}, offramp run {path}")
+
+
+@app.command()
+def check(scenario: ScenarioArgument, set: SetOption = None) -> None:
+    """Validate a scenario and print it with every default filled in."""
+    from ruamel.yaml import YAML
+
+    loaded = load_scenario(scenario, set or [])
+    yaml = YAML()
+    yaml.default_flow_style = None
+    yaml.dump(loaded.scenario.model_dump(), sys.stdout)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of scenarios, for editors."""
+    from offramp.schema import Scenario
+
+    typer.echo(json.dumps(Scenario.model_json_schema(), indent=2))
+
+
+@app.command()
+def run(
+    scenario: ScenarioArgument,
+    set: SetOption = None,
+    output: OutputOption = None,
+    store: StoreOption = None,
+    jobs: JobsOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Do everything: train, profile, simulate and report; what was done before is reused."""
+    pipeline = _pipeline(scenario, set, store, quiet)
+    report = pipeline.run(_results(pipeline.loaded, output), jobs)
+    show_report(report, pipeline.console)
+
+
+@app.command()
+def train(
+    scenario: ScenarioArgument,
+    set: SetOption = None,
+    store: StoreOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Train every strategy and seed, and predict the test set."""
+    from models.artifacts import read_predictions
+    from offramp.stages.layout import PREDICTIONS
+
+    pipeline = _pipeline(scenario, set, store, quiet)
+    table = Table("strategy", "seed", "test accuracy per exit", "folder")
+    for (strategy, seed), folder in pipeline.train().items():
+        accuracy = read_predictions(folder / PREDICTIONS).accuracy()
+        shares = " / ".join(f"{100 * share:.1f}" for share in accuracy) + " %"
+        table.add_row(strategy, str(seed), shares, str(folder))
+    pipeline.console.table(table)
+
+
+@app.command()
+def profile(
+    scenario: ScenarioArgument,
+    set: SetOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Copy the profile here.")
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure even if measured before.")
+    ] = False,
+    store: StoreOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure the latency of every exit on this host."""
+    from models.artifacts import read_profile, write_profile
+
+    pipeline = _pipeline(scenario, set, store, quiet)
+    measured = read_profile(pipeline.profile(again))
+    table = Table("batch size", "exit", "median (ms)", "p95 (ms)", "of that, its own segment (ms)")
+    for batch_size, seconds in measured.seconds.items():
+        for exit in range(measured.exit_count):
+            times, segment = 1e3 * seconds["exit"][:, exit], 1e3 * seconds["segment"][:, exit]
+            times.sort()
+            table.add_row(
+                str(batch_size),
+                str(exit + 1),
+                f"{_quantile(times, 0.5):.3f}",
+                f"{_quantile(times, 0.95):.3f}",
+                f"{_quantile(segment, 0.5):.3f}",
+            )
+    pipeline.console.table(table)
+    if output:
+        try:
+            write_profile(output, measured)
+        except OSError as error:
+            raise ResultsError(f"cannot write {output}: {error.strerror}") from error
+        pipeline.console.result(f"profile: {output}")
+
+
+@app.command()
+def simulate(
+    scenario: ScenarioArgument,
+    set: SetOption = None,
+    output: OutputOption = None,
+    store: StoreOption = None,
+    jobs: JobsOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Simulate with networks and profiles that are there already, and report."""
+    pipeline = _pipeline(scenario, set, store, quiet)
+    results = _results(pipeline.loaded, output)
+    pipeline.simulate(results, jobs)
+    show_report(pipeline.report(results), pipeline.console)
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder of a finished run.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Write the report here.")
+    ] = None,
+) -> None:
+    """Make tables, figures and page of a finished run anew."""
+    from offramp.report.build import build_report
+
+    show_report(build_report(results, output), Console())
+
+
+def show_report(report: Report, console: Console) -> None:
+    """Print the table that ends a run, the verdict, and where the report is."""
+    from offramp.report.page import milliseconds, percent, points
+
+    table = Table("strategy", "policy", "AUD ± 95 % CI", "deadline-hit ratio", "p50/p95/p99 (ms)")
+    for row in report.summary.itertuples():
+        table.add_row(
+            str(row.strategy),
+            str(row.policy),
+            percent(row.aud, row.aud_half_width),
+            percent(row.hit_ratio),
+            milliseconds(row.latency_p50_s, row.latency_p95_s, row.latency_p99_s),
+        )
+    console.table(table)
+    for row in report.differences[report.differences["over"] == "training seeds"].itertuples():
+        gain = points(row.aud_difference, row.half_width)
+        console.result(f"{row.of} − {row.less}, {row.given}: {gain} points of AUD")
+    for row in report.nodes.itertuples():
+        if row.verdict != "STABLE":
+            console.result(f"node {row.node}, {row.policy}: {row.verdict}")
+    console.result(report.verdict + "".join(f"\n  {reason}" for reason in report.reasons))
+    console.result(f"report: {report.page}")
+
+
+def show_load(loads: list[OfferedLoad], console: Console) -> None:
+    """Print what every node is asked, before a run."""
+    for load in loads:
+        shares = ", ".join(f"{share:.2f} at exit {exit}" for exit, share in enumerate(load.load, 1))
+        console.note(
+            f"offered load  node {load.node}: {load.rate_hz:g} requests/s on {load.workers} "
+            f"worker(s); work per worker {shares}"
+        )
+        if load.load[0] >= 1:
+            console.note(f"  node {load.node} cannot keep up even at its first exit")
+
+
+def _pipeline(scenario: str, set: list[str] | None, store: Path | None, quiet: bool) -> Pipeline:
+    from offramp.pipeline import Pipeline
+    from offramp.store import Store, default_root
+
+    console = Console(quiet)
+    loaded = load_scenario(scenario, set or [])
+    return Pipeline(
+        loaded,
+        Store(store or default_root()),
+        console,
+        lambda loads: show_load(loads, console),
+    )
+
+
+def _results(loaded: LoadedScenario, output: Path | None) -> Path:
+    return output or Path("results") / loaded.scenario.name
+
+
+def _quantile(times: object, q: float) -> float:
+    import numpy as np
+
+    return float(np.quantile(np.asarray(times), q))
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""The stages put together: what ``offramp train``, ``profile``, ``simulate`` and ``run`` do.
+
+torch is imported inside the functions that train or measure, so that simulating starts at once.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.errors import ResultsError
+from models.files import try_to_write, write_text
+from offramp.console import Console
+from offramp.scenario import LoadedScenario
+from offramp.stages import keys
+from offramp.stages.layout import MANIFEST, PROFILE
+from offramp.stages.simulation import Inputs, find_inputs, run_simulation, world_of
+from offramp.store import Store, default_root
+from offramp.worlds import check_node_profiles, needs_host_profile
+from sim.verdict import OfferedLoad, offered_loads
+
+if TYPE_CHECKING:
+    from offramp.report.build import Report
+
+_VERSIONED = ("offramp", "torch", "torchvision", "numpy", "scipy", "simpy", "pyarrow", "pandas")
+
+
+@dataclass
+class Pipeline:
+    """Runs the stages of one scenario, and notes how long each took and what it reused.
+
+    Attributes:
+        show_load: told the offered load of every node before anything is simulated.
+    """
+
+    loaded: LoadedScenario
+    store: Store = field(default_factory=lambda: Store(default_root()))
+    console: Console = field(default_factory=lambda: Console(quiet=True))
+    show_load: Callable[[list[OfferedLoad]], None] = lambda loads: None
+    wall_s: dict[str, float] = field(default_factory=dict)
+    reused: dict[str, bool] = field(default_factory=dict)
+
+    def train(self) -> dict[tuple[str, int], Path]:
+        """Train and predict whatever is missing; return every network's folder.
+
+        The key is strategy and seed; the folder holds the checkpoint and its predictions.
+        """
+        trained: dict[tuple[str, int], Path] = {}
+        missing = False
+        for strategy, seed, made_from in keys.trained_networks(self.loaded):
+            trained[strategy, seed] = folder = self.store.path("trained", made_from)
+            if self.store.find("trained", made_from):
+                self._note(f"{strategy}, seed {seed}", folder, reused=True)
+            else:
+                missing = True
+        if missing:
+            self.store.check_writable()
+            from offramp.stages.training import run_training
+
+            with self._timed("train"):
+                for name, seed, folder in run_training(self.loaded, self.store, self.console):
+                    self._note(f"{name}, seed {seed}", folder, reused=False)
+        return trained
+
+    def profile(self, again: bool = False) -> Path:
+        """Profile the network on this host, if that was not done before; return the file.
+
+        Args:
+            again: measure even if there is a profile from before, and replace it.
+        """
+        made_from = keys.profile_key(self.loaded.scenario)
+        if again:
+            self.store.discard("profile", made_from)
+        reused = self.store.find("profile", made_from) is not None
+        if not reused:
+            self.store.check_writable()
+            from offramp.stages.profiling import run_profiling
+
+            with self._timed("profile"):
+                run_profiling(self.loaded.scenario, self.store, self.console, made_from)
+        folder = self.store.path("profile", made_from)
+        self._note("profile", folder, reused)
+        return folder / PROFILE
+
+    def simulate(self, results: Path, jobs: int | None = None) -> None:
+        """Simulate from what earlier stages left in the store; write into ``results``."""
+        check_writable(results)
+        inputs = find_inputs(self.loaded, self.store, self._arguments())
+        world = world_of(self.loaded, inputs)
+        self.show_load(offered_loads(world))
+        with self._timed("simulate"):
+            reused = run_simulation(
+                self.loaded, inputs, world, self.store, results, self.console, jobs
+            )
+        self._note("simulation", results, reused)
+        write_text(results / MANIFEST, json.dumps(self._manifest(inputs), indent=1) + "\n")
+
+    def report(self, results: Path) -> Report:
+        """Write tables, figures and page into ``results``."""
+        from offramp.report.build import build_report
+
+        return build_report(results)
+
+    def run(self, results: Path, jobs: int | None = None) -> Report:
+        """All stages."""
+        check_writable(results)
+        check_node_profiles(self.loaded)
+        self.train()
+        if needs_host_profile(self.loaded):
+            self.profile()
+        self.simulate(results, jobs)
+        return self.report(results)
+
+    def _arguments(self) -> str:
+        """Arguments that name this scenario and store on the command line."""
+        parts = [self.loaded.source]
+        for override in self.loaded.overrides:
+            parts += ["--set", override]
+        if self.store.root != default_root():
+            parts += ["--store", str(self.store.root)]
+        return "".join(f" {shlex.quote(part)}" for part in parts)
+
+    def _note(self, what: str, where: Path, reused: bool) -> None:
+        self.reused[what] = reused
+        self.console.note(f"{'reused' if reused else 'made':6}  {what}  ({where})")
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.wall_s[stage] = time.perf_counter() - start
+
+    def _manifest(self, inputs: Inputs) -> dict[str, Any]:
+        scenario = self.loaded.scenario
+        return {
+            "scenario": scenario.model_dump(),
+            "source": self.loaded.source,
+            "seeds": {"simulation": scenario.seed, "training": scenario.training.seed_list},
+            "versions": {
+                "python": platform.python_version(),
+                **{name: metadata.version(name) for name in _VERSIONED},
+            },
+            "inputs": inputs.hashes(self.loaded),
+            "wall_s": self.wall_s,
+            "reused": self.reused,
+        }
+
+
+def check_writable(folder: Path) -> None:
+    """Try to write to ``folder``, or where it will be made, before hours of work depend on it.
+
+    Raises:
+        ResultsError: it cannot be made or written to.
+    """
+    try:
+        try_to_write(folder)
+    except OSError as error:
+        raise ResultsError(
+            f"cannot write results to {folder}: {error.strerror or error}"
+        ) from error

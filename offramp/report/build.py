@@ -1,0 +1,90 @@
+"""Making the whole report from a results folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from models.errors import ResultsError
+from models.files import whole_file, write_text
+from offramp.report.figures import write_figures
+from offramp.report.page import write_page
+from offramp.report.results import (
+    differences,
+    node_verdicts,
+    read_results,
+    summary,
+    validity,
+)
+from offramp.stages.layout import DIFFERENCES, FIGURES, SUMMARY_CSV, SUMMARY_JSON
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was written.
+
+    Attributes:
+        page: its path.
+        summary: one row per strategy and policy.
+        differences: paired differences in AUD.
+        nodes: verdict on every node, by policy.
+        verdict: ``VALID`` or ``INVALID``.
+        reasons: why it is not valid.
+    """
+
+    page: Path
+    summary: pd.DataFrame
+    differences: pd.DataFrame
+    nodes: pd.DataFrame
+    verdict: str
+    reasons: list[str]
+
+
+def build_report(results_folder: Path, output: Path | None = None) -> Report:
+    """Write summary, figures and page from the files in ``results_folder``.
+
+    Args:
+        output: where to write them; by default into the results folder itself.
+
+    Raises:
+        ResultsError: the folder does not hold results, or the output cannot be written.
+    """
+    results = read_results(results_folder)
+    target = output or results_folder
+    arms, gaps = summary(results), differences(results)
+    nodes = node_verdicts(results)
+    verdict, reasons = validity(results)
+    try:
+        for frame, name in ((arms, SUMMARY_CSV), (gaps, DIFFERENCES)):
+            with whole_file(target / name) as partial:
+                frame.to_csv(partial, index=False)
+        content = {
+            "scenario": results.scenario["name"],
+            "verdict": verdict,
+            "reasons": reasons,
+            "arms": _plain(arms),
+            "differences": _plain(gaps),
+            "nodes": _plain(nodes),
+        }
+        write_text(target / SUMMARY_JSON, json.dumps(content, indent=1) + "\n")
+        captions = write_figures(results, target / FIGURES)
+        page = write_page(results, arms, gaps, captions, target)
+    except OSError as error:
+        raise ResultsError(f"cannot write the report to {target}: {error.strerror}") from error
+    return Report(page, arms, gaps, nodes, verdict, reasons)
+
+
+def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as JSON values; NaN, which JSON lacks, becomes null."""
+    return [
+        {
+            str(key): None if isinstance(value, float) and math.isnan(value) else value
+            for key, value in row.items()
+        }
+        for row in frame.to_dict(orient="records")
+    ]

@@ -1,0 +1,344 @@
+"""The figures: each a function from results to a matplotlib figure, its data and its caption."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as MplFigure
+
+from models.files import whole_file
+from offramp.report.results import Results
+from offramp.report.style import (
+    COLUMN,
+    DOUBLE_COLUMN,
+    PERCENT,
+    STRATEGY_COLOURS,
+    STRATEGY_DASHES,
+    STRATEGY_MARKERS,
+    UNANSWERED_COLOUR,
+    exit_colours,
+    paper_style,
+)
+from sim.metrics import confidence_interval
+
+#: Points of a latency curve: enough for a paper's column, few enough for a small CSV.
+ECDF_POINTS = 400
+
+#: One legend for the whole figure, where it hides no data.
+_ABOVE: dict[str, Any] = {"loc": "outside upper center", "ncols": 5, "frameon": False}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure, the data behind it and what its caption says."""
+
+    drawing: MplFigure
+    data: pd.DataFrame
+    caption: str
+
+
+def write_figures(results: Results, folder: Path) -> dict[str, str]:
+    """Write every figure as PDF, PNG and CSV into ``folder``; return captions by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    captions = {}
+    with paper_style():
+        for name, draw in FIGURES.items():
+            figure = draw(results)
+            if figure is None:
+                continue
+            for suffix in (".pdf", ".png"):
+                metadata = {"CreationDate": None} if suffix == ".pdf" else None
+                with whole_file(folder / f"{name}{suffix}") as partial:
+                    figure.drawing.savefig(partial, metadata=metadata)
+            with whole_file(folder / f"{name}.csv") as partial:
+                figure.data.to_csv(partial, index=False)
+            plt.close(figure.drawing)
+            captions[name] = figure.caption
+    return captions
+
+
+def aud_against_deadline(results: Results) -> Figure:
+    """AUD against the deadline, by strategy, one panel per policy."""
+    deadline_ms = common_deadline_ms(results)
+    by_seed = (
+        results.sweep.groupby(
+            ["strategy", "policy", "training_seed", "deadline_scale"], sort=False
+        )["aud"]
+        .mean()
+        .reset_index()
+    )
+    if deadline_ms is None:
+        x, label = "deadline_scale", "deadline, as a multiple of the scenario's"
+    else:
+        x, label = "deadline_ms", "deadline (ms)"
+        by_seed[x] = by_seed["deadline_scale"] * deadline_ms
+    figure, panels = _panels_per_policy(results)
+    rows = []
+    for policy, axes in zip(results.policies, panels, strict=True):
+        of_policy = by_seed[by_seed["policy"] == policy]
+        sns.lineplot(
+            of_policy,
+            x=x,
+            y="aud",
+            hue="strategy",
+            style="strategy",
+            hue_order=results.strategies,
+            style_order=results.strategies,
+            palette=STRATEGY_COLOURS,
+            dashes=STRATEGY_DASHES,
+            markers=STRATEGY_MARKERS,
+            errorbar=_t_interval,
+            legend="auto" if axes is panels[0] else False,
+            ax=axes,
+        )
+        axes.set(title=policy, xlabel=label, ylabel="accuracy under deadline")
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(PERCENT)
+        for (strategy, at), group in of_policy.groupby(["strategy", x], sort=False):
+            interval = confidence_interval(group["aud"].to_numpy())
+            rows.append(
+                {
+                    "policy": policy,
+                    "strategy": strategy,
+                    x: at,
+                    "aud": interval.mean,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "training_seeds": interval.n,
+                }
+            )
+    handles, labels = panels[0].get_legend_handles_labels()
+    panels[0].legend().remove()
+    figure.legend(handles, labels, **_ABOVE)
+    caption = (
+        f"Accuracy under deadline against the deadline. Bands: 95 % t intervals over "
+        f"{results.training_seeds} training seeds, each the mean of {results.replications} "
+        f"replications of {_window(results)}; all arms see the same requests."
+    )
+    if results.training_seeds < 2:
+        caption += " One training seed: no band."
+    return Figure(figure, pd.DataFrame(rows), caption)
+
+
+def exits_accuracy_and_latency(results: Results) -> Figure:
+    """Test accuracy of each exit by strategy, and the latency of reaching it."""
+    profile = results.profile
+    width = DOUBLE_COLUMN if profile else COLUMN
+    figure, panels = plt.subplots(1, 2 if profile else 1, figsize=(width, 2.3), squeeze=False)
+    axes = panels[0, 0]
+    sns.pointplot(
+        results.exit_accuracy,
+        x="exit",
+        y="accuracy",
+        hue="strategy",
+        hue_order=results.strategies,
+        palette=STRATEGY_COLOURS,
+        markers=[STRATEGY_MARKERS[strategy] for strategy in results.strategies],
+        linestyles=["-" if strategy == "standard" else "--" for strategy in results.strategies],
+        errorbar=_t_interval,
+        dodge=0.15 if len(results.strategies) > 1 else False,
+        linewidth=1.2,
+        err_kws={"linewidth": 1},
+        ax=axes,
+    )
+    axes.set(xlabel="exit", ylabel="test accuracy")
+    axes.legend(title=None, loc="lower right")
+    axes.yaxis.set_major_formatter(PERCENT)
+    rows = []
+    for (strategy, exit), group in results.exit_accuracy.groupby(["strategy", "exit"], sort=False):
+        interval = confidence_interval(group["accuracy"].to_numpy())
+        rows.append(
+            {
+                "strategy": strategy,
+                "exit": exit,
+                "accuracy": interval.mean,
+                "low": interval.low,
+                "high": interval.high,
+            }
+        )
+    data = pd.DataFrame(rows)
+    caption = (
+        "Test accuracy of each exit (95 % t intervals over "
+        f"{results.training_seeds} training seeds)"
+    )
+    if profile:
+        times = profile.seconds[1]["exit"]
+        latency = pd.DataFrame(times * 1e3, columns=range(1, times.shape[1] + 1))
+        axes = panels[0, 1]
+        axes.boxplot(
+            latency.to_numpy(),
+            whis=(5, 95),
+            showfliers=False,
+            widths=0.5,
+            patch_artist=True,
+            boxprops={"facecolor": "0.85"},
+            medianprops={"color": "black"},
+        )
+        axes.set(xlabel="exit", ylabel="latency on the host (ms)")
+        axes.set_ylim(bottom=0)
+        quantiles = latency.quantile([0.05, 0.25, 0.5, 0.75, 0.95])
+        for percent, values in zip((5, 25, 50, 75, 95), quantiles.to_numpy(), strict=True):
+            data[f"latency_p{percent}_ms"] = data["exit"].map(
+                dict(zip(latency.columns, values, strict=True))
+            )
+        caption += (
+            f", and the measured latency of one inference to it: median, quartiles and 5th to 95th "
+            f"percentile of {len(times)} inferences, {profile.about['host']['threads']} thread(s)"
+        )
+    return Figure(figure, data, caption + ".")
+
+
+def exits_taken(results: Results) -> Figure:
+    """Share of all offered requests answered at each exit, by strategy and policy."""
+    counts = results.latencies.groupby(["policy", "strategy", "exit"], observed=True).size()
+    shares = (
+        counts / counts.groupby(["policy", "strategy"], observed=True).transform("sum")
+    ).rename("share")
+    last = int(results.exit_accuracy["exit"].max())
+    colours = [UNANSWERED_COLOUR, *exit_colours(last)]
+    arms = [(policy, strategy) for policy in results.policies for strategy in results.strategies]
+    figure, axes = plt.subplots(figsize=(DOUBLE_COLUMN, 0.7 + 0.26 * len(arms)))
+    lefts = np.zeros(len(arms))
+    for exit in [*range(1, last + 1), 0]:
+        widths = np.array([shares.get((*arm, exit), 0.0) for arm in arms])
+        if exit == 0 and not widths.any():
+            continue
+        label = f"exit {exit}" if exit else "not answered"
+        axes.barh(
+            range(len(arms)), widths, left=lefts, color=colours[exit], label=label, height=0.7
+        )
+        for row, (left, width) in enumerate(zip(lefts, widths, strict=True)):
+            if width >= 0.06:
+                colour = "white" if exit > last / 2 else "black"
+                axes.text(
+                    left + width / 2,
+                    row,
+                    f"{width:.0%}",
+                    ha="center",
+                    va="center",
+                    color=colour,
+                    fontsize=6,
+                )
+        lefts += widths
+    axes.set_yticks(range(len(arms)), [f"{policy}, {strategy}" for policy, strategy in arms])
+    axes.invert_yaxis()
+    axes.set(xlabel="share of offered requests", xlim=(0, 1))
+    axes.xaxis.set_major_formatter(PERCENT)
+    axes.grid(visible=False)
+    figure.legend(**_ABOVE)
+    caption = (
+        "Share of all offered requests that each exit answered, over "
+        f"{results.training_seeds} training seeds and {results.replications} replications."
+    )
+    return Figure(figure, shares.reset_index(), caption)
+
+
+def latency_ecdf(results: Results) -> Figure:
+    """Distribution of latency over offered requests, by strategy, one panel per policy."""
+    deadline_ms = common_deadline_ms(results)
+    figure, panels = _panels_per_policy(results)
+    curves = []
+    for policy, axes in zip(results.policies, panels, strict=True):
+        longest = 0.0
+        for strategy in results.strategies:
+            arm = results.latencies[
+                (results.latencies["policy"] == policy)
+                & (results.latencies["strategy"] == strategy)
+            ]
+            latency_ms = np.sort(arm["latency_s"].dropna().to_numpy()) * 1e3
+            if not len(latency_ms):
+                continue
+            share = np.linspace(0, 1, ECDF_POINTS)
+            points = np.quantile(latency_ms, share, method="inverted_cdf")
+            longest = max(longest, float(np.quantile(latency_ms, 0.99)))
+            curve = pd.DataFrame(
+                {
+                    "policy": policy,
+                    "strategy": strategy,
+                    "latency_ms": points,
+                    "share": share * len(latency_ms) / len(arm),
+                }
+            )
+            curves.append(curve)
+            axes.plot(
+                curve["latency_ms"],
+                curve["share"],
+                color=STRATEGY_COLOURS[strategy],
+                dashes=STRATEGY_DASHES[strategy] or (None, None),
+                label=strategy,
+            )
+        axes.set(
+            title=policy, xlabel="latency (ms)", ylabel="share of offered requests", ylim=(0, 1)
+        )
+        axes.yaxis.set_major_formatter(PERCENT)
+        if deadline_ms is not None:
+            axes.axvline(deadline_ms, color="0.3", linewidth=0.8, linestyle=":")
+            axes.annotate(
+                "deadline",
+                (deadline_ms, 0.02),
+                xytext=(2, 0),
+                textcoords="offset points",
+                rotation=90,
+                fontsize=6,
+                color="0.3",
+                va="bottom",
+            )
+        axes.set_xlim(0, 1.05 * max(longest, deadline_ms or 0.0) or 1.0)
+    if curves:
+        figure.legend(*panels[0].get_legend_handles_labels(), **_ABOVE)
+    caption = (
+        "Latency from creation to answer, as the share of all offered requests answered by then; "
+        "a curve that ends below 100 % leaves requests unanswered. Each axis ends past the 99th "
+        f"percentile. {results.training_seeds} training seeds, {results.replications} replications."
+    )
+    if deadline_ms is None:
+        caption += " Deadlines vary: none is drawn."
+    return Figure(figure, pd.concat(curves) if curves else pd.DataFrame(), caption)
+
+
+FIGURES: dict[str, Callable[[Results], Figure]] = {
+    "aud_against_deadline": aud_against_deadline,
+    "exits_accuracy_and_latency": exits_accuracy_and_latency,
+    "exits_taken": exits_taken,
+    "latency_ecdf": latency_ecdf,
+}
+
+
+def common_deadline_ms(results: Results) -> float | None:
+    """The deadline if it is the same for every request, else None."""
+    deadlines = [group["deadline_ms"] for group in results.scenario["devices"].values()]
+    values = {spec.get("value") if isinstance(spec, dict) else float(spec) for spec in deadlines}
+    value = values.pop() if len(values) == 1 else None
+    return None if value is None else float(value)
+
+
+def _panels_per_policy(results: Results) -> tuple[MplFigure, list[Axes]]:
+    count = len(results.policies)
+    width = COLUMN if count == 1 else DOUBLE_COLUMN
+    columns = 2 if count == 4 else min(count, 3)
+    rows = -(-count // columns)
+    figure, panels = plt.subplots(
+        rows, columns, figsize=(width, 0.2 + 2.2 * rows), sharey=True, squeeze=False
+    )
+    used = list(panels.flat)
+    for axes in used[count:]:
+        axes.set_visible(False)
+    return figure, used[:count]
+
+
+def _t_interval(values: pd.Series) -> tuple[float, float]:
+    interval = confidence_interval(values.to_numpy())
+    return interval.low, interval.high
+
+
+def _window(results: Results) -> str:
+    return f"{results.scenario['simulation']['duration_s']:g} s"

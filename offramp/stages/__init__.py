@@ -1,0 +1,1 @@
+"""The stages of a run: training, profiling, simulation. Each leaves artefacts for the next."""

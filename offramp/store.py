@@ -1,0 +1,139 @@
+"""The artefact store: results of stages, addressed by a hash of what they were made from.
+
+An artefact is a folder ``<root>/<kind>/<key>/`` with the files of one stage's result and an
+``artifact.json`` that says what it was made from and the SHA-256 of each file. It appears by one
+rename, so it is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from models.errors import ArtifactError
+from models.files import try_to_write
+
+DESCRIPTION = "artifact.json"
+
+_PARTIAL = ".partial-"
+
+#: Why a folder cannot be renamed to a path where something lies.
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+
+#: A partial artefact this old was left by a process that was killed.
+_ABANDONED_AFTER_S = 7 * 24 * 3600
+
+
+def default_root() -> Path:
+    """``$OFFRAMP_STORE``, or a folder in the user's cache."""
+    named = os.environ.get("OFFRAMP_STORE")
+    return Path(named) if named else Path(platformdirs.user_cache_dir("offramp")) / "store"
+
+
+def content_key(made_from: dict[str, Any]) -> str:
+    """Hash of what an artefact is made from."""
+    canonical = json.dumps(made_from, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:24]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sweep_abandoned(folder: Path) -> None:
+    """Remove what killed processes left behind."""
+    for partial in folder.glob(f"{_PARTIAL}*"):
+        if time.time() - partial.stat().st_mtime > _ABANDONED_AFTER_S:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+class Store:
+    """Artefacts under one root folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, kind: str, made_from: dict[str, Any]) -> Path:
+        """Where the artefact lies, or would lie."""
+        return self.root / kind / content_key(made_from)
+
+    def find(self, kind: str, made_from: dict[str, Any]) -> Path | None:
+        """The artefact's folder, or None if it is not there or one of its files is damaged."""
+        path = self.path(kind, made_from)
+        try:
+            files = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))["files"]
+            whole = all(file_hash(path / name) == expected for name, expected in files.items())
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            return None
+        return path if whole else None
+
+    def _put(self, partial: Path, path: Path, kind: str, made_from: dict[str, Any]) -> None:
+        """Rename ``partial`` to ``path``, unless another process made the same meanwhile."""
+        while True:
+            try:
+                partial.rename(path)
+                return
+            except OSError as error:
+                if error.errno not in _TAKEN:
+                    raise
+            if self.find(kind, made_from) is not None:
+                return  # made meanwhile: that copy is as good
+            # What is there is damaged: out of the way in one step, since others may do the same.
+            damaged = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=path.parent))
+            try:
+                with suppress(FileNotFoundError):  # another process was first
+                    path.rename(damaged / path.name)
+            finally:
+                shutil.rmtree(damaged, ignore_errors=True)
+
+    def check_writable(self) -> None:
+        """Try to write, before hours of work depend on it.
+
+        Raises:
+            ArtifactError: the store cannot be made or written to.
+        """
+        try:
+            try_to_write(self.root)
+        except OSError as error:
+            raise ArtifactError(
+                f"cannot write to the artefact store {self.root}: {error.strerror or error}"
+            ) from error
+
+    def discard(self, kind: str, made_from: dict[str, Any]) -> None:
+        """Remove the artefact if it is there."""
+        shutil.rmtree(self.path(kind, made_from), ignore_errors=True)
+
+    @contextmanager
+    def make(self, kind: str, made_from: dict[str, Any]) -> Iterator[Path]:
+        """Yield a folder to fill; it becomes the artefact when the block ends without error."""
+        path = self.path(kind, made_from)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep_abandoned(path.parent)
+            partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=path.parent))
+        except OSError as error:
+            raise ArtifactError(
+                f"cannot write to the artefact store {self.root}: {error}"
+            ) from error
+        try:
+            yield partial
+            files = {file.name: file_hash(file) for file in sorted(partial.iterdir())}
+            description = {"kind": kind, "made_from": made_from, "files": files}
+            (partial / DESCRIPTION).write_text(json.dumps(description, indent=1, sort_keys=True))
+            partial.chmod(0o755)
+            self._put(partial, path, kind, made_from)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)

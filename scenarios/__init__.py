@@ -1,0 +1,1 @@
+"""Scenarios that ship with Offramp, as package data: YAML only."""

@@ -1,0 +1,249 @@
+"""Checkpoints: what is saved comes back, and a file that is not one of ours says so."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tiny_networks import TINY, TINY_CONV, changed, some_images, state_of
+
+import models.checkpoint
+from models.checkpoint import Origin, load_checkpoint, save_checkpoint
+from models.errors import ArtifactError, CheckpointError
+from models.multi_exit import build_network
+from models.training import TrainingCurve
+
+CURVE = TrainingCurve(
+    step=[2, 4], loss=[2.1, 1 / 3], validation_accuracy=[[0.1, 0.2, 0.3], [0.4, 0.5, 2 / 3]]
+)
+
+
+def origin_of(architecture):
+    return Origin(architecture, "digits", "end_to_end", "curriculum", 7, 4, CURVE)
+
+
+def trained_looking(architecture, seed=0):
+    """A network whose statistics have moved, as after training."""
+    network = build_network(architecture, seed).train()
+    with torch.no_grad():
+        network(some_images(8, architecture.input_shape) + 1)
+    return network.to(memory_format=torch.channels_last).eval()
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A whole checkpoint, alone in its folder."""
+    path = tmp_path / "folder" / "checkpoint.safetensors"
+    save_checkpoint(path, trained_looking(TINY_CONV), origin_of(TINY_CONV))
+    return path
+
+
+def refusal(path):
+    """The message of the error that loading ``path`` ends in; it names the file."""
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+# --- round trip ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", [TINY, TINY_CONV, replace(TINY, exits=())], ids=str)
+def test_what_is_saved_comes_back_bit_for_bit(architecture, tmp_path):
+    network, path = trained_looking(architecture), tmp_path / "checkpoint.safetensors"
+    save_checkpoint(path, network, origin_of(architecture))
+    loaded, origin = load_checkpoint(path)
+    assert origin == origin_of(architecture)
+    assert not changed(state_of(network), state_of(loaded))
+    images = some_images()
+    with torch.inference_mode():
+        for before, after in zip(network(images), loaded(images), strict=True):
+            assert torch.equal(before, after)
+
+
+def test_a_loaded_network_is_in_inference_mode(checkpoint):
+    network, _ = load_checkpoint(checkpoint)
+    assert not any(module.training for module in network.modules())
+
+
+def test_the_file_is_plain_safetensors_with_its_origin_as_json(checkpoint):
+    with safe_open(checkpoint, framework="pt") as file:
+        header = file.metadata()
+        assert set(file.keys()) == set(build_network(TINY_CONV, 0).state_dict())
+    assert header["format"] == "offramp-checkpoint-1"
+    origin = json.loads(header["origin"])
+    assert origin["architecture"]["exits"] == ["stem", "layer1"]
+    assert (origin["strategy"], origin["seed"], origin["steps"]) == ("curriculum", 7, 4)
+
+
+# --- files that are no checkpoints ---------------------------------------------------------------
+
+
+def test_a_checkpoint_error_is_an_artifact_error():
+    assert issubclass(CheckpointError, ArtifactError)
+
+
+def test_a_missing_file(tmp_path):
+    assert "not a readable checkpoint" in refusal(tmp_path / "none.safetensors")
+
+
+def test_a_folder(tmp_path):
+    assert "not a readable checkpoint" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0.999, 0.5, 0.01, 0], ids=str)
+def test_a_truncated_file(checkpoint, kept):
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[: int(kept * len(content))])
+    assert "truncated" in refusal(checkpoint)
+
+
+def test_a_text_file(checkpoint):
+    checkpoint.write_text("epoch,loss\n1,2.3\n" * 20)
+    assert "not a readable checkpoint" in refusal(checkpoint)
+
+
+def test_a_pickle_is_never_loaded(checkpoint):
+    torch.save(build_network(TINY, 0).state_dict(), checkpoint)
+    assert "not a readable checkpoint" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize("header", [None, {"format": "pt"}], ids=str)
+def test_a_foreign_safetensors_file(checkpoint, header):
+    save_file({"weight": torch.zeros(3)}, checkpoint, metadata=header)
+    assert "not an Offramp checkpoint" in refusal(checkpoint)
+
+
+def test_a_checkpoint_of_another_version(checkpoint):
+    rewrite(checkpoint, lambda header, tensors: header.update(format="offramp-checkpoint-2"))
+    assert "'offramp-checkpoint-2', expected 'offramp-checkpoint-1'" in refusal(checkpoint)
+
+
+# --- damaged checkpoints -------------------------------------------------------------------------
+
+
+def rewrite(path, change):
+    """Change header and tensors of a checkpoint in place."""
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+        names = file.keys()
+        tensors = {name: file.get_tensor(name) for name in names}
+    change(header, tensors)
+    save_file(tensors, path, metadata=header)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: tensors.pop("backbone.linear.weight"),
+        lambda tensors: tensors.update(another=torch.zeros(2)),
+        lambda tensors: tensors.update({"backbone.linear.bias": torch.zeros(11)}),
+        lambda tensors: tensors.clear(),
+    ],
+    ids=["one missing", "one too many", "another shape", "none"],
+)
+def test_weights_that_do_not_fit_the_architecture(checkpoint, change):
+    rewrite(checkpoint, lambda header, tensors: change(tensors))
+    assert "weights do not fit resnet8" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["", "{", "not json", "[]", "{}", "null", "3", '"text"'],
+)
+def test_a_header_that_is_no_description(checkpoint, origin):
+    rewrite(checkpoint, lambda header, tensors: header.update(origin=origin))
+    assert "header" in refusal(checkpoint)
+
+
+def test_a_header_without_an_origin(checkpoint):
+    rewrite(checkpoint, lambda header, tensors: header.pop("origin"))
+    assert "header" in refusal(checkpoint)
+
+
+DESCRIBED = asdict(origin_of(TINY_CONV))
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {key: value for key, value in DESCRIBED.items() if key != "seed"},
+        DESCRIBED | {"colour": "red"},
+        DESCRIBED | {"curve": {"steps": []}},
+        DESCRIBED | {"curve": None},
+        DESCRIBED | {"architecture": "resnet8"},
+        DESCRIBED | {"architecture": DESCRIBED["architecture"] | {"exits": None}},
+        DESCRIBED | {"architecture": DESCRIBED["architecture"] | {"depth": 8}},
+    ],
+    ids=[
+        "a key missing",
+        "a key too many",
+        "another curve",
+        "no curve",
+        "architecture as text",
+        "no exits",
+        "an unknown part of the architecture",
+    ],
+)
+def test_a_header_that_describes_something_else(checkpoint, damaged):
+    rewrite(checkpoint, lambda header, tensors: header.update(origin=json.dumps(damaged)))
+    assert "header" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"backbone": "resnet110"},
+        {"branch": "transformer"},
+        {"exits": ["layer9"]},
+        {"exits": ["stem", "layer7"]},
+        {"classes": "ten"},
+        {"input_shape": [8, 8]},
+    ],
+    ids=str,
+)
+def test_an_architecture_that_this_version_cannot_build(checkpoint, part):
+    architecture = DESCRIBED["architecture"] | part
+    damaged = json.dumps(DESCRIBED | {"architecture": architecture})
+    rewrite(checkpoint, lambda header, tensors: header.update(origin=damaged))
+    refusal(checkpoint)
+
+
+# --- whole or not at all -------------------------------------------------------------------------
+
+
+def test_saving_leaves_nothing_behind_when_it_fails(tmp_path, monkeypatch):
+    def full_disk(tensors, path, metadata):
+        path.write_bytes(b"half a chec")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(models.checkpoint, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(
+            tmp_path / "checkpoint.safetensors", build_network(TINY, 0), origin_of(TINY)
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saving_that_fails_keeps_the_checkpoint_before(checkpoint, monkeypatch):
+    before = checkpoint.read_bytes()
+
+    def full_disk(tensors, path, metadata):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(models.checkpoint, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(checkpoint, build_network(TINY, 0), origin_of(TINY))
+    assert checkpoint.read_bytes() == before
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+
+
+def test_a_saved_checkpoint_is_alone_in_its_folder_and_can_be_moved(checkpoint, tmp_path):
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+    moved = tmp_path / "elsewhere.bin"
+    shutil.move(checkpoint, moved)
+    assert load_checkpoint(moved)[1] == origin_of(TINY_CONV)

@@ -1,0 +1,96 @@
+"""What is known of the host: its processor's abilities, and what a latency depends on."""
+
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import models.host
+from models.host import fingerprint, has_fast_bf16
+
+#: Two processors of one machine, shortened; the second differs so that a mix-up shows.
+CPUINFO = """\
+processor\t: 0
+vendor_id\t: GenuineIntel
+model name\t: Some CPU: the fast one @ 2.70GHz
+flags\t\t: fpu sse avx512f {flag} amx_int8
+address sizes\t: 46 bits physical, 48 bits virtual
+power management:
+
+processor\t: 1
+model name\t: Another CPU
+flags\t\t: fpu
+"""
+
+
+@pytest.fixture
+def system_files(monkeypatch):
+    """The files of a pretended host, by path; others are absent."""
+    files = {}
+
+    def read_text(path, *args, **kwargs):
+        if str(path) not in files:
+            raise FileNotFoundError(path)
+        return files[str(path)]
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    return files
+
+
+@pytest.mark.parametrize(
+    ("info", "fast"),
+    [
+        ({"flags": "fpu sse avx512_bf16 avx2"}, True),
+        ({"flags": "fpu amx_bf16"}, True),
+        ({"Features": "fp asimd bf16"}, True),
+        ({"flags": "fpu avx2 avx512f"}, False),
+        ({"flags": "avx512_bf16x notbf16 bf"}, False),
+        ({"Features": "fp asimd i8mm"}, False),
+        ({"model name": "bf16"}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_bf16_is_fast_where_a_flag_says_so(monkeypatch, info, fast):
+    monkeypatch.setattr(models.host, "_cpu_info", lambda: info)
+    assert has_fast_bf16() is fast
+
+
+@pytest.mark.parametrize(("flag", "fast"), [("avx512_bf16", True), ("avx512_vnni", False)])
+def test_flags_are_read_from_the_first_processor(system_files, flag, fast):
+    system_files["/proc/cpuinfo"] = CPUINFO.format(flag=flag)
+    assert has_fast_bf16() is fast
+    assert fingerprint(1, "fp32")["processor"] == "Some CPU: the fast one @ 2.70GHz"
+
+
+def test_a_fingerprint_says_what_a_latency_depends_on(system_files):
+    system_files["/proc/cpuinfo"] = CPUINFO.format(flag="")
+    system_files["/proc/device-tree/model"] = "Raspberry Pi 4 Model B Rev 1.5\0"
+    system_files["/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"] = "performance\n"
+    found = fingerprint(threads=3, precision="bf16")
+    assert found == {
+        "processor": "Some CPU: the fast one @ 2.70GHz",
+        "board": "Raspberry Pi 4 Model B Rev 1.5",
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+        "threads": 3,
+        "governor": "performance",
+        "dtype": "bf16",
+        "python": platform.python_version(),
+        "torch": metadata.version("torch"),
+    }
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_a_host_that_tells_nothing_still_has_a_fingerprint(system_files, monkeypatch):
+    monkeypatch.setattr(metadata, "version", lambda name: "2.14.0")
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    assert not has_fast_bf16()
+    found = fingerprint(1, "fp32")
+    assert found["processor"] == platform.machine()
+    assert found["board"] == ""
+    assert found["governor"] == "unknown"

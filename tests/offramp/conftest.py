@@ -1,0 +1,199 @@
+"""One tiny scenario, trained and profiled once a session, and hands to change and run it."""
+
+import copy
+import hashlib
+import io
+import shutil
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from offramp import Pipeline, load_scenario
+from offramp.cli import app
+from offramp.store import Store
+
+#: Small enough to train in seconds; 180 requests a run are enough for a VALID verdict.
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "description": "Five cameras, one edge board.",
+    "seed": 3,
+    "data": {"dataset": "digits"},
+    "model": {"backbone": "resnet8", "exits": ["layer1"]},
+    "training": {
+        "strategies": ["standard", "curriculum"],
+        "seeds": 2,
+        "steps": 5,
+        "batch_size": 32,
+        "evaluations": 1,
+        "threads": 1,
+        "scoring": {"folds": 2, "steps": 3},
+    },
+    "profile": {"batch_sizes": [1], "repetitions": 10, "warm_up": 1},
+    "links": {
+        "wifi": {
+            "uplink": {"latency_ms": 3, "jitter_ms": 1, "bandwidth_mbps": 20},
+            "downlink": {"latency_ms": 3},
+        }
+    },
+    "nodes": {"edge": {"workers": 1, "speed": 0.1}},
+    "devices": {
+        "cameras": {
+            "count": 5,
+            "arrivals": {"process": "poisson", "rate_hz": 12},
+            "deadline_ms": 40,
+            "link": "wifi",
+            "node": "edge",
+        }
+    },
+    "policies": ["deadline_aware", {"policy": "fixed_exit", "exit": 2}],
+    "simulation": {
+        "duration_s": 3,
+        "warm_up_s": 0.5,
+        "replications": 2,
+        "deadline_scales": [0.5, 1],
+    },
+}
+
+
+def write_scenario(path: Path, changes: dict[str, Any] | None = None) -> Path:
+    """Write TINY to ``path``, one key a line, with ``changes`` by dotted key; ``...`` removes."""
+    data = copy.deepcopy(TINY)
+    for key, value in (changes or {}).items():
+        *parents, last = key.split(".")
+        node: Any = data
+        for part in parents:
+            node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
+        if value is ...:
+            del node[last]
+        else:
+            node[int(last) if isinstance(node, list) else last] = value
+    text = io.StringIO()
+    yaml = YAML()
+    yaml.default_flow_style = False
+    yaml.dump(data, text)
+    path.write_text(text.getvalue(), encoding="utf-8")
+    return path
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command did."""
+
+    status: int
+    out: str
+    err: str
+
+
+def run_offramp(*arguments: object) -> Ran:
+    """Run a command in this process. An exception that the command lets escape is raised here."""
+    with warnings.catch_warnings():
+        # seaborn 0.13 asks matplotlib 3.11 for boxes in an old way; see
+        # test_report_files.py::test_a_report_warns_of_nothing.
+        warnings.filterwarnings("ignore", message="vert: bool was deprecated")
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Ran(result.exit_code, result.stdout, result.stderr)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The session's run of the tiny scenario. Read only: tests change copies."""
+
+    scenario: Path
+    store: Path
+    results: Path
+    first_run: Ran
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("trained")
+    scenario = write_scenario(folder / "tiny.yaml")
+    store, results = folder / "store", folder / "results"
+    ran = run_offramp("run", scenario, "--store", store, "-o", results, "-j", 1)
+    assert ran.status == 0, ran.err
+    return Trained(scenario, store, results, ran)
+
+
+@pytest.fixture
+def store(trained: Trained, tmp_path: Path) -> Path:
+    """A store of one's own in which the tiny scenario is trained and profiled."""
+    return Path(shutil.copytree(trained.store, tmp_path / "store"))
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's store, datasets or working folder."""
+    monkeypatch.setenv("OFFRAMP_STORE", str(tmp_path / "default-store"))
+    monkeypatch.setenv("OFFRAMP_DATA", str(tmp_path / "no-data"))
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Callable[..., Path]:
+    """Writes the tiny scenario, changed, and returns its path."""
+
+    def write(changes: dict[str, Any] | None = None, name: str = "tiny.yaml") -> Path:
+        return write_scenario(tmp_path / name, changes)
+
+    return write
+
+
+@pytest.fixture
+def offramp() -> Callable[..., Ran]:
+    return run_offramp
+
+
+@pytest.fixture
+def snapshot() -> Callable[..., dict[str, str]]:
+    """Every file below some folders, with a hash of its content."""
+
+    def take(*folders: Path) -> dict[str, str]:
+        return {
+            str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+            for folder in folders
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+
+    return take
+
+
+@pytest.fixture
+def simulated(
+    store: Path, scenario: Callable[..., Path], tmp_path: Path
+) -> Callable[..., tuple[Pipeline, Path]]:
+    """Simulates the tiny scenario, changed, from the trained networks; returns the results."""
+    count = 0
+
+    def simulate(
+        changes: dict[str, Any] | None = None, jobs: int = 1, name: str = "tiny.yaml"
+    ) -> tuple[Pipeline, Path]:
+        nonlocal count
+        count += 1
+        pipeline = Pipeline(load_scenario(str(scenario(changes, name))), Store(store))
+        results = tmp_path / f"results-{count}"
+        pipeline.simulate(results, jobs)
+        return pipeline, results
+
+    return simulate
+
+
+@pytest.fixture
+def fixed_service() -> dict[str, Any]:
+    """A change to the world whose service times no measurement decides."""
+    return {
+        "nodes.edge": {
+            "workers": 1,
+            "service_ms": {"distribution": "lognormal", "median": 5, "sigma": 0.4},
+        }
+    }

@@ -1,0 +1,397 @@
+"""Any scenario survives ``check``; any damage to one is a ScenarioError and nothing else."""
+
+import copy
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from models.architecture import backbone_nodes
+from offramp import ScenarioError, load_scenario
+from offramp.cli import app
+from offramp.schema import Scenario
+
+REPEATABLE = settings(
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,12}", fullmatch=True)
+#: Any characters but surrogates, which no UTF-8 file can hold.
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+#: Keys without line breaks and other control characters.
+KEYS = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), max_size=8)
+
+
+def positive(highest: float = 1e6) -> st.SearchStrategy[float]:
+    return st.floats(1e-6, highest, allow_nan=False) | st.integers(1, int(highest))
+
+
+FRACTIONS = st.floats(0.01, 0.99)
+
+
+@st.composite
+def distributions(draw: st.DrawFn) -> Any:
+    low = draw(st.floats(0, 1e3))
+    return draw(
+        st.one_of(
+            positive(),
+            st.fixed_dictionaries({"distribution": st.just("constant"), "value": positive()}),
+            st.fixed_dictionaries(
+                {
+                    "distribution": st.just("uniform"),
+                    "low": st.just(low),
+                    "high": st.floats(low + 1e-3, low + 1e3),
+                }
+            ),
+            st.fixed_dictionaries({"distribution": st.just("exponential"), "mean": positive()}),
+            st.fixed_dictionaries(
+                {
+                    "distribution": st.sampled_from(["normal", "gamma"]),
+                    "mean": positive(),
+                    "sd": positive(),
+                }
+            ),
+            st.fixed_dictionaries(
+                {
+                    "distribution": st.just("lognormal"),
+                    "median": positive(),
+                    "sigma": positive(10),
+                }
+            ),
+        )
+    )
+
+
+def sections(required: dict[str, Any], optional: dict[str, Any]) -> st.SearchStrategy[Any]:
+    return st.fixed_dictionaries(required, optional=optional)
+
+
+DIRECTIONS = sections(
+    {}, {"latency_ms": distributions(), "bandwidth_mbps": st.none() | positive()}
+) | sections({"latency_ms": positive(), "jitter_ms": positive()}, {})
+LINKS = sections({}, {"uplink": DIRECTIONS, "downlink": DIRECTIONS})
+NODES = sections(
+    {},
+    {"workers": st.integers(1, 64), "speed": positive(), "service_ms": distributions()},
+)
+
+
+@st.composite
+def trainings(draw: st.DrawFn, exits: int) -> dict[str, Any]:
+    steps = draw(st.integers(1, 10**6))
+    weights = st.just([]) | st.lists(positive(10), min_size=exits + 1, max_size=exits + 1)
+    strategies = ["standard", "curriculum", "anti_curriculum", "random_curriculum"]
+    return draw(
+        sections(
+            {"steps": st.just(steps), "evaluations": st.integers(1, min(steps, 20))},
+            {
+                "strategies": st.lists(st.sampled_from(strategies), min_size=1, unique=True),
+                "seeds": st.integers(1, 20)
+                | st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5, unique=True),
+                "regime": st.just("end_to_end"),
+                "batch_size": st.integers(1, 1024),
+                "learning_rate": positive(10),
+                "momentum": FRACTIONS,
+                "weight_decay": FRACTIONS,
+                "warm_up_fraction": FRACTIONS,
+                "exit_weights": weights,
+                "augment": st.booleans(),
+                "precision": st.sampled_from(["auto", "fp32", "bf16"]),
+                "pacing": sections(
+                    {},
+                    {
+                        "start_fraction": FRACTIONS,
+                        "increase": st.floats(1.01, 10),
+                        "full_at": FRACTIONS,
+                    },
+                ),
+                "scoring": sections(
+                    {}, {"folds": st.integers(2, 20), "steps": st.integers(1, 999)}
+                ),
+            },
+        )
+    )
+
+
+@st.composite
+def policies(draw: st.DrawFn, exits: int) -> list[Any]:
+    several = draw(
+        st.lists(
+            st.sampled_from(["deadline_aware", "confidence"])
+            | st.fixed_dictionaries(
+                {"policy": st.just("fixed_exit"), "exit": st.integers(1, exits + 1)}
+            )
+            | st.fixed_dictionaries({"policy": st.just("confidence"), "threshold": FRACTIONS})
+            | st.fixed_dictionaries(
+                {
+                    "policy": st.just("deadline_aware"),
+                    "quantile": FRACTIONS,
+                    "when_none_fits": st.sampled_from(["earliest_exit", "drop"]),
+                }
+            ),
+            min_size=1,
+            max_size=3,
+        )
+    )
+    labels = draw(st.lists(NAMES, min_size=3, max_size=3, unique=True))
+    return [
+        {**(one if isinstance(one, dict) else {"policy": one}), "label": label}
+        if len(several) > 1
+        else one
+        for one, label in zip(several, labels, strict=False)
+    ]
+
+
+@st.composite
+def scenarios(draw: st.DrawFn) -> dict[str, Any]:
+    backbone = draw(st.sampled_from(["resnet8", "resnet20", "resnet56"]))
+    nodes = backbone_nodes(backbone)
+    exits = sorted(draw(st.sets(st.sampled_from(nodes), min_size=1)), key=nodes.index)
+    links = draw(st.dictionaries(NAMES, LINKS, min_size=1, max_size=2))
+    places = draw(st.dictionaries(NAMES, NODES, min_size=1, max_size=2))
+    devices = sections(
+        {
+            "arrivals": sections(
+                {
+                    "process": st.sampled_from(["poisson", "periodic"]),
+                    "rate_hz": st.floats(1e-3, 10),
+                },
+                {},
+            ),
+            "deadline_ms": distributions(),
+            "link": st.sampled_from(sorted(links)),
+            "node": st.sampled_from(sorted(places)),
+        },
+        {
+            "count": st.integers(1, 1000),
+            "request_bytes": st.none() | st.integers(1, 10**9),
+            "response_bytes": st.integers(1, 10**9),
+        },
+    )
+    return draw(
+        sections(
+            {
+                "name": NAMES,
+                "data": sections(
+                    {"dataset": st.sampled_from(["digits", "cifar10", "cifar100"])},
+                    {"validation_fraction": st.floats(0.05, 0.5)},
+                ),
+                "model": st.just({"backbone": backbone, "exits": exits}),
+                "training": trainings(len(exits)),
+                "links": st.just(links),
+                "nodes": st.just(places),
+                "devices": st.dictionaries(NAMES, devices, min_size=1, max_size=2),
+                "policies": policies(len(exits)),
+            },
+            {
+                "description": TEXTS,
+                "seed": st.integers(0, 2**63),
+                "profile": sections(
+                    {},
+                    {
+                        "batch_sizes": st.sets(st.integers(2, 64)).map(lambda more: [1, *more]),
+                        "repetitions": st.integers(10, 999),
+                    },
+                ),
+                "simulation": sections(
+                    {},
+                    {
+                        "duration_s": st.floats(1e-3, 100),
+                        "warm_up_s": st.floats(0, 100),
+                        "replications": st.integers(1, 99),
+                        "deadline_scales": st.lists(positive(100), max_size=4),
+                    },
+                ),
+            },
+        )
+    )
+
+
+def write(path: Path, data: Any) -> Path:
+    text = io.StringIO()
+    YAML().dump(data, text)
+    path.write_text(text.getvalue(), encoding="utf-8", newline="")
+    return path
+
+
+@given(scenarios())
+@settings(REPEATABLE, max_examples=25)
+def test_what_check_prints_loads_to_an_equal_scenario(tmp_path: Path, data: Any) -> None:
+    path = write(tmp_path / "given.yaml", data)
+    scenario = load_scenario(str(path)).scenario
+    printed = CliRunner().invoke(app, ["check", str(path)])
+    assert printed.exit_code == 0
+    (tmp_path / "printed.yaml").write_text(printed.stdout, encoding="utf-8", newline="")
+    again = load_scenario(str(tmp_path / "printed.yaml")).scenario
+    assert again == scenario
+    assert again.model_dump() == scenario.model_dump()
+
+
+@given(scenarios())
+@settings(REPEATABLE, max_examples=25)
+def test_a_scenario_keeps_every_value_that_was_written(tmp_path: Path, data: Any) -> None:
+    loaded = load_scenario(str(write(tmp_path / "given.yaml", data))).scenario.model_dump()
+
+    def kept(written: Any, resolved: Any) -> bool:
+        if isinstance(written, dict):
+            return all(kept(value, resolved[key]) for key, value in written.items())
+        if isinstance(written, list):
+            return len(written) == len(resolved) and all(map(kept, written, resolved))
+        if isinstance(resolved, dict):  # a policy by its name alone
+            return bool(resolved["policy"] == written)
+        return bool(written == resolved)
+
+    assert kept(data, loaded)
+
+
+# --- damage ------------------------------------------------------------------------------------
+
+WHOLE: dict[str, Any] = {
+    "name": "whole",
+    "description": "every section is here",
+    "seed": 1,
+    "data": {"dataset": "digits", "validation_fraction": 0.1},
+    "model": {"backbone": "resnet8", "exits": ["stem", "layer1"], "branch": "linear"},
+    "training": {
+        "strategies": ["standard", "curriculum"],
+        "seeds": [1, 2],
+        "steps": 5,
+        "exit_weights": [1, 1, 2],
+        "pacing": {"start_fraction": 0.1, "increase": 1.9, "full_at": 0.5},
+        "scoring": {"folds": 2, "steps": 3},
+    },
+    "profile": {"batch_sizes": [1, 8], "repetitions": 10},
+    "links": {
+        "wifi": {
+            "uplink": {"latency_ms": 3, "jitter_ms": 1, "bandwidth_mbps": 20},
+            "downlink": {"latency_ms": {"distribution": "uniform", "low": 1, "high": 2}},
+        }
+    },
+    "nodes": {"edge": {"workers": 1, "speed": 0.1, "service_ms": 3}},
+    "devices": {
+        "cameras": {
+            "count": 5,
+            "arrivals": {"process": "poisson", "rate_hz": 12},
+            "deadline_ms": {"distribution": "gamma", "mean": 40, "sd": 3},
+            "link": "wifi",
+            "node": "edge",
+        }
+    },
+    "policies": ["deadline_aware", {"policy": "fixed_exit", "exit": 2, "label": "last"}],
+    "simulation": {"duration_s": 3, "warm_up_s": 0.5, "deadline_scales": [0.5, 1]},
+}
+
+
+def paths_of(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    found = []
+    for key, value in items:
+        found.append((*path, key))
+        if isinstance(value, dict | list):
+            found += paths_of(value, (*path, key))
+    return found
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["standard", "1", "wifi", "layer2", "a.b:C", ".", ":", "x.py:", "uniform"])
+)
+ANYTHING = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(KEYS | st.integers() | st.booleans(), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@given(
+    place=st.sampled_from(paths_of(WHOLE)),
+    how=st.sampled_from(["replace", "rename", "remove", "add"]),
+    value=ANYTHING,
+    key=KEYS | st.integers() | st.none() | st.booleans(),
+)
+@example(place=("policies", 1, "exit"), how="replace", value="2", key="")
+@example(place=("training", "seeds", 0), how="replace", value=10**30, key="")
+@example(place=("links", "wifi", "uplink"), how="replace", value={"distribution": []}, key="")
+@settings(REPEATABLE, max_examples=120)
+def test_one_key_damaged_loads_or_is_a_scenario_error_with_its_place(
+    tmp_path: Path, place: tuple[Any, ...], how: str, value: Any, key: Any
+) -> None:
+    data = copy.deepcopy(WHOLE)
+    node: Any = data
+    for part in place[:-1]:
+        node = node[part]
+    last = place[-1]
+    if how == "replace":
+        node[last] = value
+    elif how == "add" and isinstance(node, list):
+        node.append(value)
+    elif how == "add":
+        node[key] = value
+    elif how == "rename" and isinstance(node, dict):
+        node[key] = node.pop(last)
+    else:
+        del node[last]
+    path = write(tmp_path / "damaged.yaml", data)
+    try:
+        loaded = load_scenario(str(path))
+    except ScenarioError as error:
+        for line in str(error).splitlines():
+            assert line.startswith(str(path))
+    else:
+        assert isinstance(loaded.scenario, Scenario)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+@example("<<: 1")
+@example("<<: {}")
+@example("? {a: b}\n: 1")
+@example("&a [*a]")
+@example("!!omap [a: 1]")
+@example("!!python/object/apply:os.system [ls]")
+@example("a: !!set {b}")
+@example("%YAML 9.9\n---\na: 1")
+@settings(REPEATABLE, max_examples=80)
+def test_any_text_is_a_scenario_error_with_the_file(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "any.yaml"
+    path.write_text(text, encoding="utf-8", newline="")
+    with pytest.raises(ScenarioError) as raised:
+        load_scenario(str(path))
+    assert str(raised.value).startswith(str(path))
+
+
+@given(
+    key=st.lists(
+        st.sampled_from(["training", "steps", "policies", "0", "1", "9", "links", "wifi", ""])
+        | st.text(max_size=4),
+        min_size=1,
+        max_size=4,
+    ).map(".".join),
+    text=st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
+)
+@example(key="policies.²", text="confidence")
+@example(key="policies.1", text="{<<: {policy: confidence}}")
+@example(key="seed", text="!!omap [a: 1]")
+@settings(REPEATABLE, max_examples=80)
+def test_any_override_loads_or_is_a_scenario_error(tmp_path: Path, key: str, text: str) -> None:
+    path = write(tmp_path / "whole.yaml", WHOLE)
+    message = ""
+    try:
+        load_scenario(str(path), [f"{key}={text}"])
+    except ScenarioError as error:
+        message = str(error)
+    assert not message or message.startswith((str(path), "--set"))

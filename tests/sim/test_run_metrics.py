@@ -1,0 +1,221 @@
+"""Metrics of a run, worked by hand; intervals over repetitions, against scipy.stats."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from tiny_worlds import (
+    AtTimes,
+    Deciding,
+    examples,
+    group,
+    predictions,
+    records_of,
+    run_of,
+    world,
+    written_world,
+)
+
+from sim.metrics import (
+    ARM,
+    confidence_interval,
+    over_replications,
+    over_training_seeds,
+    paired_difference,
+    run_metrics,
+)
+from sim.policies import ANSWER, DROP, run_to
+
+# --- one run -------------------------------------------------------------------------------------
+
+#: One sample, which exit 1 gets wrong and exit 2 right.
+SAYS = predictions(label=[0], predicted=[[1, 0]])
+
+
+def metrics_of(exits, seconds, deadline=2.5, warm_up_s=0.0):
+    """Metrics of requests ten seconds apart that leave at ``exits``; exit 0 is dropped."""
+    decisions = iter(
+        decision for exit in exits for decision in ((run_to(exit), ANSWER) if exit else (DROP,))
+    )
+    a_world = written_world(
+        [10.0 * number for number in range(len(exits))],
+        [[one, one] for one in seconds],
+        deadline=deadline,
+        warm_up_s=warm_up_s,
+        duration_s=10.0 * len(exits) - warm_up_s,
+    )
+    run = run_of(a_world, Deciding(lambda request, node: next(decisions)), SAYS)
+    return run_metrics(a_world, run)
+
+
+def test_every_metric_of_a_hand_worked_run():
+    metrics = metrics_of(exits=[2, 1, 0, 2, 2], seconds=[3.0, 1.0, 9.0, 2.0, 2.0])
+    # late and right; in time and wrong; dropped; in time and right, twice
+    assert metrics == pytest.approx(
+        {
+            "offered": 5,
+            "answered": 4,
+            "on_time": 3,
+            "late": 1,
+            "dropped": 1,
+            "lost": 0,
+            "aud": 2 / 5,
+            "hit_ratio": 3 / 5,
+            "accuracy": 3 / 4,
+            "latency_mean_s": (3 + 1 + 2 + 2) / 4,
+            "latency_p50_s": 2.0,
+            "latency_p95_s": 2.85,  # of 1, 2, 2, 3: at rank 0.95 * 3, between the last two
+            "latency_p99_s": 2.97,
+        }
+    )
+
+
+def test_dropped_requests_stay_in_the_denominator_of_aud():
+    served = metrics_of(exits=[2, 2], seconds=[1.0, 1.0])
+    refused = metrics_of(exits=[2, 2, 0, 0], seconds=[1.0] * 4)
+    assert (served["aud"], served["hit_ratio"]) == (1.0, 1.0)
+    assert (refused["aud"], refused["hit_ratio"]) == (0.5, 0.5)
+    assert refused["accuracy"] == 1.0, "accuracy is over the answered only, and says so"
+
+
+def test_late_answers_count_in_latency_but_not_in_aud():
+    metrics = metrics_of(exits=[2, 2], seconds=[1.0, 9.0])
+    assert metrics["aud"] == 0.5
+    assert metrics["accuracy"] == 1.0
+    assert metrics["latency_mean_s"] == 5.0
+
+
+def test_requests_of_the_warm_up_are_cut():
+    metrics = metrics_of(exits=[1, 0, 2], seconds=[9.0, 9.0, 1.0], warm_up_s=15.0)
+    assert metrics["offered"] == 1
+    assert metrics["aud"] == 1.0
+    assert metrics["latency_p99_s"] == 1.0
+
+
+def test_an_answer_exactly_at_its_deadline_is_in_time():
+    assert metrics_of(exits=[2], seconds=[2.5])["hit_ratio"] == 1.0
+    assert metrics_of(exits=[2], seconds=[2.5000001])["hit_ratio"] == 0.0
+
+
+def test_without_answers_there_are_no_latencies():
+    metrics = metrics_of(exits=[0, 0], seconds=[1.0, 1.0])
+    assert metrics["aud"] == metrics["hit_ratio"] == 0.0
+    for name in ("accuracy", "latency_mean_s", "latency_p50_s", "latency_p95_s", "latency_p99_s"):
+        assert math.isnan(metrics[name]), name
+
+
+def test_without_requests_there_are_no_shares():
+    a_world = world(group(arrivals=AtTimes(((50.0,),))), duration_s=10.0)
+    metrics = run_metrics(a_world, run_of(a_world))
+    assert metrics["offered"] == 0
+    assert math.isnan(metrics["aud"])
+    assert math.isnan(metrics["hit_ratio"])
+
+
+def test_metrics_are_those_of_the_records():
+    a_world = world(group(count=5, deadline=0.3), warm_up_s=2.0, duration_s=60.0)
+    run = run_of(a_world)
+    frame, metrics = records_of(a_world, run), run_metrics(a_world, run)
+    on_time = frame["outcome"] == "on_time"
+    assert 0.2 < metrics["hit_ratio"] < 1
+    assert metrics["offered"] == len(frame)
+    assert metrics["aud"] == pytest.approx((frame["correct"] & on_time).mean())
+    latency = frame["received_s"] - frame["created_s"]
+    assert metrics["latency_p95_s"] == pytest.approx(latency.quantile(0.95))
+
+
+# --- intervals -----------------------------------------------------------------------------------
+
+samples = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=40)
+
+
+@given(samples, st.sampled_from([0.5, 0.9, 0.95, 0.999]))
+@examples(100)
+def test_confidence_interval_is_students(values, level):
+    interval = confidence_interval(values, level)
+    assert interval.n == len(values)
+    assert interval.mean == pytest.approx(np.mean(values), rel=1e-9, abs=1e-9)
+    error = stats.sem(values)
+    half_width = -stats.t.ppf((1 - level) / 2, len(values) - 1) * error
+    assert interval.half_width == pytest.approx(half_width, rel=1e-9, abs=1e-9)
+    if error > 1e-9:
+        low, high = stats.t.interval(level, len(values) - 1, np.mean(values), error)
+        assert (interval.low, interval.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_confidence_interval_is_of_95_percent_unless_told_otherwise():
+    assert confidence_interval([1.0, 2.0, 4.0]) == confidence_interval([1.0, 2.0, 4.0], 0.95)
+    assert confidence_interval([0.0, 2.0]).half_width == pytest.approx(12.706, abs=1e-3)
+
+
+def test_95_of_100_intervals_hold_the_mean():
+    values = np.random.default_rng(1).normal(3.0, 1.0, (2000, 5))
+    intervals = [confidence_interval(row) for row in values]
+    covered = np.mean([one.low <= 3.0 <= one.high for one in intervals])
+    assert abs(covered - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 2000)
+
+
+@pytest.mark.parametrize(("values", "mean"), [([], math.nan), ([2.0], 2.0)])
+def test_fewer_than_two_repetitions_give_no_interval(values, mean):
+    interval = confidence_interval(values)
+    assert interval.n == len(values)
+    assert interval.mean == pytest.approx(mean, nan_ok=True)
+    assert math.isnan(interval.half_width)
+    assert math.isnan(interval.low)
+
+
+# --- comparisons ---------------------------------------------------------------------------------
+
+
+def runs_frame(value):
+    """One row for each of 2 strategies, 2 policies, 3 training seeds and 4 replications."""
+    rows = [
+        (strategy, seed, policy, replication, value(strategy, policy, seed, replication))
+        for strategy in ("standard", "curriculum")
+        for seed in (11, 12, 13)
+        for policy in ("fixed", "confidence")
+        for replication in range(4)
+    ]
+    return pd.DataFrame(rows, columns=[*ARM, "aud"]).assign(offered=10, answered=10)
+
+
+def test_evidence_about_strategies_is_one_value_per_training_seed():
+    runs = runs_frame(lambda strategy, policy, seed, replication: seed + replication)
+    values = over_training_seeds(runs, "aud")
+    assert len(values) == 2 * 2 * 3
+    assert values["curriculum", "fixed", 12] == 12 + 1.5
+    assert confidence_interval(values.xs(("standard", "fixed"))).n == 3
+
+
+def test_evidence_about_policies_is_one_value_per_replication():
+    runs = runs_frame(lambda strategy, policy, seed, replication: seed + replication)
+    values = over_replications(runs, "aud")
+    assert len(values) == 2 * 2 * 4
+    assert values["standard", "confidence", 3] == 12 + 3
+
+
+def test_differences_are_paired():
+    # The seeds differ by far more than the strategies: only pairing shows the gain of 1, 2 and 3.
+    gain = {11: 1.0, 12: 2.0, 13: 3.0}
+    runs = runs_frame(
+        lambda strategy, policy, seed, _: 100 * seed + gain[seed] * (strategy == "curriculum")
+    )
+    values = over_training_seeds(runs.sample(frac=1, random_state=1), "aud")
+    fixed = values.xs("fixed", level="policy")
+    interval = paired_difference(fixed, "strategy", "curriculum", "standard")
+    assert interval == confidence_interval([1.0, 2.0, 3.0])
+    assert interval.mean == 2.0
+    opposite = paired_difference(fixed, "strategy", "standard", "curriculum")
+    assert (opposite.mean, opposite.half_width) == (-2.0, interval.half_width)
+
+
+def test_pairs_that_lack_a_half_are_left_out():
+    index = pd.MultiIndex.from_tuples(
+        [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("b", 2), ("b", 4)], names=["strategy", "seed"]
+    )
+    values = pd.Series([5.0, 7.0, 9.0, 1.0, 1.0, 1.0], index=index)
+    assert paired_difference(values, "strategy", "a", "b") == confidence_interval([4.0, 6.0])

@@ -1,0 +1,312 @@
+"""Verdicts: whether a world can carry its load, and whether a result may be relied on."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_worlds import (
+    Deciding,
+    Fickle,
+    group,
+    node,
+    predictions,
+    profile,
+    run_of,
+    world,
+    written_world,
+)
+
+from sim.distributions import Constant, Exponential, Gamma, Uniform
+from sim.links import Direction, Link
+from sim.metrics import run_metrics
+from sim.policies import ANSWER, DROP, DeadlineAware, FixedExit, run_to
+from sim.service import DistributedService, ProfiledService
+from sim.verdict import (
+    ENOUGH_REQUESTS,
+    doubts,
+    load_verdict,
+    node_metrics,
+    offered_loads,
+    outcome_shares,
+    settling,
+)
+from sim.workload import Periodic, Poisson
+
+# --- before a run --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "service", [Constant(0.1), Uniform(0.0, 0.2), Exponential(0.1), Gamma(0.1, 0.05)]
+)
+@pytest.mark.parametrize("workers", [1, 4])
+def test_offered_load_is_rate_times_mean_service_time_per_worker(service, workers):
+    a_world = world(
+        group("cameras", 3, Poisson(2.0)),
+        group("meters", 10, Periodic(0.2)),
+        node(service, workers=workers),
+    )
+    (offered,) = offered_loads(a_world)
+    assert (offered.node, offered.workers) == ("edge", workers)
+    assert offered.rate_hz == pytest.approx(3 * 2.0 + 10 * 0.2)
+    assert offered.load == (pytest.approx(8.0 * 0.1 / workers, rel=0.002),)
+
+
+def test_offered_load_of_a_profile_is_that_of_each_exit_measured_alone():
+    exit = np.array([[0.1, 0.5], [0.2, 0.6], [0.3, 0.7], [0.2, 0.6]])
+    a_world = world(group(arrivals=Poisson(3.0)), node(ProfiledService(profile(exit), speed=2.0)))
+    assert offered_loads(a_world)[0].load == pytest.approx((3 * 0.2 / 2, 3 * 0.6 / 2))
+
+
+def test_every_node_is_offered_what_its_own_groups_send():
+    a_world = world(
+        group("cameras", 2, Poisson(1.0), node="near"),
+        group("meters", 3, Poisson(1.0), node="far"),
+        group("doors", 4, Poisson(0.5), node="far"),
+        *(node(name=name) for name in ("near", "far", "idle")),
+    )
+    assert [(one.node, one.rate_hz) for one in offered_loads(a_world)] == [
+        ("near", 2.0),
+        ("far", 5.0),
+        ("idle", 0),
+    ]
+    assert offered_loads(a_world)[2].load == (0.0,)
+
+
+# --- after a run ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("work", "drain_s", "verdict"),
+    [
+        (0.5, 0.0, "STABLE"),
+        (0.99, 2.0, "STABLE"),
+        (0.5, 2.1, "BACKLOGGED"),
+        (1.0, 0.0, "OVERLOADED"),
+        (1.3, 99.0, "OVERLOADED"),
+    ],
+)
+def test_verdict_of_a_load_for_a_mean_deadline_of_2_s(work, drain_s, verdict):
+    assert load_verdict(work, drain_s, deadline_s=2.0) == verdict
+
+
+def verdict_of(a_world, policy=None, says=None):
+    (metrics,) = node_metrics(a_world, run_of(a_world, policy, says))
+    return load_verdict(metrics["work"], metrics["drain_s"], metrics["deadline_mean_s"]), metrics
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(("load", "expected"), [(0.5, "STABLE"), (1.3, "OVERLOADED")])
+def test_verdict_of_simulated_loads(load, expected, workers):
+    a_world = world(
+        group(count=4, arrivals=Poisson(load * workers / 4 / 0.1), deadline=1.5),
+        node(Exponential(0.1), workers=workers),
+        warm_up_s=10.0,
+        duration_s=300.0,
+    )
+    verdict, metrics = verdict_of(a_world)
+    assert verdict == expected
+    assert metrics["work"] == pytest.approx(load, rel=0.06)
+    (offered,) = offered_loads(a_world)
+    assert offered.load[0] == pytest.approx(load, rel=0.002)
+
+
+def test_a_burst_at_the_end_is_backlogged_if_it_outlasts_the_deadlines():
+    # Ten seconds of work a second before the end: half the window's capacity.
+    burst = written_world([19.0] * 10, [1.0] * 10, duration_s=20.0, deadline=8.9)
+    verdict, metrics = verdict_of(burst)
+    assert verdict == "BACKLOGGED"
+    assert metrics["work"] == 0.5
+    assert metrics["drain_s"] == 9.0
+    patient = written_world([19.0] * 10, [1.0] * 10, duration_s=20.0, deadline=9.1)
+    assert verdict_of(patient)[0] == "STABLE"
+
+
+def test_node_metrics_of_a_hand_worked_run():
+    # Two workers: work of 4 + 2 + 3 s in a window of 10 s; the first request is warm-up's.
+    a_world = written_world(
+        [0.0, 2.0, 3.0, 11.0], [5.0, 4.0, 2.0, 3.0], workers=2, warm_up_s=2.0, duration_s=10.0,
+        deadline=7.0, link=Link(Direction(Constant(0.5)), Direction(Constant(9.0))),
+    )  # fmt: skip
+    (metrics,) = node_metrics(a_world, run_of(a_world))
+    # They arrive at 0.5, 2.5, 3.5 and 11.5; only the third waits, for the first's worker, to 5.5.
+    assert metrics == {
+        "node": "edge",
+        "work": pytest.approx(9 / 20),
+        "wait_mean_s": pytest.approx(2.0 / 3),
+        "drain_s": pytest.approx(14.5 - 12.0),
+        "deadline_mean_s": 7.0,
+    }
+
+
+def test_a_node_that_nobody_uses_is_stable():
+    a_world = world(group(node="busy"), node(name="busy"), node(name="idle"))
+    busy, idle = node_metrics(a_world, run_of(a_world))
+    assert busy["work"] > 0
+    assert idle == {
+        "node": "idle", "work": 0.0, "wait_mean_s": 0.0, "drain_s": 0.0, "deadline_mean_s": 0.0,
+    }  # fmt: skip
+    assert load_verdict(0.0, 0.0, 0.0) == "STABLE"
+
+
+def test_refusing_work_keeps_an_overloaded_node_stable():
+    a_world = world(
+        group(count=4, arrivals=Poisson(3.25), deadline=0.5),
+        node(Constant(0.1)),
+        duration_s=300.0,
+    )
+    assert verdict_of(a_world, FixedExit(1))[0] == "OVERLOADED"
+    assert verdict_of(a_world, DeadlineAware(when_none_fits="drop"))[0] == "STABLE"
+
+
+def test_work_done_for_requests_that_are_dropped_after_it_is_work_too():
+    # 13 requests a second, 0.1 s each until exit 1, and only then refused.
+    a_world = world(
+        group(count=4, arrivals=Poisson(3.25), deadline=0.5),
+        node(DistributedService(Constant(0.1), 1)),
+        duration_s=300.0,
+    )
+    refuse = Deciding(lambda request, node: DROP if request.exit else run_to(1))
+    verdict, metrics = verdict_of(a_world, refuse)
+    assert metrics["work"] == pytest.approx(1.3, rel=0.06)
+    assert verdict == "OVERLOADED"
+
+
+def test_settling_compares_the_first_quarter_of_the_window_with_the_rest():
+    # Window from 8 to 16 s: its first quarter ends at 10 s.
+    a_world = written_world(
+        [0.0, 8.0, 9.5, 10.5, 12.0, 15.0], [7.0, 1.0, 0.5, 0.25, 0.75, 2.0],
+        warm_up_s=8.0, duration_s=8.0,
+    )  # fmt: skip
+    first, rest = settling(a_world, run_of(a_world))
+    assert first == pytest.approx((1.0 + 0.5) / 2)
+    assert rest == pytest.approx((0.25 + 0.75 + 2.0) / 3)
+
+
+def test_settling_looks_at_answered_requests_only():
+    a_world = written_world([0.0, 1.0, 5.0], [0.5] * 3, duration_s=8.0)
+    decisions = iter([DROP, run_to(1), ANSWER, DROP])
+    first, rest = settling(a_world, run_of(a_world, Deciding(lambda *views: next(decisions))))
+    assert first == 0.5
+    assert np.isnan(rest)
+
+
+# --- doubts --------------------------------------------------------------------------------------
+
+CALM = (1.0, 1.01), (1.02, 1.0), (0.99, 1.0), (1.0, 1.0)
+
+
+def runs_frame(offered=5000, latencies=CALM, policy="fixed"):
+    """One row per replication, with the latencies of the first quarter and the rest."""
+    return pd.DataFrame(
+        [
+            ("standard", 1, policy, replication, offered, first, rest)
+            for replication, (first, rest) in enumerate(latencies)
+        ],
+        columns=[
+            "strategy", "training_seed", "policy", "replication", "offered", "first_quarter_s",
+            "rest_s",
+        ],
+    )  # fmt: skip
+
+
+def nodes_frame(*verdicts):
+    return pd.DataFrame(
+        [(f"node{number}", "fixed", verdict) for number, verdict in enumerate(verdicts)],
+        columns=["node", "policy", "verdict"],
+    )
+
+
+def doubts_about(runs=None, nodes=("STABLE",), training_seeds=3, replications=4, compares=True):
+    runs = runs_frame() if runs is None else runs
+    return doubts(runs, nodes_frame(*nodes), training_seeds, replications, compares)
+
+
+def test_a_sound_result_raises_no_doubt():
+    assert doubts_about() == []
+    assert doubts_about(nodes=("STABLE", "BACKLOGGED")) == []
+
+
+@pytest.mark.parametrize(
+    ("about", "reason"),
+    [
+        ({"replications": 1}, "too few replications"),
+        ({"training_seeds": 1}, "too few training seeds"),
+        ({"runs": runs_frame(offered=ENOUGH_REQUESTS - 1)}, "too short: a run measured 99"),
+        ({"nodes": ("STABLE", "OVERLOADED")}, "node 'node1' is overloaded under fixed"),
+        (
+            {"runs": runs_frame(latencies=[(0.5, 1.0), (0.52, 1.0), (0.49, 1.0), (0.51, 1.0)])},
+            "warm-up not settled for fixed",
+        ),
+        (
+            {"runs": runs_frame(latencies=[(1.5, 1.0), (1.52, 1.0), (1.49, 1.0)])},
+            "warm-up not settled for fixed",
+        ),
+    ],
+)
+def test_each_reason_for_doubt_is_given_alone(about, reason):
+    (given,) = doubts_about(**about)
+    assert reason in given
+
+
+def test_reasons_add_up():
+    assert len(doubts_about(replications=1, training_seeds=1, nodes=("OVERLOADED",) * 2)) == 4
+
+
+def test_one_training_seed_is_enough_where_no_strategies_are_compared():
+    assert doubts_about(training_seeds=1, compares=False) == []
+
+
+def test_100_requests_are_enough_and_the_shortest_run_counts():
+    assert doubts_about(runs=runs_frame(offered=ENOUGH_REQUESTS)) == []
+    short = pd.concat([runs_frame(), runs_frame(offered=7)])
+    assert "measured 7 requests" in doubts_about(runs=short)[0]
+
+
+@pytest.mark.parametrize(
+    "latencies",
+    [
+        [(1.08, 1.0), (1.09, 1.0), (1.08, 1.0), (1.09, 1.0)],  # clear, but within 10 %
+        [(3.0, 1.0), (0.4, 1.0), (1.5, 1.0), (0.6, 1.0)],  # large, but chance
+        [(3.0, 1.0)],  # one run shows nothing
+        [(float("nan"), 1.0), (float("nan"), 1.0)],  # nothing answered
+    ],
+)
+def test_what_does_not_show_that_the_warm_up_has_not_settled(latencies):
+    assert doubts_about(runs=runs_frame(latencies=latencies)) == []
+
+
+def test_only_policies_that_have_not_settled_are_named():
+    runs = pd.concat(
+        [
+            runs_frame(),
+            runs_frame(latencies=[(0.5, 1.0), (0.52, 1.0), (0.51, 1.0)], policy="deadline_aware"),
+        ]
+    )
+    (reason,) = doubts_about(runs=runs)
+    assert "deadline_aware" in reason
+    assert "fixed" not in reason
+
+
+# --- shares --------------------------------------------------------------------------------------
+
+
+def test_shares_of_outcomes_are_of_all_offered_by_arm():
+    runs = pd.DataFrame(
+        [
+            ("standard", "fixed", 10, 6, 4, 0, 0),
+            ("standard", "fixed", 30, 30, 0, 0, 0),
+            ("curriculum", "fixed", 10, 0, 5, 4, 1),
+        ],
+        columns=["strategy", "policy", "offered", "on_time", "late", "dropped", "lost"],
+    )
+    shares = outcome_shares(runs)
+    assert shares.loc[("standard", "fixed")].tolist() == [36 / 40, 4 / 40, 0.0, 0.0]
+    assert shares.loc[("curriculum", "fixed")].tolist() == [0.0, 0.5, 0.4, 0.1]
+    assert shares.sum(axis=1).tolist() == [1.0, 1.0]
+
+
+def test_outcomes_of_a_run_sum_to_what_was_offered():
+    a_world = world(group(count=4, deadline=0.15), node(Exponential(0.1)), duration_s=50.0)
+    metrics = run_metrics(a_world, run_of(a_world, Fickle(5), predictions()))
+    counts = [metrics[name] for name in ("on_time", "late", "dropped", "lost")]
+    assert sum(counts) == metrics["offered"]
+    assert all(count > 5 for count in counts[:3])
