@@ -49,6 +49,7 @@ def _sections(schema: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     definitions = schema["$defs"]
     places = {
         "data.": "DataSection",
+        "data.label_noise.": "LabelNoiseSection",
         "model.": "ModelSection",
         "training.": "TrainingSection",
         "training.pacing.": "PacingSection",
@@ -73,6 +74,8 @@ def _is_section(value: dict[str, Any], schema: dict[str, Any]) -> bool:
     if any("$ref" in one for one in value.get("patternProperties", {}).values()):
         return True
     reference = value.get("$ref") or value.get("items", {}).get("$ref", "")
+    for one in value.get("anyOf", []):
+        reference = reference or one.get("$ref", "")
     return bool(reference) and "properties" in schema["$defs"][reference.rpartition("/")[2]]
 
 
@@ -86,7 +89,15 @@ def _default(value: dict[str, Any]) -> str:
 
 def _kind(value: dict[str, Any], schema: dict[str, Any]) -> str:
     if "oneOf" in value:
-        return "number ≥ 0 or distribution"
+        if any(one.get("$ref", "").endswith("Spec") for one in value["oneOf"]):
+            return "number ≥ 0 or distribution"
+        return " or ".join(_kind(one, schema) for one in value["oneOf"])
+    if "$ref" in value:
+        section = schema["$defs"][value["$ref"].rpartition("/")[2]]
+        keys = ", ".join(
+            f"{name}: {_kind(one, schema)}" for name, one in section.get("properties", {}).items()
+        )
+        return f"{{{keys}}}" if keys else _kind(section, schema)
     if "anyOf" in value:
         kinds = [_kind(one, schema) for one in value["anyOf"] if one.get("type") != "null"]
         return " or ".join(dict.fromkeys(kinds))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from models.errors import ArtifactError
 from models.files import whole_file
 
-PROFILE_FORMAT = "offramp-profile-1"
+PROFILE_FORMAT = "offramp-profile-2"
 PREDICTIONS_FORMAT = "offramp-predictions-1"
 
 #: What a row of a profile measures. ``exit``: a whole inference that computes that exit alone.
@@ -51,7 +51,8 @@ class Profile:
     Attributes:
         seconds: for each batch size, three arrays (inferences, exits) in seconds by measurement;
             column *k* belongs to exit *k + 1*. Times are of the whole batch.
-        about: architecture fingerprint and description, host fingerprint, settings.
+        about: architecture fingerprint and description, each exit's node and costs, host
+            fingerprint, settings.
     """
 
     seconds: dict[int, dict[str, NDArray[np.float64]]]
@@ -127,7 +128,7 @@ def read_profile(path: Path) -> Profile:
         ArtifactError: absent, truncated, not a profile, or with times that cannot be.
     """
     table, about = _read(
-        path, PROFILE_FORMAT, "profile", _PROFILE_COLUMNS, ["architecture", "host"]
+        path, PROFILE_FORMAT, "profile", _PROFILE_COLUMNS, ["architecture", "exits", "host"]
     )
     kinds = np.asarray(table["measurement"].to_pylist())
     exits, batch_sizes = table["exit"].to_numpy(), table["batch_size"].to_numpy()

@@ -11,8 +11,8 @@ from models.datasets import DatasetInfo
 
 def normalise(images: Tensor, info: DatasetInfo) -> Tensor:
     """uint8 images (N, C, H, W) to float32 with the dataset's mean 0 and deviation 1."""
-    mean = torch.tensor(info.mean).mul(255).view(1, -1, 1, 1)
-    std = torch.tensor(info.std).mul(255).view(1, -1, 1, 1)
+    mean = torch.tensor(info.mean, device=images.device).mul(255).view(1, -1, 1, 1)
+    std = torch.tensor(info.std, device=images.device).mul(255).view(1, -1, 1, 1)
     return (images.float() - mean) / std
 
 
@@ -32,6 +32,8 @@ def random_crop_and_flip(images: Tensor, info: DatasetInfo, generator: torch.Gen
         columns = torch.where(mirrored, columns.flip(1), columns)
     # (N, 1, 1), (N, H, 1) and (N, 1, W) indices around the channel slice give (N, H, W, C).
     picked = padded.permute(0, 2, 3, 1)[
-        torch.arange(count).view(-1, 1, 1), rows[:, :, None], columns[:, None, :]
+        torch.arange(count).view(-1, 1, 1).to(images.device),
+        rows[:, :, None].to(images.device),
+        columns[:, None, :].to(images.device),
     ]
     return picked.permute(0, 3, 1, 2)

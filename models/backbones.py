@@ -1,104 +1,110 @@
-"""CIFAR-style ResNets (He et al. 2016, section 4.2)."""
+"""Backbones by name: ours for small images, torchvision's, or a user's own ``nn.Module``."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from typing import Any
 
-from models.architecture import RESNET_BLOCKS
+from torch import nn
+from torchvision import models as torchvision_models
+
+from models.architecture import (
+    BACKBONES,
+    MSDNET_LAYERS,
+    RESNET_BLOCKS,
+    SMALL_IMAGE_BACKBONES,
+    TORCHVISION_BACKBONES,
+    Architecture,
+)
+from models.cifar_resnet import CifarResNet
+from models.errors import NetworkError, did_you_mean
+from models.importing import import_callable, is_import_path
+from models.msdnet import MSDNETS
+from models.small_images import SMALL_IMAGE_NETWORKS
+
+#: Arguments without which a torchvision network is not one that maps images to logits.
+_TORCHVISION_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with an identity shortcut.
+def build_backbone(architecture: Architecture) -> nn.Module:
+    """The backbone with fresh weights from torch's global generator.
 
-    Where the shape changes, the shortcut is He et al.'s option A: subsample, then pad the new
-    channels with zeros, which adds no parameters.
+    A user's class is called with ``num_classes``, as torchvision's are.
+
+    Raises:
+        NetworkError: there is none of that name, or it cannot be built.
     """
-
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.stride = stride
-        self.new_channels = channels - in_channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, channels, H / stride, W / stride)."""
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        if self.stride != 1 or self.new_channels:
-            before = self.new_channels // 2
-            x = F.pad(
-                x[:, :, :: self.stride, :: self.stride],
-                (0, 0, 0, 0, before, self.new_channels - before),
-            )
-        return F.relu(out + x)
+    name, classes = architecture.backbone, architecture.classes
+    channels = architecture.input_shape[0]
+    if name in RESNET_BLOCKS:
+        return CifarResNet(RESNET_BLOCKS[name], classes, channels)
+    if name in MSDNET_LAYERS:
+        return MSDNETS[name](classes, channels)
+    if name in SMALL_IMAGE_BACKBONES:
+        return SMALL_IMAGE_NETWORKS[name](classes, channels)
+    if name in TORCHVISION_BACKBONES:
+        return _torchvision_network(architecture)
+    return _users_network(architecture)
 
 
-class CifarResNet(nn.Module):
-    """ResNet of depth 6n + 2 with three stages of 16, 32 and 64 channels.
-
-    Args:
-        blocks: n, the number of blocks in a stage.
-        classes: number of classes.
-        in_channels: channels of the input image.
-    """
-
-    def __init__(self, blocks: int, classes: int, in_channels: int = 3) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = self._stage(16, 16, blocks, stride=1)
-        self.layer2 = self._stage(16, 32, blocks, stride=2)
-        self.layer3 = self._stage(32, 64, blocks, stride=2)
-        self.linear = nn.Linear(64, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    @staticmethod
-    def _stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
-        first = BasicBlock(in_channels, channels, stride)
-        return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
-
-    def nodes(self) -> dict[str, nn.Module]:
-        """The computation as a chain of named modules, without the classifier."""
-        return {
-            "stem": nn.Sequential(self.conv1, self.bn1, nn.ReLU()),
-            "layer1": self.layer1,
-            "layer2": self.layer2,
-            "layer3": self.layer3,
-        }
-
-    def classifier(self) -> nn.Module:
-        """The backbone's own classifier, which follows the last node."""
-        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), self.linear)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) images -> (N, classes) logits."""
-        for node in self.nodes().values():
-            x = node(x)
-        logits: Tensor = self.classifier()(x)
-        return logits
+def _torchvision_network(architecture: Architecture) -> nn.Module:
+    name = architecture.backbone
+    size = architecture.resize or architecture.input_shape[1]
+    arguments = dict(_TORCHVISION_ARGUMENTS.get(name, {}))
+    if arguments:
+        # As with torchvision's weights: images are normalised as for every other network.
+        arguments["transform_input"] = architecture.input_shape[0] == 3
+    if name.startswith("vit_"):
+        arguments["image_size"] = size
+    if name.startswith("maxvit"):
+        arguments["input_size"] = (size, size)
+    try:
+        network: nn.Module = torchvision_models.get_model(
+            name, weights=None, num_classes=architecture.classes, **arguments
+        )
+    except (ValueError, AssertionError, RuntimeError) as error:
+        raise NetworkError(f"{name} cannot be built for {size}x{size} images: {error}") from error
+    if architecture.input_shape[0] != 3:
+        _take_channels(network, architecture.input_shape[0])
+    return network
 
 
-def build_backbone(name: str, classes: int, in_channels: int) -> CifarResNet:
-    """Build the backbone called ``name`` with fresh weights from torch's global generator."""
-    return CifarResNet(RESNET_BLOCKS[name], classes, in_channels)
+def _take_channels(network: nn.Module, channels: int) -> None:
+    """Replace the first convolution by one for images of other than three channels."""
+    name, old = next(
+        (name, part) for name, part in network.named_modules() if isinstance(part, nn.Conv2d)
+    )
+    new = nn.Conv2d(
+        channels,
+        old.out_channels,
+        old.kernel_size,  # type: ignore[arg-type]
+        old.stride,  # type: ignore[arg-type]
+        old.padding,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+    )
+    network.set_submodule(name, new)
 
 
-def node_channels(backbone: CifarResNet, input_shape: tuple[int, int, int]) -> dict[str, int]:
-    """Channels of the activation after each node, found by running one zero image through."""
-    was_training = backbone.training
-    backbone.eval()
-    channels = {}
-    with torch.no_grad():
-        x = torch.zeros(1, *input_shape)
-        for name, node in backbone.nodes().items():
-            x = node(x)
-            channels[name] = x.shape[1]
-    backbone.train(was_training)
-    return channels
+def _users_network(architecture: Architecture) -> nn.Module:
+    if not is_import_path(architecture.backbone):
+        raise NetworkError(
+            f"no backbone is called {architecture.backbone!r}"
+            f"{did_you_mean(architecture.backbone, BACKBONES)}"
+        )
+    try:
+        factory = import_callable(architecture.backbone, architecture.folder)
+    except ImportError as error:
+        raise NetworkError(f"backbone {architecture.backbone!r} {error}") from error
+    try:
+        network = factory(num_classes=architecture.classes)
+    except Exception as error:
+        # Whatever a user's class raises is theirs to mend.
+        raise NetworkError(
+            f"backbone {architecture.backbone!r} cannot be built with "
+            f"num_classes={architecture.classes}: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise NetworkError(f"backbone {architecture.backbone!r} is no torch.nn.Module")
+    return network

@@ -11,11 +11,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from models.architecture import Architecture
-from models.errors import CheckpointError
+from models.architecture import Architecture, code_hash, read_architecture
+from models.errors import CheckpointError, NetworkError
 from models.files import whole_file
 from models.multi_exit import MultiExitNetwork
 from models.training import TrainingCurve
+from models.weights import as_state_dict
 
 FORMAT = "offramp-checkpoint-1"
 
@@ -35,14 +36,27 @@ class Origin:
 
 def save_checkpoint(path: Path, network: MultiExitNetwork, origin: Origin) -> None:
     """Write ``network`` and ``origin`` to ``path``, whole or not at all."""
-    header = {"format": FORMAT, "origin": json.dumps(asdict(origin), sort_keys=True)}
-    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    described = {
+        "architecture": origin.architecture.identity(),
+        "dataset": origin.dataset,
+        "regime": origin.regime,
+        "strategy": origin.strategy,
+        "seed": origin.seed,
+        "steps": origin.steps,
+        "curve": asdict(origin.curve),
+    }
+    header = {"format": FORMAT, "origin": json.dumps(described, sort_keys=True)}
+    # Cloned, since weights that two layers share are written twice.
+    tensors = {name: tensor.contiguous().clone() for name, tensor in network.state_dict().items()}
     with whole_file(path) as partial:
         save_file(tensors, partial, metadata=header)
 
 
-def load_checkpoint(path: Path) -> tuple[MultiExitNetwork, Origin]:
+def load_checkpoint(path: Path, folder: Path = Path()) -> tuple[MultiExitNetwork, Origin]:
     """Read a checkpoint into a network of its own architecture, in inference mode.
+
+    Args:
+        folder: a user's own backbone lies in a file relative to it.
 
     Raises:
         CheckpointError: the file is absent, truncated, not one of ours, or its weights do not fit
@@ -63,20 +77,31 @@ def load_checkpoint(path: Path) -> tuple[MultiExitNetwork, Origin]:
             f"(format {header.get('format')!r}, expected {FORMAT!r})"
         )
     try:
-        origin = _read_origin(json.loads(header["origin"]))
+        origin = _read_origin(json.loads(header["origin"]), folder)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: its header does not say what it holds: {error!r}"
         ) from error
+    architecture = origin.architecture
     try:
-        network = MultiExitNetwork(origin.architecture)
+        code = code_hash(architecture.backbone, folder) if architecture.code else ""
+    except OSError as error:
+        raise CheckpointError(f"{path}: its network's code is missing: {error}") from error
+    if code != architecture.code:
+        raise CheckpointError(f"{path}: {architecture.backbone} has changed since it was trained")
+    try:
+        network = MultiExitNetwork(architecture)
+    except NetworkError as error:
+        raise CheckpointError(
+            f"{path}: its header names a network that cannot be built: {error}"
+        ) from error
     except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise CheckpointError(
             f"{path}: its header names a network that cannot be built: {error!r}"
         ) from error
     try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
+        network.load_state_dict(as_state_dict(tensors, network))
+    except (RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"{path}: weights do not fit {origin.architecture}: {error}"
         ) from error
@@ -84,9 +109,20 @@ def load_checkpoint(path: Path) -> tuple[MultiExitNetwork, Origin]:
     return network.eval(), origin
 
 
-def _read_origin(values: dict[str, Any]) -> Origin:
-    description = dict(values.pop("architecture"))
-    description["exits"] = tuple(description["exits"])
-    description["input_shape"] = tuple(description["input_shape"])
+def read_curve(path: Path) -> TrainingCurve:
+    """The learning curve in a checkpoint of ours, without its weights.
+
+    Raises:
+        CheckpointError: the file is absent, truncated, or not one of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return TrainingCurve(**json.loads((file.metadata() or {})["origin"])["curve"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint: {error!r}") from error
+
+
+def _read_origin(values: dict[str, Any], folder: Path) -> Origin:
+    architecture = read_architecture(values.pop("architecture"), folder)
     curve = TrainingCurve(**values.pop("curve"))
-    return Origin(architecture=Architecture(**description), curve=curve, **values)
+    return Origin(architecture=architecture, curve=curve, **values)

@@ -36,6 +36,10 @@ class CheckpointError(ArtifactError):
     """A checkpoint is truncated, foreign, or made for another network."""
 
 
+class NetworkError(OfframpError):
+    """A network cannot be built, traced or cut where it is asked to be, or misses weights."""
+
+
 class TrainingError(OfframpError):
     """Training cannot go on (for example: the loss is no longer finite)."""
 

@@ -2,77 +2,200 @@
 
 from __future__ import annotations
 
+import operator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.architecture import Architecture
-from models.backbones import build_backbone, node_channels
-from models.branches import BRANCH_DESIGNS
+from models.backbones import build_backbone
+from models.branches import build_branch
+from models.errors import NetworkError
+from models.tracing import (
+    State,
+    Traced,
+    classifier_input,
+    exit_cuts,
+    flop_counter,
+    is_activation,
+    place_by_flops,
+    split,
+    trace,
+)
 
 
 class MultiExitNetwork(nn.Module):
     """A backbone cut into segments, with a classifier at the end of each.
 
     Exits are numbered from 1 (the earliest) to ``exit_count`` (the backbone's own classifier).
-    Segment *k* leads from exit *k - 1*, or from the input, to exit *k*.
+    Segment *k* leads from exit *k - 1*, or from the input, to exit *k*. What passes from one to
+    the next is a state: a tuple of the activation at the exit and of every other value that later
+    segments need, so that the backbone can be cut inside blocks too.
+
+    Attributes:
+        exit_nodes: names of the backbone's nodes after which the early exits sit.
+
+    Raises:
+        NetworkError: the backbone cannot be built or traced, an exit's node does not exist or
+            does not lie where it should, or the network does not run on its images.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
-        self.backbone = build_backbone(
-            architecture.backbone, architecture.classes, architecture.input_shape[0]
-        )
-        channels = node_channels(self.backbone, architecture.input_shape)
-        design = BRANCH_DESIGNS[architecture.branch]
+        self.backbone = build_backbone(architecture).eval()
+        traced = trace(self.backbone)
+        image = self._resized(torch.zeros(1, *architecture.input_shape))
+        self.exit_nodes = _exit_nodes(architecture, traced, image)
+        before_classifier = classifier_input(traced)
+        early = exit_cuts(traced, self.exit_nodes)
+        position = {node: index for index, node in enumerate(traced.graph.nodes)}
+        last_end = before_classifier or list(traced.graph.nodes)[-2]
+        for name, cut in zip(self.exit_nodes, early, strict=True):
+            if position[cut] >= position[last_end]:
+                raise NetworkError(
+                    f"node {name!r} lies where the backbone's own classifier begins, which is "
+                    "the last exit already"
+                )
+        if before_classifier is None:
+            self._segments = tuple(split(traced, early))
+            self._last_classifier = None
+        else:
+            *segments, self._last_classifier = split(traced, [*early, before_classifier])
+            self._segments = tuple(segments)
         self.branches = nn.ModuleList(
-            design(channels[node], architecture.classes) for node in architecture.exits
+            build_branch(architecture.branch, activation, architecture.classes)
+            for activation in self._example_activations(image)
         )
-        # Views on modules that `backbone` and `branches` own: kept in tuples, which torch does
-        # not register, so that no weight appears twice in the state dict.
-        self._segments = tuple(self._cut(architecture.exits))
-        self._classifiers = (*self.branches, self.backbone.classifier())
-
-    def _cut(self, exits: tuple[str, ...]) -> list[nn.Sequential]:
-        segments = []
-        part: list[nn.Module] = []
-        for name, node in self.backbone.nodes().items():
-            part.append(node)
-            if name in exits:
-                segments.append(nn.Sequential(*part))
-                part = []
-        return [*segments, nn.Sequential(*part)]
+        self.train()
 
     @property
     def exit_count(self) -> int:
         """Number of exits, the backbone's own classifier included."""
-        return len(self._classifiers)
+        return len(self._segments)
 
-    def run_segment(self, exit: int, activation: Tensor) -> Tensor:
-        """Compute segment ``exit`` from the activation at exit ``exit - 1`` (or the images)."""
-        result: Tensor = self._segments[exit - 1](activation)
-        return result
+    def start(self, images: Tensor) -> State:
+        """The state before the first segment; images (N, C, H, W)."""
+        return (self._resized(images),)
 
-    def classify(self, exit: int, activation: Tensor) -> Tensor:
-        """Logits (N, classes) of exit ``exit`` from the activation that its segment produced."""
-        logits: Tensor = self._classifiers[exit - 1](activation)
+    def run_segment(self, exit: int, state: State) -> State:
+        """The state at exit ``exit`` from the state at exit ``exit - 1``, or from ``start``."""
+        return self._segments[exit - 1].run(self.backbone, *state)
+
+    def classify(self, exit: int, state: State) -> Tensor:
+        """Logits (N, classes) of exit ``exit`` from the state that its segment produced."""
+        return self.last_layer(exit, self.features(exit, state))
+
+    def features(self, exit: int, state: State) -> Tensor:
+        """What the last layer of exit ``exit`` takes: (N, features) from the state there."""
+        if exit == self.exit_count:
+            return state[0]  # type: ignore[no-any-return]
+        branch: nn.Sequential = self.branches[exit - 1]  # type: ignore[assignment]
+        return branch[:-1](state[0])  # type: ignore[no-any-return]
+
+    def last_layer(self, exit: int, features: Tensor) -> Tensor:
+        """Logits (N, classes) of exit ``exit`` from its features."""
+        if exit < self.exit_count:
+            logits: Tensor = self.branches[exit - 1][-1](features)  # type: ignore[index]
+            return logits
+        if self._last_classifier is None:
+            return features
+        (logits,) = self._last_classifier.run(self.backbone, features)
         return logits
+
+    def parts(self, exit: int) -> list[nn.Module | nn.Parameter]:
+        """What segment ``exit`` computes with and no segment before it does.
+
+        With the last segment goes the backbone's own classifier.
+        """
+        before = {name for segment in self._segments[: exit - 1] for name in segment.owns}
+        owned = list(self._segments[exit - 1].owns)
+        if exit == self.exit_count and self._last_classifier is not None:
+            owned += self._last_classifier.owns
+        return [self._part(name) for name in owned if name not in before]
+
+    def classifier(self, exit: int) -> list[nn.Module | nn.Parameter]:
+        """The modules that make logits at exit ``exit``, and nothing else."""
+        if exit < self.exit_count:
+            return [self.branches[exit - 1]]
+        owned = self._last_classifier.owns if self._last_classifier else ()
+        return [self._part(name) for name in owned]
+
+    def _part(self, name: str) -> nn.Module | nn.Parameter:
+        part: nn.Module | nn.Parameter = operator.attrgetter(name)(self.backbone)
+        return part
 
     def infer(self, images: Tensor, exit: int) -> Tensor:
         """Logits (N, classes) of ``exit`` alone; the exits before it are passed, not computed."""
-        activation = images
+        state = self.start(images)
         for segment in range(1, exit + 1):
-            activation = self.run_segment(segment, activation)
-        return self.classify(exit, activation)
+            state = self.run_segment(segment, state)
+        return self.classify(exit, state)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Logits of every exit, earliest first; each (N, classes) from images (N, C, H, W)."""
         logits = []
-        activation = images
+        state = self.start(images)
         for exit in range(1, self.exit_count + 1):
-            activation = self.run_segment(exit, activation)
-            logits.append(self.classify(exit, activation))
+            state = self.run_segment(exit, state)
+            logits.append(self.classify(exit, state))
         return logits
+
+    def _resized(self, images: Tensor) -> Tensor:
+        size = self.architecture.resize
+        if size is None:
+            return images
+        return F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
+
+    def _example_activations(self, image: Tensor) -> list[Tensor]:
+        """The activation of a blank image at each early exit."""
+        activations = []
+        state: State = (image,)
+        last = self.exit_count
+        shape = "x".join(str(size) for size in image.shape[1:])
+        try:
+            with torch.no_grad():
+                for exit in range(1, last + 1):
+                    state = self.run_segment(exit, state)
+                    activations.append(state[0])
+                logits = self.classify(last, state)
+        except Exception as error:
+            raise _does_not_run(self.architecture, image, error) from error
+        for name, activation in zip(self.exit_nodes, activations, strict=False):
+            if not is_activation(activation, image):
+                found = tuple(activation.shape) if torch.is_tensor(activation) else activation
+                raise NetworkError(
+                    f"no exit can be attached after {name!r}: on {shape} images it gives "
+                    f"{found}, and neither feature maps, nor tokens, nor a vector"
+                )
+        if not torch.is_tensor(logits) or logits.shape != (1, self.architecture.classes):
+            found = tuple(logits.shape) if torch.is_tensor(logits) else type(logits).__name__
+            raise NetworkError(
+                f"{self.architecture.backbone} gives {found} for one image, and not logits of "
+                f"shape (1, {self.architecture.classes})"
+            )
+        return activations[:-1]
+
+
+def _exit_nodes(architecture: Architecture, traced: Traced, image: Tensor) -> tuple[str, ...]:
+    named = [exit for exit in architecture.exits if isinstance(exit, str)]
+    if len(named) == len(architecture.exits):
+        return tuple(named)
+    shares = [float(exit) for exit in architecture.exits]
+    try:
+        return tuple(place_by_flops(traced, image, shares))
+    except NetworkError:
+        raise
+    except Exception as error:
+        raise _does_not_run(architecture, image, error) from error
+
+
+def _does_not_run(architecture: Architecture, image: Tensor, error: Exception) -> NetworkError:
+    """Whatever a backbone raises on images of this shape."""
+    shape = "x".join(str(size) for size in image.shape[1:])
+    return NetworkError(f"{architecture.backbone} does not run on {shape} images: {error}")
 
 
 def build_network(architecture: Architecture, seed: int) -> MultiExitNetwork:
@@ -80,3 +203,60 @@ def build_network(architecture: Architecture, seed: int) -> MultiExitNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MultiExitNetwork(architecture)
+
+
+@dataclass(frozen=True)
+class ExitCost:
+    """What an answer at one exit costs.
+
+    Attributes:
+        exit: its number.
+        node: where it sits; empty for the last.
+        parameters: of the segments up to the exit and of its own classifier.
+        flops: of one image up to and including its own classifier; a multiply-accumulate is two.
+        state_bytes: of what must be kept, or sent, to resume after the exit; fp32, one image.
+    """
+
+    exit: int
+    node: str
+    parameters: int
+    flops: int
+    state_bytes: int
+
+
+def exit_costs(network: MultiExitNetwork) -> list[ExitCost]:
+    """Costs of every exit, earliest first."""
+    state = network.start(torch.zeros(1, *network.architecture.input_shape))
+    flops, costs = 0, []
+    passed: list[nn.Module | nn.Parameter] = []
+    was_training = network.training
+    network.eval()
+    for exit in range(1, network.exit_count + 1):
+        with flop_counter() as counter:
+            state = network.run_segment(exit, state)
+        flops += counter.get_total_flops()
+        with flop_counter() as counter:
+            network.classify(exit, state)
+        passed += network.parts(exit)
+        used = parameters_of([*passed, *network.classifier(exit)])
+        costs.append(
+            ExitCost(
+                exit=exit,
+                node=[*network.exit_nodes, ""][exit - 1],
+                parameters=sum(parameter.numel() for parameter in used),
+                flops=flops + counter.get_total_flops(),
+                state_bytes=sum(4 * value.numel() for value in state if torch.is_tensor(value)),
+            )
+        )
+    network.train(was_training)
+    return costs
+
+
+def parameters_of(parts: list[nn.Module | nn.Parameter]) -> list[nn.Parameter]:
+    """The parameters of ``parts``, each once."""
+    found: dict[int, nn.Parameter] = {}
+    for part in parts:
+        for parameter in part.parameters() if isinstance(part, nn.Module) else [part]:
+            if isinstance(parameter, nn.Parameter):  # and no buffer
+                found[id(parameter)] = parameter
+    return list(found.values())

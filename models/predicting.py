@@ -6,17 +6,18 @@ import numpy as np
 
 from models.artifacts import Predictions
 from models.checkpoint import Origin
-from models.datasets import DatasetInfo, Split
+from models.datasets import Split
 from models.errors import TrainingError
+from models.inputs import Inputs
 from models.multi_exit import MultiExitNetwork
 from models.training import class_probabilities
 
 
 def predict(
-    network: MultiExitNetwork, origin: Origin, split: Split, split_name: str, info: DatasetInfo
+    network: MultiExitNetwork, origin: Origin, inputs: Inputs, split: Split, split_name: str
 ) -> Predictions:
-    """Run every sample of ``split`` through every exit of ``network``."""
-    probabilities = class_probabilities(network, split, info)
+    """What every exit of ``network`` says of every sample of ``split``, which ``inputs`` hold."""
+    probabilities = class_probabilities(network, inputs)
     if not np.isfinite(probabilities).all():
         raise TrainingError(
             f"the network trained with {origin.strategy}, seed {origin.seed}, gives outputs that "
@@ -29,7 +30,7 @@ def predict(
         confidence=np.minimum(probabilities.max(axis=2), 1.0),
         about={
             "architecture": origin.architecture.fingerprint(),
-            "dataset": info.name,
+            "dataset": origin.dataset,
             "split": split_name,
             "strategy": origin.strategy,
             "regime": origin.regime,

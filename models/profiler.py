@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from models.architecture import Architecture
 from models.artifacts import Profile
 from models.host import fingerprint
-from models.multi_exit import MultiExitNetwork, build_network
+from models.multi_exit import MultiExitNetwork, build_network, exit_costs
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def measure_profile(
     about = {
         "architecture": architecture.fingerprint(),
         "network": str(architecture),
+        "exits": [asdict(cost) for cost in exit_costs(network)],
         "host": fingerprint(settings.threads, settings.precision),
         "settings": asdict(settings),
     }
@@ -116,11 +117,13 @@ def _time_parts(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     clock = time.perf_counter
     segments, branches = np.empty(network.exit_count), np.empty(network.exit_count)
-    activation = images
+    start = clock()
+    state = network.start(images)
     for exit in range(1, network.exit_count + 1):
-        start = clock()
-        activation = network.run_segment(exit, activation)
+        state = network.run_segment(exit, state)
         reached = clock()
-        _decide(network.classify(exit, activation))
-        segments[exit - 1], branches[exit - 1] = reached - start, clock() - reached
+        _decide(network.classify(exit, state))
+        answered = clock()
+        segments[exit - 1], branches[exit - 1] = reached - start, answered - reached
+        start = answered
     return segments, branches

@@ -15,6 +15,17 @@ STRATEGIES = ("standard", "curriculum", "anti_curriculum", "random_curriculum")
 RANKED_STRATEGIES = ("curriculum", "anti_curriculum")
 
 
+#: ``self_taught``: the network's own kind, trained plainly, cross-fitted (Hacohen & Weinshall 2019,
+#: "bootstrapping"). ``early_checkpoint``: the same after a few steps on all samples. ``transfer``:
+#: a classifier on another network's features, cross-fitted (the same, "transfer scoring").
+#: ``final_exit``: the margin between the logits of the frozen backbone's own classifier.
+#: ``c_score``: from a file (Jiang et al. 2021).
+SCORING_FUNCTIONS = ("self_taught", "early_checkpoint", "transfer", "final_exit", "c_score")
+
+#: Scoring functions that train networks of the kind they score for, and so see every exit.
+PER_EXIT_SCORING = ("self_taught", "early_checkpoint")
+
+
 def sample_order(
     strategy: str,
     labels: NDArray[np.int64],

@@ -1,4 +1,4 @@
-"""Training a multi-exit network for a fixed number of steps, under one regime.
+"""Training a multi-exit network for a fixed number of steps.
 
 Strategies differ only in the batches they are given; everything else here is common to all of
 them: the optimiser, the schedule, the number of steps, the augmentation and its random numbers.
@@ -16,17 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.augmentation import normalise, random_crop_and_flip
-from models.datasets import DatasetInfo, Split
-from models.errors import TrainingError
+from models.errors import NetworkError, TrainingError
 from models.host import has_fast_bf16
+from models.inputs import Inputs
+from models.losses import build_loss
 from models.multi_exit import MultiExitNetwork
-
-#: ``backbone`` trains the backbone with its own classifier only: the first phase of
-#: ``classifier_wise``, which then trains the early exits on the frozen backbone. ``end_to_end``
-#: trains everything jointly on the weighted sum of the exits' losses (BranchyNet, Teerapittayanon
-#: et al. 2016, eq. 1).
-REGIMES = ("end_to_end", "backbone", "classifier_wise")
+from models.regimes import Phase, trained_parameters, trained_parts
 
 
 @dataclass(frozen=True)
@@ -34,27 +29,25 @@ class TrainingSettings:
     """What every strategy shares.
 
     Attributes:
-        steps: optimiser steps, the budget.
         batch_size: samples a step.
         learning_rate: peak of the schedule: linear warm-up over ``warm_up_fraction`` of the steps,
             then half a cosine down to zero.
         momentum: of SGD with Nesterov momentum.
         weight_decay: L2 penalty.
         warm_up_fraction: part of the steps spent warming up, in [0, 1).
+        loss: ``cross_entropy``, or a self-distillation; a name that :mod:`models.losses` knows.
         exit_weights: weight of each exit's loss, earliest first; empty weighs all the same.
-        augment: random crops, and flips where they keep the label.
-        precision: ``fp32``, ``bf16`` (autocast), or ``auto``: bf16 where the CPU computes in it.
+        precision: ``fp32``, ``bf16`` (autocast), or ``auto``: bf16 where the host computes in it.
         evaluations: how often validation accuracy is taken, evenly spaced, the last at the end.
     """
 
-    steps: int
     batch_size: int = 128
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warm_up_fraction: float = 0.1
+    loss: str = "cross_entropy"
     exit_weights: tuple[float, ...] = ()
-    augment: bool = True
     precision: str = "auto"
     evaluations: int = 5
 
@@ -73,145 +66,223 @@ class TrainingCurve:
     loss: list[float] = field(default_factory=list)
     validation_accuracy: list[list[float]] = field(default_factory=list)
 
+    def append(self, later: TrainingCurve, done: int) -> None:
+        """Add the curve of a phase that began after ``done`` steps."""
+        self.step += [done + step for step in later.step]
+        self.loss += later.loss
+        self.validation_accuracy += later.validation_accuracy
 
-def resolved_precision(precision: str) -> str:
-    """``auto`` becomes ``bf16`` where the CPU has instructions for it, else ``fp32``.
+    def take_exits(self, other: TrainingCurve, exits: Sequence[int]) -> None:
+        """Take over ``exits`` from a training of the same length that trained those alone."""
+        if not self.step:
+            self.append(other, 0)
+            return
+        self.loss = [first + second for first, second in zip(self.loss, other.loss, strict=True)]
+        for row, taken in zip(self.validation_accuracy, other.validation_accuracy, strict=True):
+            for exit in exits:
+                row[exit - 1] = taken[exit - 1]
+
+
+class DivergedError(TrainingError):
+    """The loss is not finite. The network is as it was when it was last known to be good.
+
+    Attributes:
+        good_step: the step after which that was.
+    """
+
+    def __init__(self, message: str, good_step: int) -> None:
+        super().__init__(message)
+        self.good_step = good_step
+
+
+def resolved_precision(precision: str, device: str = "cpu") -> str:
+    """``auto`` becomes ``bf16`` where the host has instructions for it, else ``fp32``.
 
     Without such instructions, bf16 autocast was measured to train ten times slower than fp32.
     """
-    return ("bf16" if has_fast_bf16() else "fp32") if precision == "auto" else precision
+    if precision != "auto":
+        return precision
+    fast = torch.cuda.is_bf16_supported() if device == "cuda" else has_fast_bf16()
+    return "bf16" if fast else "fp32"
 
 
-def trained_exits(regime: str, exit_count: int) -> list[int]:
-    """Exits whose losses a regime sums."""
-    if regime == "backbone":
-        return [exit_count]
-    return list(range(1, exit_count + (regime == "end_to_end")))
-
-
-def trained_modules(network: MultiExitNetwork, regime: str) -> list[nn.Module]:
-    """Modules that a regime trains; every other is frozen, its batch-norm statistics included."""
-    modules: dict[str, list[nn.Module]] = {
-        "end_to_end": [network.backbone, network.branches],
-        "backbone": [network.backbone],
-        "classifier_wise": [network.branches],
-    }
-    return modules[regime]
-
-
-def learning_rate_at(step: int, settings: TrainingSettings) -> float:
-    """Learning rate of ``step`` (0-based): linear warm-up, then half a cosine to zero."""
-    warm_up = round(settings.warm_up_fraction * settings.steps)
+def learning_rate_at(step: int, steps: int, settings: TrainingSettings) -> float:
+    """Learning rate of ``step`` (0-based) of ``steps``: linear warm-up, then half a cosine to 0."""
+    warm_up = round(settings.warm_up_fraction * steps)
     if step < warm_up:
         return settings.learning_rate * (step + 1) / warm_up
-    progress = (step - warm_up) / max(1, settings.steps - warm_up)
+    progress = (step - warm_up) / max(1, steps - warm_up)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def train(
     network: MultiExitNetwork,
-    regime: str,
+    phase: Phase,
     batches: Iterable[NDArray[np.int64]],
-    train_split: Split,
-    validation_split: Split | None,
-    info: DatasetInfo,
+    inputs: Inputs,
+    validation: Inputs | None,
     settings: TrainingSettings,
-    seed: int,
     on_step: Callable[[int, float], None] | None = None,
 ) -> TrainingCurve:
-    """Train ``network`` in place, one step for each of ``batches`` (positions in ``train_split``).
+    """Train ``network`` in place, one step for each of ``batches`` (positions in ``inputs``).
 
     Args:
-        seed: of the augmentation; the same for all strategies, which then see the same shifts.
+        validation: what the learning curve is taken on; without it there is none.
         on_step: called after each step with the number of steps done and the loss.
 
     Raises:
-        TrainingError: the loss is not finite, or ``batches`` are not ``settings.steps`` many.
+        DivergedError: the loss is not finite.
+        TrainingError: ``batches`` are not ``phase.steps`` many.
     """
-    exits = trained_exits(regime, network.exit_count)
-    weights = settings.exit_weights or (1.0,) * network.exit_count
-    if regime == "backbone":
-        weights = (1.0,) * network.exit_count  # they weigh exits against each other
+    parts = trained_parts(network, phase)
     network.requires_grad_(False).eval()
-    for module in trained_modules(network, regime):
-        module.requires_grad_(True).train()
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    parameters = trained_parameters(network, phase)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
     network.to(memory_format=torch.channels_last)
+    objective = _Objective(network, phase, settings, inputs)
     optimiser = torch.optim.SGD(
-        parameters,
+        [*parameters, *objective.loss.parameters()],
         lr=settings.learning_rate,
         momentum=settings.momentum,
         nesterov=settings.momentum > 0,
         weight_decay=settings.weight_decay,
     )
-    augmentation = torch.Generator().manual_seed(seed)
-    images, labels = torch.from_numpy(train_split.images), torch.from_numpy(train_split.labels)
-    autocast = resolved_precision(settings.precision) == "bf16"
     evaluate_after = {
-        round(settings.steps * (part + 1) / settings.evaluations)
+        round(phase.steps * (part + 1) / settings.evaluations)
         for part in range(settings.evaluations)
     }
     curve, losses, step = TrainingCurve(), [], 0
+    good_step, good_state = 0, _copy_of_state(network)
+    _set_training(parts)
     for step, batch in enumerate(batches, start=1):
-        positions = torch.from_numpy(batch)
-        inputs = images[positions]
-        if settings.augment:
-            inputs = random_crop_and_flip(inputs, info, augmentation)
-        inputs = normalise(inputs, info).contiguous(memory_format=torch.channels_last)
-        targets = labels[positions]
-        optimiser.param_groups[0]["lr"] = learning_rate_at(step - 1, settings)
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            loss = _weighted_loss(network(inputs), targets, exits, weights)
+        optimiser.param_groups[0]["lr"] = learning_rate_at(step - 1, phase.steps, settings)
+        loss = objective(batch)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            raise TrainingError(
-                f"the loss is {losses[-1]} at step {step} of {settings.steps}; "
-                f"lower the learning rate (now {settings.learning_rate}) or lengthen the warm-up"
+        # A finite loss may be the last before an update that overflows.
+        overflown = step in evaluate_after and not _finite(network)
+        if overflown or not math.isfinite(losses[-1]):
+            network.load_state_dict(good_state)
+            network.eval()
+            what = "the weights are not finite" if overflown else f"the loss is {losses[-1]}"
+            raise DivergedError(
+                f"{what} at step {step} of {phase.steps}; lower the learning rate (now "
+                f"{settings.learning_rate}) or lengthen the warm-up",
+                good_step,
             )
         if on_step:
             on_step(step, losses[-1])
-        if step in evaluate_after and validation_split is not None:
-            trained = [module for module in network.modules() if module.training]
-            curve.step.append(step)
-            curve.loss.append(float(np.mean(losses)))
-            curve.validation_accuracy.append(accuracy_per_exit(network, validation_split, info))
-            losses.clear()
-            for module in trained:
-                module.training = True
-    if step != settings.steps:
-        raise TrainingError(f"{step} batches were given for a budget of {settings.steps} steps")
+        if step in evaluate_after:
+            good_step, good_state = step, _copy_of_state(network)
+            if validation is not None:
+                curve.step.append(step)
+                curve.loss.append(float(np.mean(losses)))
+                curve.validation_accuracy.append(accuracy_per_exit(network, validation))
+                losses.clear()
+                _set_training(parts)
+    if step != phase.steps:
+        raise TrainingError(f"{step} batches were given for a budget of {phase.steps} steps")
     network.eval()
     return curve
 
 
-def _weighted_loss(
-    logits: list[Tensor], targets: Tensor, exits: list[int], weights: Sequence[float]
-) -> Tensor:
-    total = torch.zeros(())
-    for exit in exits:
-        total = total + weights[exit - 1] * F.cross_entropy(logits[exit - 1].float(), targets)
-    return total
+_NOT_COMPUTED = torch.empty(0)
+
+
+class _Objective:
+    """The loss of a batch."""
+
+    def __init__(
+        self, network: MultiExitNetwork, phase: Phase, settings: TrainingSettings, inputs: Inputs
+    ) -> None:
+        self.network = network
+        self.inputs = inputs
+        # They weigh exits against each other in a common trunk, and set the pace of classifiers.
+        weighed = len(phase.exits) > 1 or not phase.segments
+        weights = settings.exit_weights if weighed else ()
+        self.computed = set(phase.exits)
+        if settings.loss != "cross_entropy":
+            self.computed.add(network.exit_count)  # the teacher, trained or not
+        self.device = next(network.parameters()).device
+        precision = resolved_precision(settings.precision, self.device.type)
+        self.autocast = precision == "bf16"
+        with torch.no_grad():
+            example = inputs.features(network, np.zeros(1, dtype=np.int64), self.computed)
+        if settings.loss == "byot" and any(part.ndim != 2 for part in example.values()):
+            raise NetworkError(
+                f"loss 'byot' compares vectors, but {network.architecture.backbone} ends in a "
+                "classifier of feature maps"
+            )
+        self.all_exits = range(1, network.exit_count + 1)
+        self.loss = build_loss(
+            settings.loss,
+            weights or (1.0,) * network.exit_count,
+            phase.exits,
+            [example[exit].shape[1] if exit in example else 0 for exit in self.all_exits],
+        ).to(self.device)
+
+    def __call__(self, batch: NDArray[np.int64]) -> Tensor:
+        targets = self.inputs.labels[torch.from_numpy(batch)]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            features = self.inputs.features(self.network, batch, self.computed)
+            logits = {
+                exit: self.network.last_layer(exit, feature).float()
+                for exit, feature in features.items()
+            }
+        loss: Tensor = self.loss(
+            [logits.get(exit, _NOT_COMPUTED) for exit in self.all_exits],
+            [features.get(exit, _NOT_COMPUTED) for exit in self.all_exits],
+            targets,
+        )
+        return loss
+
+
+def _set_training(parts: list[nn.Module | nn.Parameter]) -> None:
+    for part in parts:
+        if isinstance(part, nn.Module):
+            part.train()
+
+
+def _finite(network: nn.Module) -> bool:
+    return all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())
+
+
+def _copy_of_state(network: nn.Module) -> dict[str, Tensor]:
+    state = network.state_dict()  # with the versions that some modules look for
+    for name, value in state.items():
+        state[name] = value.clone()
+    return state
 
 
 def class_probabilities(
-    network: MultiExitNetwork, split: Split, info: DatasetInfo, batch_size: int = 256
+    network: MultiExitNetwork,
+    inputs: Inputs,
+    positions: NDArray[np.int64] | None = None,
+    batch_size: int = 256,
 ) -> NDArray[np.float32]:
-    """Softmax outputs (samples, exits, classes) in inference mode, in fp32."""
+    """Softmax outputs (samples, exits, classes) in inference mode, in fp32.
+
+    Args:
+        positions: of the samples that are asked for; all by default.
+    """
     network.eval()
+    exits = range(1, network.exit_count + 1)
+    asked = np.arange(len(inputs.labels)) if positions is None else positions
     parts = []
     with torch.inference_mode():
-        for start in range(0, len(split), batch_size):
-            inputs = normalise(torch.from_numpy(split.images[start : start + batch_size]), info)
-            logits = network(inputs.contiguous(memory_format=torch.channels_last))
-            parts.append(torch.stack([F.softmax(exit, dim=1) for exit in logits], dim=1).numpy())
+        for start in range(0, len(asked), batch_size):
+            features = inputs.features(network, asked[start : start + batch_size], exits)
+            softmaxes = [F.softmax(network.last_layer(exit, features[exit]), 1) for exit in exits]
+            parts.append(torch.stack(softmaxes, dim=1).cpu().numpy())
     return np.concatenate(parts)
 
 
-def accuracy_per_exit(network: MultiExitNetwork, split: Split, info: DatasetInfo) -> list[float]:
-    """Share of ``split`` that each exit classifies correctly, earliest exit first."""
-    predicted = class_probabilities(network, split, info).argmax(axis=2)
-    accuracies: list[float] = (predicted == split.labels[:, None]).mean(axis=0).tolist()
+def accuracy_per_exit(network: MultiExitNetwork, inputs: Inputs) -> list[float]:
+    """Share of ``inputs`` that each exit classifies correctly, earliest exit first."""
+    predicted = class_probabilities(network, inputs).argmax(axis=2)
+    labels = inputs.labels.cpu().numpy()
+    accuracies: list[float] = (predicted == labels[:, None]).mean(axis=0).tolist()
     return accuracies

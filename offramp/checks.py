@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from models.architecture import backbone_nodes
-from models.errors import PolicyError, did_you_mean
-from offramp.schema import PolicySection, Scenario
+from models.architecture import (
+    BACKBONES,
+    IMAGENET,
+    MSDNET_LAYERS,
+    RESNET_BLOCKS,
+    SMALL_IMAGE_BACKBONES,
+    TORCHVISION_BACKBONES,
+)
+from models.datasets import DATASETS
+from models.errors import PolicyError, ScenarioError, did_you_mean
+from models.importing import is_import_path
+from models.strategies import PER_EXIT_SCORING
+from offramp.experiment import architecture_of, user_file
+from offramp.schema import (
+    DataSection,
+    FlopsShares,
+    ModelSection,
+    PolicySection,
+    Scenario,
+    TrainingSection,
+)
 from offramp.yaml_lines import Location
 from sim.policies import build_policy
 
@@ -23,8 +42,7 @@ def check_across_keys(scenario: Scenario, folder: Path) -> list[tuple[Location, 
         folder: files that the scenario names are relative to it.
     """
     return [
-        *_check_model(scenario),
-        *_check_training(scenario, folder),
+        *check_experiment(scenario.data, scenario.model, scenario.training, folder),
         *_check_profile(scenario),
         *_check_world(scenario, folder),
         *_check_size(scenario),
@@ -32,30 +50,134 @@ def check_across_keys(scenario: Scenario, folder: Path) -> list[tuple[Location, 
     ]
 
 
-def _check_model(scenario: Scenario) -> Iterable[tuple[Location, str]]:
-    nodes = backbone_nodes(scenario.model.backbone)
-    for index, exit in enumerate(scenario.model.exits):
-        place: Location = ("model", "exits", index)
-        if exit not in nodes:
+def check_experiment(
+    data: DataSection, model: ModelSection, training: TrainingSection, folder: Path
+) -> list[tuple[Location, str]]:
+    """What is wrong with the part of a scenario, or of a study, that trains networks."""
+    exit_count = architecture_of(model, DATASETS[data.dataset], folder).exit_count
+    return [
+        *_check_data(data, folder),
+        *_check_model(model, folder),
+        *_check_training(training, exit_count, folder),
+        *_check_scoring(training, folder),
+    ]
+
+
+def _check_data(data: DataSection, folder: Path) -> Iterable[tuple[Location, str]]:
+    channels = DATASETS[data.dataset].input_shape[0]
+    for key, values in (("mean", data.mean), ("std", data.std)):
+        if values is not None and len(values) != channels:
             yield (
-                place,
-                (
-                    f"{scenario.model.backbone} has no node {exit!r}{did_you_mean(exit, nodes)} "
-                    f"(allowed: {', '.join(nodes)})"
-                ),
+                ("data", key),
+                f"{len(values)} values are given for {channels} channel(s) of {data.dataset}",
             )
-        elif exit in scenario.model.exits[:index]:
-            yield place, f"node {exit!r} is named twice"
-        elif any(
-            earlier in nodes and nodes.index(earlier) > nodes.index(exit)
-            for earlier in scenario.model.exits[:index]
-        ):
-            yield place, f"exits are named from the earliest to the last: {', '.join(nodes)}"
+    noise = data.label_noise
+    if noise:
+        if noise.symmetric_percent is None and noise.file is None:
+            yield ("data", "label_noise"), "give symmetric_percent or a file"
+        if noise.symmetric_percent is not None and noise.file is not None:
+            yield ("data", "label_noise", "file"), "give symmetric_percent or a file, not both"
+        yield from _check_file(("data", "label_noise", "file"), noise.file, folder)
 
 
-def _check_training(scenario: Scenario, folder: Path) -> Iterable[tuple[Location, str]]:
-    training = scenario.training
-    exit_count = len(scenario.model.exits) + 1
+def _check_model(model: ModelSection, folder: Path) -> Iterable[tuple[Location, str]]:
+    yield from _check_backbone(("model", "backbone"), model.backbone)
+    if isinstance(model.exits, FlopsShares):
+        place: Location = ("model", "exits", "at_flops")
+        for index, (share, next_share) in enumerate(pairwise(model.exits.at_flops), start=1):
+            if share >= next_share:
+                yield (*place, index), "shares of the FLOPs are named in ascending order, each once"
+    else:
+        for index, exit in enumerate(model.exits or []):
+            if exit in (model.exits or [])[:index]:
+                yield ("model", "exits", index), f"node {exit!r} is named twice"
+    yield from _check_weights(("model", "weights"), model.weights, model.backbone, folder)
+
+
+def _check_backbone(place: Location, name: str) -> Iterable[tuple[Location, str]]:
+    if name not in BACKBONES and not is_import_path(name):
+        yield (
+            place,
+            f"no backbone is called {name!r}{did_you_mean(name, BACKBONES)} (allowed: "
+            f"{', '.join((*RESNET_BLOCKS, *MSDNET_LAYERS, *SMALL_IMAGE_BACKBONES))}, any "
+            "torchvision classification network, or an import path such as my_networks.py:MyNet)",
+        )
+
+
+def _check_weights(
+    place: Location, weights: str | None, backbone: str | None, folder: Path
+) -> Iterable[tuple[Location, str]]:
+    if weights != IMAGENET:
+        yield from _check_file(place, weights, folder)
+    elif backbone not in TORCHVISION_BACKBONES:
+        yield place, f"torchvision has no ImageNet weights for {backbone!r}; name a file"
+
+
+def _check_file(
+    location: Location, name: str | None, folder: Path
+) -> Iterable[tuple[Location, str]]:
+    if name is None:
+        return
+    try:
+        file = user_file(name, folder)
+    except ScenarioError as error:
+        yield location, str(error)
+        return
+    if not file.is_file():
+        yield location, f"no such file: {file}"
+
+
+def _check_scoring(training: TrainingSection, folder: Path) -> Iterable[tuple[Location, str]]:
+    scoring = training.scoring
+    place: Location = ("training", "scoring")
+    needed = {"transfer": ("backbone", "weights"), "c_score": ("file",)}.get(scoring.function, ())
+    for key in needed:
+        if getattr(scoring, key) is None:
+            yield (*place, key), f"{scoring.function} needs this key"
+    for key, function in (
+        ("backbone", "transfer"),
+        ("weights", "transfer"),
+        ("resize", "transfer"),
+        ("file", "c_score"),
+        ("key", "c_score"),
+    ):
+        if getattr(scoring, key) is not None and scoring.function != function:
+            yield (*place, key), f"belongs to function {function}, not {scoring.function}"
+    if scoring.backbone is not None:
+        yield from _check_backbone((*place, "backbone"), scoring.backbone)
+    yield from _check_weights((*place, "weights"), scoring.weights, scoring.backbone, folder)
+    yield from _check_file((*place, "file"), scoring.file, folder)
+    if scoring.function == "final_exit" and training.regime != "classifier_wise":
+        yield (
+            (*place, "function"),
+            "final_exit ranks by a backbone that is trained already: regime classifier_wise",
+        )
+    if scoring.per_exit and training.regime not in ("classifier_wise", "layer_wise"):
+        yield (
+            (*place, "per_exit"),
+            f"regime {training.regime} shows all exits the same batches; a ranking for each needs "
+            "classifier_wise or layer_wise",
+        )
+    if scoring.per_exit and scoring.function not in PER_EXIT_SCORING:
+        yield (
+            (*place, "per_exit"),
+            f"{scoring.function} sees no early exit; use {' or '.join(PER_EXIT_SCORING)}",
+        )
+    pacing = training.pacing
+    if pacing.function == "varied_exponential" and not pacing.increases_at:
+        yield ("training", "pacing", "increases_at"), "varied_exponential needs this key"
+    if pacing.function != "varied_exponential" and pacing.increases_at:
+        yield (
+            ("training", "pacing", "increases_at"),
+            f"belongs to varied_exponential, not {pacing.function}",
+        )
+    if any(earlier >= later for earlier, later in pairwise(pacing.increases_at)):
+        yield ("training", "pacing", "increases_at"), "must be strictly increasing"
+
+
+def _check_training(
+    training: TrainingSection, exit_count: int, folder: Path
+) -> Iterable[tuple[Location, str]]:
     if training.exit_weights and len(training.exit_weights) != exit_count:
         yield (
             ("training", "exit_weights"),
@@ -64,11 +186,30 @@ def _check_training(scenario: Scenario, folder: Path) -> Iterable[tuple[Location
         )
     if training.exit_weights and not any(training.exit_weights):
         yield ("training", "exit_weights"), "at least one weight must be above 0"
-    if training.regime == "classifier_wise" and not scenario.model.exits:
+    if training.regime == "classifier_wise" and exit_count == 1:
         yield (
             ("training", "regime"),
             "classifier_wise trains early exits, but model.exits names none",
         )
+    if training.exit_weights and training.regime == "layer_wise":
+        yield (
+            ("training", "exit_weights"),
+            "layer_wise trains one exit at a time: there is nothing to weigh",
+        )
+    if training.regime == "layer_wise" and training.loss != "cross_entropy":
+        yield (
+            ("training", "loss"),
+            "layer_wise trains the last exit last: it cannot teach the others",
+        )
+    if training.gradient_equilibrium and training.regime not in ("end_to_end", "mixed"):
+        yield (
+            ("training", "gradient_equilibrium"),
+            f"{training.regime} trains no exits jointly through a common trunk",
+        )
+    if training.steps < exit_count and training.regime == "layer_wise":
+        yield ("training", "steps"), f"layer_wise shares them among {exit_count} exits"
+    if training.steps < 2 and training.regime == "mixed":
+        yield ("training", "steps"), "mixed shares them among two phases"
     if training.evaluations > training.steps:
         yield (
             ("training", "evaluations"),
@@ -93,11 +234,7 @@ def _check_training(scenario: Scenario, folder: Path) -> Iterable[tuple[Location
                         ("training", "checkpoints", strategy, index),
                         f"{file} is named twice: each seed needs a training of its own",
                     )
-                if not (folder / file).is_file():
-                    yield (
-                        ("training", "checkpoints", strategy, index),
-                        f"no such file: {folder / file}",
-                    )
+                yield from _check_file(("training", "checkpoints", strategy, index), file, folder)
 
 
 def _check_profile(scenario: Scenario) -> Iterable[tuple[Location, str]]:
@@ -175,7 +312,8 @@ def _distributions(scenario: Scenario) -> Iterable[tuple[Location, Any]]:
 
 
 def _check_policies(scenario: Scenario, folder: Path) -> Iterable[tuple[Location, str]]:
-    exit_count = len(scenario.model.exits) + 1
+    info = DATASETS[scenario.data.dataset]
+    exit_count = architecture_of(scenario.model, info, folder).exit_count
     labels: list[str] = []
     for index, spec in enumerate(scenario.policies):
         place: Location = ("policies", index)

@@ -128,7 +128,10 @@ def check(scenario: ScenarioArgument, set: SetOption = None) -> None:
     """Validate a scenario and print it with every default filled in."""
     from ruamel.yaml import YAML
 
+    from offramp.stages.network import check_network
+
     loaded = load_scenario(scenario, set or [])
+    check_network(loaded.experiment, loaded.error_at)
     yaml = YAML()
     yaml.default_flow_style = None
     yaml.dump(loaded.scenario.model_dump(), sys.stdout)
@@ -233,6 +236,30 @@ def simulate(
 
 
 @app.command()
+def study(
+    study: Annotated[
+        str,
+        typer.Argument(metavar="STUDY", help="A YAML file, or the name of a study that ships."),
+    ],
+    set: SetOption = None,
+    output: OutputOption = None,
+    store: StoreOption = None,
+    jobs: JobsOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a grid of configurations, strategies and seeds, and compare the strategies."""
+    from offramp.store import Store, default_root
+    from offramp.study.definition import load_study
+    from offramp.study.run import run_study
+
+    console = Console(quiet)
+    loaded = load_study(study, set or [])
+    results = output or Path("results") / loaded.name
+    page = run_study(loaded, Store(store or default_root()), results, console, jobs)
+    console.result(f"report: {page}")
+
+
+@app.command()
 def report(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder of a finished run.")],
     output: Annotated[
@@ -247,7 +274,7 @@ def report(
 
 def show_report(report: Report, console: Console) -> None:
     """Print the table that ends a run, the verdict, and where the report is."""
-    from offramp.report.page import milliseconds, percent, points
+    from offramp.report.markdown import milliseconds, percent, points
 
     table = Table("strategy", "policy", "AUD ± 95 % CI", "deadline-hit ratio", "p50/p95/p99 (ms)")
     for row in report.summary.itertuples():

@@ -55,7 +55,7 @@ class Pipeline:
         """
         trained: dict[tuple[str, int], Path] = {}
         missing = False
-        for strategy, seed, made_from in keys.trained_networks(self.loaded):
+        for strategy, seed, made_from in keys.trained_networks(self.loaded.experiment):
             trained[strategy, seed] = folder = self.store.path("trained", made_from)
             if self.store.find("trained", made_from):
                 self._note(f"{strategy}, seed {seed}", folder, reused=True)
@@ -63,10 +63,15 @@ class Pipeline:
                 missing = True
         if missing:
             self.store.check_writable()
+            from offramp.stages.network import check_network
             from offramp.stages.training import run_training
 
+            check_network(self.loaded.experiment, self.loaded.error_at)
+
             with self._timed("train"):
-                for name, seed, folder in run_training(self.loaded, self.store, self.console):
+                for name, seed, folder in run_training(
+                    self.loaded.experiment, self.store, self.console
+                ):
                     self._note(f"{name}, seed {seed}", folder, reused=False)
         return trained
 
@@ -76,16 +81,19 @@ class Pipeline:
         Args:
             again: measure even if there is a profile from before, and replace it.
         """
-        made_from = keys.profile_key(self.loaded.scenario)
+        made_from = keys.profile_key(self.loaded.scenario, self.loaded.experiment)
         if again:
             self.store.discard("profile", made_from)
         reused = self.store.find("profile", made_from) is not None
         if not reused:
             self.store.check_writable()
+            from offramp.stages.network import check_network
             from offramp.stages.profiling import run_profiling
 
+            check_network(self.loaded.experiment, self.loaded.error_at)
+
             with self._timed("profile"):
-                run_profiling(self.loaded.scenario, self.store, self.console, made_from)
+                run_profiling(self.loaded, self.store, self.console, made_from)
         folder = self.store.path("profile", made_from)
         self._note("profile", folder, reused)
         return folder / PROFILE

@@ -22,7 +22,6 @@ from offramp.schema import (
     NormalSpec,
     UniformSpec,
 )
-from offramp.stages.keys import scenario_architecture
 from sim.distributions import (
     Constant,
     Distribution,
@@ -132,7 +131,7 @@ def _arrivals(section: ArrivalsSection) -> Arrivals:
 def _service(
     name: str, node: NodeSection, loaded: LoadedScenario, host_profile: Profile | None
 ) -> Service:
-    architecture = scenario_architecture(loaded.scenario)
+    architecture = loaded.experiment.architecture
     if node.service_ms is not None:
         times = distribution(node.service_ms, MILLI)
         return DistributedService(times, architecture.exit_count, node.speed)
@@ -174,4 +173,4 @@ def check_node_profiles(loaded: LoadedScenario) -> None:
         ArtifactError: as :func:`read_matching_profile`.
     """
     for path in node_profiles(loaded).values():
-        read_matching_profile(path, scenario_architecture(loaded.scenario))
+        read_matching_profile(path, loaded.experiment.architecture)

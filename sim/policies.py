@@ -9,11 +9,8 @@ keyword arguments become keys in the YAML.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
-import sys
-import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from models.errors import PolicyError, did_you_mean
+from models.importing import import_callable, is_import_path
 
 
 class Decision:
@@ -227,45 +225,15 @@ def build_policy(
 
 
 def _import(reference: str, folder: Path) -> Callable[..., Policy]:
-    known = ", ".join(POLICIES)
-    module_name, separator, class_name = reference.partition(":")
-    if not separator:
-        module_name, _, class_name = reference.rpartition(".")
-    if not module_name or not class_name:
+    if not is_import_path(reference):
         raise PolicyError(
-            f"unknown policy {reference!r}{did_you_mean(reference, POLICIES)} (allowed: {known}, "
-            "or an import path such as my_policies.py:MyPolicy)"
+            f"unknown policy {reference!r}{did_you_mean(reference, POLICIES)} "
+            f"(allowed: {', '.join(POLICIES)}, or an import path such as my_policies.py:MyPolicy)"
         )
     try:
-        if module_name.endswith(".py"):
-            module = _load_file((folder / module_name).resolve())
-        else:
-            module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
-        # Whatever a user's file raises while it is imported is theirs to mend.
-        raise PolicyError(
-            f"policy {reference!r} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
-    factory = getattr(module, class_name, None)
-    if not callable(factory):
-        classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
-        raise PolicyError(
-            f"policy {reference!r}: {module_name} has no class {class_name!r}"
-            f"{did_you_mean(class_name, classes)}"
-        )
-    policy_class: Callable[..., Policy] = factory
-    return policy_class
-
-
-def _load_file(path: Path) -> Any:
-    """Run the file itself: Python's bytecode cache may be older, and is not ours to leave."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    module = types.ModuleType(f"offramp_policy_{path.stem}")
-    module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # dataclasses look their module up by name
-    exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
-    return module
+        return import_callable(reference, folder)
+    except ImportError as error:
+        raise PolicyError(f"policy {reference!r} {error}") from error
 
 
 def _check_parameters(

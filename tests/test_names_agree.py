@@ -1,15 +1,37 @@
 """The names that a scenario may use are those that the models floor knows."""
 
+from inspect import signature
 from typing import get_args
 
-import pytest
+import torchvision.models
 
-from models.architecture import BRANCHES, RESNET_BLOCKS, backbone_nodes
+from models.architecture import (
+    BACKBONES,
+    BRANCHES,
+    IMAGENET,
+    MSDNET_LAYERS,
+    RESNET_BLOCKS,
+    SMALL_IMAGE_BACKBONES,
+    TORCHVISION_BACKBONES,
+)
 from models.branches import BRANCH_DESIGNS
 from models.datasets import DATASETS
-from models.strategies import RANKED_STRATEGIES, STRATEGIES
-from models.training import REGIMES, resolved_precision
-from offramp.schema import DataSection, ModelSection, Strategy, TrainingSection
+from models.losses import LOSSES
+from models.msdnet import MSDNETS
+from models.pacing import PACING_FUNCTIONS
+from models.regimes import REGIMES
+from models.small_images import SMALL_IMAGE_NETWORKS
+from models.strategies import PER_EXIT_SCORING, RANKED_STRATEGIES, SCORING_FUNCTIONS, STRATEGIES
+from models.training import resolved_precision
+from offramp.schema import (
+    DataSection,
+    ModelSection,
+    PacingFunctionName,
+    PacingSection,
+    ScoringSection,
+    Strategy,
+    TrainingSection,
+)
 
 
 def allowed(section, key):
@@ -25,12 +47,36 @@ def test_datasets():
     assert {name: info.name for name, info in DATASETS.items()} == {name: name for name in DATASETS}
 
 
-def test_backbones():
-    assert allowed(ModelSection, "backbone") == set(RESNET_BLOCKS)
+# --- networks ------------------------------------------------------------------------------------
+
+
+def test_torchvisions_backbones_are_all_that_torchvision_has_for_classification():
+    known = torchvision.models.list_models(module=torchvision.models)
+    assert list(TORCHVISION_BACKBONES) == sorted(known)
+
+
+def test_small_images_backbones():
+    assert set(SMALL_IMAGE_BACKBONES) == set(SMALL_IMAGE_NETWORKS)
+
+
+def test_msdnets():
+    assert set(MSDNET_LAYERS) == set(MSDNETS)
+
+
+def test_backbones_are_those_four_families():
+    families = (RESNET_BLOCKS, MSDNET_LAYERS, SMALL_IMAGE_BACKBONES, TORCHVISION_BACKBONES)
+    assert sorted(BACKBONES) == sorted(name for family in families for name in family)
+
+
+def test_a_backbone_is_not_mistaken_for_torchvisions_weights():
+    assert IMAGENET not in BACKBONES
 
 
 def test_branches():
     assert allowed(ModelSection, "branch") == set(BRANCHES) == set(BRANCH_DESIGNS)
+
+
+# --- training ------------------------------------------------------------------------------------
 
 
 def test_strategies():
@@ -40,15 +86,32 @@ def test_strategies():
 
 
 def test_regimes():
-    # The backbone's phase is no regime of its own to a user: it is the first of classifier_wise.
-    assert allowed(TrainingSection, "regime") == set(REGIMES) - {"backbone"}
+    assert allowed(TrainingSection, "regime") == set(REGIMES)
+
+
+def test_losses():
+    assert allowed(TrainingSection, "loss") == set(LOSSES)
+
+
+def test_scoring_functions():
+    assert allowed(ScoringSection, "function") == set(SCORING_FUNCTIONS)
+    assert set(PER_EXIT_SCORING) < set(SCORING_FUNCTIONS)
+
+
+def test_pacing_functions():
+    assert set(get_args(PacingFunctionName)) == set(PACING_FUNCTIONS)
+
+
+def test_parameters_of_pacing_functions_are_keys_of_the_schema():
+    parameters = {
+        name
+        for function in PACING_FUNCTIONS.values()
+        for name in signature(function).parameters
+        if name not in getattr(function, "keywords", {})  # what a partial has fixed
+    }
+    assert parameters == set(PacingSection.model_fields) - {"function"}
 
 
 def test_precisions():
     resolved = {resolved_precision(name) for name in allowed(TrainingSection, "precision")}
     assert resolved == {"fp32", "bf16"}
-
-
-@pytest.mark.parametrize("backbone", RESNET_BLOCKS)
-def test_the_exits_a_scenario_gets_unasked_exist_in_every_backbone(backbone):
-    assert set(ModelSection.model_fields["exits"].default) <= set(backbone_nodes(backbone))

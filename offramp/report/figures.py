@@ -45,6 +45,17 @@ class Figure:
     caption: str
 
 
+def save_figure(figure: Figure, folder: Path, name: str) -> None:
+    """Write a figure as PDF and PNG and its data as CSV, and close it."""
+    for suffix in (".pdf", ".png"):
+        metadata = {"CreationDate": None} if suffix == ".pdf" else None
+        with whole_file(folder / f"{name}{suffix}") as partial:
+            figure.drawing.savefig(partial, metadata=metadata)
+    with whole_file(folder / f"{name}.csv") as partial:
+        figure.data.to_csv(partial, index=False)
+    plt.close(figure.drawing)
+
+
 def write_figures(results: Results, folder: Path) -> dict[str, str]:
     """Write every figure as PDF, PNG and CSV into ``folder``; return captions by name."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,13 +65,7 @@ def write_figures(results: Results, folder: Path) -> dict[str, str]:
             figure = draw(results)
             if figure is None:
                 continue
-            for suffix in (".pdf", ".png"):
-                metadata = {"CreationDate": None} if suffix == ".pdf" else None
-                with whole_file(folder / f"{name}{suffix}") as partial:
-                    figure.drawing.savefig(partial, metadata=metadata)
-            with whole_file(folder / f"{name}.csv") as partial:
-                figure.data.to_csv(partial, index=False)
-            plt.close(figure.drawing)
+            save_figure(figure, folder, name)
             captions[name] = figure.caption
     return captions
 

@@ -5,35 +5,15 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from ruamel.yaml import YAML
 
 from models.files import write_text
+from offramp.report.markdown import milliseconds, percent, points, table
 from offramp.report.results import Results, interval_over, node_verdicts, validity
 from offramp.stages.layout import DIFFERENCES, FIGURES, RECORDS, REPORT, SUMMARY_CSV
-
-
-def percent(value: float, half_width: float | None = None) -> str:
-    """A share in per cent, with the half width of its interval if there is one."""
-    if math.isnan(value):
-        return "-"
-    if half_width is None:
-        return f"{100 * value:.1f} %"
-    if math.isnan(half_width):
-        return f"{100 * value:.1f} % (no interval)"
-    return f"{100 * value:.1f} ± {100 * half_width:.1f} %"
-
-
-def points(value: float, half_width: float) -> str:
-    """A difference of shares in percentage points, with the half width of its interval."""
-    interval = "(no interval)" if math.isnan(half_width) else f"± {100 * half_width:.2f}"
-    return f"{100 * value:+.2f} {interval}"
-
-
-def milliseconds(*seconds: float) -> str:
-    """Durations in ms, parted by slashes."""
-    return " / ".join("-" if math.isnan(one) else f"{1e3 * one:.1f}" for one in seconds)
 
 
 def write_page(
@@ -66,10 +46,11 @@ def write_page(
         parts.append(f"*{caption}* ([PDF]({FIGURES}/{name}.pdf), [data]({FIGURES}/{name}.csv))")
     parts += ["## Nodes", _node_table(node_verdicts(results))]
     if results.profile:
+        parts += ["## Exits", _exit_table(results.profile.about["exits"])]
         host = results.profile.about["host"]
         parts += [
             "## Host of the profile",
-            _table(["", ""], [[k, str(v)] for k, v in host.items()]),
+            table(["", ""], [[k, str(v)] for k, v in host.items()]),
         ]
     parts += ["## Scenario", "```yaml\n" + _yaml(scenario) + "```"]
     parts.append(f"Data: `{RECORDS}` (one row per request), `{SUMMARY_CSV}`, `{DIFFERENCES}`.")
@@ -105,13 +86,22 @@ def answer(results: Results, differences: pd.DataFrame) -> str:
         )
     training = results.scenario["training"]
     if sentences and "curriculum" in results.strategies and not training["checkpoints"]:
-        extra = training["scoring"]["folds"] * training["scoring"]["steps"]
         sentences.append(
-            f"Scoring the difficulty took {extra} optimiser steps for each seed on top of the "
-            f"{training['steps']} that every strategy gets. Intervals are not corrected for the "
-            f"{len(sentences)} comparisons."
+            f"{_scoring_cost(training)} Intervals are not corrected for the {len(sentences)} "
+            "comparisons."
         )
     return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def _scoring_cost(training: dict[str, Any]) -> str:
+    scoring = training["scoring"]
+    networks = {"self_taught": scoring["folds"], "early_checkpoint": 1}.get(scoring["function"], 0)
+    if not networks:
+        return f"Difficulty was scored by {scoring['function']}, without optimiser steps."
+    return (
+        f"Scoring the difficulty took {networks * (scoring['steps'] or training['steps'])} "
+        f"optimiser steps for each seed on top of the {training['steps']} that every strategy gets."
+    )
 
 
 def _verdict_lines(verdict: str, reasons: list[str]) -> str:
@@ -144,7 +134,7 @@ def _summary_table(summary: pd.DataFrame) -> str:
         ]
         for row in summary.itertuples()
     ]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _difference_table(differences: pd.DataFrame) -> str:
@@ -158,7 +148,7 @@ def _difference_table(differences: pd.DataFrame) -> str:
         ]
         for row in differences.itertuples()
     ]
-    return _table(header, rows) + (
+    return table(header, rows) + (
         "\n\nStrategies differ over training seeds; policies differ over replications, given these "
         "checkpoints."
     )
@@ -177,12 +167,24 @@ def _node_table(nodes: pd.DataFrame) -> str:
         ]
         for row in nodes.itertuples()
     ]
-    return _table(header, rows)
+    return table(header, rows)
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _exit_table(exits: list[dict[str, Any]]) -> str:
+    header = ["exit", "after", "parameters", "MFLOPs", "to resume after it (kB)"]
+    rows = [
+        [
+            str(exit["exit"]),
+            exit["node"] or "the backbone's own classifier",
+            f"{exit['parameters']:,}",
+            f"{exit['flops'] / 1e6:.1f}",
+            f"{exit['state_bytes'] / 1e3:.1f}",
+        ]
+        for exit in exits
+    ]
+    return table(header, rows) + (
+        "\n\nTo answer one image at that exit alone; a multiply-accumulate counts as two FLOPs."
+    )
 
 
 def _yaml(scenario: dict[str, object]) -> str:

@@ -3,39 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
-from models.architecture import Architecture
-from models.datasets import DATASETS, SPLIT_SEED
+from models.architecture import IMAGENET, code_hash
+from models.datasets import SPLIT_SEED
 from models.host import fingerprint, has_fast_bf16
-from models.strategies import RANKED_STRATEGIES
-from offramp.scenario import LoadedScenario
+from models.strategies import PER_EXIT_SCORING, RANKED_STRATEGIES
+from offramp.experiment import Experiment
 from offramp.schema import Scenario, Strategy
 from offramp.store import file_hash
 
 #: Raise when a change of code changes what a stage makes from the same settings.
-TRAINING_VERSION = 1
-PROFILING_VERSION = 1
+TRAINING_VERSION = 2
+PROFILING_VERSION = 2
 SIMULATION_VERSION = 1
 
 
-def scenario_architecture(scenario: Scenario) -> Architecture:
-    """The network that a scenario describes."""
-    info = DATASETS[scenario.data.dataset]
-    return Architecture(
-        backbone=scenario.model.backbone,
-        exits=tuple(scenario.model.exits),
-        branch=scenario.model.branch,
-        classes=info.classes,
-        input_shape=info.input_shape,
-    )
+def _data_key(experiment: Experiment) -> dict[str, Any]:
+    """What the training samples and their labels are made from."""
+    data = experiment.data
+    noise: dict[str, Any] | None = None
+    if data.label_noise:
+        noise = data.label_noise.model_dump()
+        if data.label_noise.file:
+            noise["file"] = file_hash(experiment.file(data.label_noise.file))
+    return {
+        **_images_key(experiment),
+        "label_noise": noise,
+    }
 
 
-def _training_basis(scenario: Scenario, seed: int) -> dict[str, Any]:
-    training = scenario.training
-    settings = training.model_dump(
+def _images_key(experiment: Experiment) -> dict[str, Any]:
+    return {
+        "dataset": experiment.data.dataset,
+        "mean": list(experiment.info.mean),
+        "std": list(experiment.info.std),
+        "validation_fraction": experiment.data.validation_fraction,
+        "split_seed": SPLIT_SEED,
+    }
+
+
+def _weights_key(experiment: Experiment, weights: str | None) -> str | None:
+    if weights is None or weights == IMAGENET:
+        return weights
+    return file_hash(experiment.file(weights))
+
+
+def _training_key(experiment: Experiment, seed: int) -> dict[str, Any]:
+    """What every training of an experiment depends on."""
+    settings = experiment.training.model_dump(
         include={
             "steps",
             "batch_size",
@@ -43,84 +60,157 @@ def _training_basis(scenario: Scenario, seed: int) -> dict[str, Any]:
             "momentum",
             "weight_decay",
             "warm_up_fraction",
+            "loss",
+            "gradient_equilibrium",
             "exit_weights",
             "augment",
             "evaluations",
         }
     )
-    precision = training.precision
+    precision = experiment.training.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16() else "fp32"
     return {
         "version": TRAINING_VERSION,
         "torch": metadata.version("torch"),
-        "dataset": scenario.data.dataset,
-        "validation_fraction": scenario.data.validation_fraction,
-        "split_seed": SPLIT_SEED,
-        "architecture": asdict(scenario_architecture(scenario)),
+        "data": _data_key(experiment),
+        "architecture": experiment.architecture.identity(),
+        "weights": _weights_key(experiment, experiment.model.weights),
+        "regime": experiment.training.regime,
         "settings": {**settings, "precision": precision},
         "seed": seed,
     }
 
 
-def scores_key(scenario: Scenario, seed: int) -> dict[str, Any]:
-    """What difficulty scores are made from."""
-    basis = _training_basis(scenario, seed)
-    return {**basis, "scoring": scenario.training.scoring.model_dump()}
-
-
-def backbone_key(scenario: Scenario, seed: int) -> dict[str, Any]:
+def backbone_key(experiment: Experiment, seed: int) -> dict[str, Any]:
     """What a backbone trained for the regime ``classifier_wise`` is made from."""
-    return {**_training_basis(scenario, seed), "regime": "backbone"}
+    training = experiment.training
+    key = _training_key(experiment, seed)
+    # The same for every budget of the exits that are trained on it, and for their losses.
+    key["settings"] |= {
+        "steps": training.backbone_steps or training.steps,
+        "loss": "cross_entropy",
+        "exit_weights": [],
+    }
+    return {**key, "trains": "backbone"}
 
 
-def trained_key(scenario: Scenario, strategy: str, seed: int) -> dict[str, Any]:
-    """What a trained network and its predictions are made from."""
-    key = _training_basis(scenario, seed)
-    key |= {"regime": scenario.training.regime, "strategy": strategy}
-    if strategy != "standard":
-        key["pacing"] = scenario.training.pacing.model_dump()
-    if strategy in RANKED_STRATEGIES:
-        key["scoring"] = scenario.training.scoring.model_dump()
+def frozen_backbone_key(experiment: Experiment, seed: int) -> dict[str, Any]:
+    """What decides the activations of a frozen backbone."""
+    if experiment.model.weights:
+        return {
+            "weights": _weights_key(experiment, experiment.model.weights),
+            "torch": metadata.version("torch"),
+        }
+    return backbone_key(experiment, seed)
+
+
+def activations_key(experiment: Experiment, seed: int, split: str, dtype: str) -> dict[str, Any]:
+    """What the activations of a split are made from."""
+    return {
+        "version": TRAINING_VERSION,
+        "backbone": frozen_backbone_key(experiment, seed),
+        "images": _images_key(experiment),
+        "architecture": experiment.architecture.identity(),
+        "split": split,
+        "dtype": dtype,
+    }
+
+
+def scores_key(experiment: Experiment, seed: int) -> dict[str, Any]:
+    """What difficulty scores are made from."""
+    scoring = experiment.training.scoring
+    common = {"version": TRAINING_VERSION, "scoring": _scoring_key(experiment)}
+    if scoring.function in ("c_score", "transfer"):
+        return {**common, "data": _data_key(experiment)}
+    if scoring.function == "final_exit":
+        backbone = frozen_backbone_key(experiment, seed)
+        return {
+            **common,
+            "data": _data_key(experiment),
+            "architecture": experiment.architecture.identity(),
+            "backbone": backbone,
+        }
+    key = _training_key(experiment, seed)
+    # Scores know of no loss, and of no budget but their own steps.
+    for unused in ("steps", "loss", "exit_weights", "gradient_equilibrium", "evaluations"):
+        del key["settings"][unused]
+    if experiment.training.regime == "classifier_wise":
+        key["backbone"] = frozen_backbone_key(experiment, seed)
+    return {**common, **key}
+
+
+def _scoring_key(experiment: Experiment) -> dict[str, Any]:
+    """What the experiment's scoring function depends on besides its data and networks."""
+    scoring = experiment.training.scoring
+    key: dict[str, Any] = {"function": scoring.function}
+    if scoring.function in PER_EXIT_SCORING:
+        key["steps"] = scoring.steps or experiment.training.steps
+        key["per_exit"] = scoring.per_exit
+    if scoring.function in ("self_taught", "transfer"):
+        key["folds"] = scoring.folds
+    if scoring.function == "transfer":
+        key["versions"] = {name: metadata.version(name) for name in ("torch", "scikit-learn")}
+        assert scoring.backbone  # the experiment was checked for it
+        key["backbone"] = scoring.backbone
+        key["code"] = code_hash(scoring.backbone, experiment.folder)
+        key["weights"] = _weights_key(experiment, scoring.weights)
+        key["resize"] = scoring.resize
+    if scoring.file:
+        key["file"] = file_hash(experiment.file(scoring.file))
+        key["key"] = scoring.key
     return key
 
 
-def trained_networks(loaded: LoadedScenario) -> Iterator[tuple[Strategy, int, dict[str, Any]]]:
-    """Strategy, seed and key of every trained network of a scenario, seed by seed.
+def trained_key(experiment: Experiment, strategy: str, seed: int) -> dict[str, Any]:
+    """What a trained network and its predictions are made from."""
+    training = experiment.training
+    key = {**_training_key(experiment, seed), "strategy": strategy}
+    if training.regime == "classifier_wise":
+        key["backbone"] = frozen_backbone_key(experiment, seed)
+    if strategy != "standard":
+        key["pacing"] = training.pacing.model_dump()
+    if strategy in RANKED_STRATEGIES:
+        key["scoring"] = _scoring_key(experiment)
+    return key
+
+
+def trained_networks(experiment: Experiment) -> Iterator[tuple[Strategy, int, dict[str, Any]]]:
+    """Strategy, seed and key of every trained network of an experiment, seed by seed.
 
     Whether trained here, or predicted from a checkpoint file that the user named.
     """
-    training = loaded.scenario.training
+    training = experiment.training
     for index, seed in enumerate(training.seed_list):
         for strategy in training.strategies:
             if training.checkpoints:
-                content = file_hash(loaded.folder / training.checkpoints[strategy][index])
-                yield strategy, seed, named_checkpoint_key(loaded.scenario, strategy, seed, content)
+                content = file_hash(experiment.file(training.checkpoints[strategy][index]))
+                yield strategy, seed, named_checkpoint_key(experiment, strategy, seed, content)
             else:
-                yield strategy, seed, trained_key(loaded.scenario, strategy, seed)
+                yield strategy, seed, trained_key(experiment, strategy, seed)
 
 
 def named_checkpoint_key(
-    scenario: Scenario, strategy: str, seed: int, content: str
+    experiment: Experiment, strategy: str, seed: int, content: str
 ) -> dict[str, Any]:
     """What the predictions of a checkpoint file that the user named are made from."""
     return {
         "version": TRAINING_VERSION,
         "torch": metadata.version("torch"),
-        "dataset": scenario.data.dataset,
-        "architecture": asdict(scenario_architecture(scenario)),
+        "images": _images_key(experiment),
+        "architecture": experiment.architecture.identity(),
         "strategy": strategy,
         "seed": seed,
         "checkpoint": content,
     }
 
 
-def profile_key(scenario: Scenario) -> dict[str, Any]:
+def profile_key(scenario: Scenario, experiment: Experiment) -> dict[str, Any]:
     """What a profile is made from: the network's shape, the settings, and this host."""
     settings = scenario.profile
     return {
         "version": PROFILING_VERSION,
-        "architecture": asdict(scenario_architecture(scenario)),
+        "architecture": experiment.architecture.identity(),
         "settings": settings.model_dump(),
         "host": fingerprint(settings.threads, settings.precision),
     }

@@ -7,17 +7,16 @@ from typing import Any
 from models.artifacts import write_profile
 from models.profiler import ProfilingSettings, measure_profile
 from offramp.console import Console
-from offramp.schema import Scenario
-from offramp.stages import keys
+from offramp.scenario import LoadedScenario
 from offramp.stages.layout import PROFILE
 from offramp.store import Store
 
 
 def run_profiling(
-    scenario: Scenario, store: Store, console: Console, made_from: dict[str, Any]
+    loaded: LoadedScenario, store: Store, console: Console, made_from: dict[str, Any]
 ) -> None:
     """Profile the scenario's network on this host and store it."""
-    spec = scenario.profile
+    spec = loaded.scenario.profile
     settings = ProfilingSettings(
         batch_sizes=tuple(spec.batch_sizes),
         repetitions=spec.repetitions,
@@ -27,6 +26,6 @@ def run_profiling(
     )
     total = spec.repetitions * len(spec.batch_sizes)
     with console.task("profile exits", total) as update:
-        profile = measure_profile(keys.scenario_architecture(scenario), settings, update)
+        profile = measure_profile(loaded.experiment.architecture, settings, update)
     with store.make("profile", made_from) as folder:
         write_profile(folder / PROFILE, profile)

@@ -84,7 +84,7 @@ def find_inputs(loaded: LoadedScenario, store: Store, command: str) -> Inputs:
         ArtifactError: something is not there; the message says which command makes it.
     """
     trained: dict[tuple[str, int], Path] = {}
-    for strategy, seed, made_from in keys.trained_networks(loaded):
+    for strategy, seed, made_from in keys.trained_networks(loaded.experiment):
         folder = store.find("trained", made_from)
         if folder is None:
             raise ArtifactError(
@@ -94,7 +94,7 @@ def find_inputs(loaded: LoadedScenario, store: Store, command: str) -> Inputs:
         trained[strategy, seed] = folder
     profile = None
     if needs_host_profile(loaded):
-        folder = store.find("profile", keys.profile_key(loaded.scenario))
+        folder = store.find("profile", keys.profile_key(loaded.scenario, loaded.experiment))
         if folder is None:
             raise ArtifactError(
                 "this network has not been profiled on this host with these settings: "
@@ -106,7 +106,7 @@ def find_inputs(loaded: LoadedScenario, store: Store, command: str) -> Inputs:
 
 def world_of(loaded: LoadedScenario, inputs: Inputs) -> World:
     """The scenario's world with the profiles found."""
-    architecture = keys.scenario_architecture(loaded.scenario)
+    architecture = loaded.experiment.architecture
     profile = read_matching_profile(inputs.profile, architecture) if inputs.profile else None
     return build_world(loaded, profile)
 
@@ -175,7 +175,7 @@ class _Job:
     @classmethod
     def of(cls, loaded: LoadedScenario, inputs: Inputs, world: World) -> _Job:
         scenario = loaded.scenario
-        architecture = keys.scenario_architecture(scenario).fingerprint()
+        architecture = loaded.experiment.architecture.fingerprint()
         predictions = {}
         for arm, folder in inputs.trained.items():
             predictions[arm] = read_predictions(folder / PREDICTIONS)

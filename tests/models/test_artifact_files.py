@@ -23,7 +23,14 @@ from models.artifacts import (
 )
 from models.errors import ArtifactError
 
-PROFILE_ABOUT = {"architecture": "0123456789abcdef", "host": {"cores": 4, "board": "Pi"}}
+PROFILE_ABOUT = {
+    "architecture": "0123456789abcdef",
+    "exits": [
+        {"exit": 1, "node": "layer1", "parameters": 10, "flops": 2000, "state_bytes": 64},
+        {"exit": 2, "node": "", "parameters": 30, "flops": 5000, "state_bytes": 0},
+    ],
+    "host": {"cores": 4, "board": "Pi"},
+}
 PREDICTIONS_ABOUT = {"architecture": "0123456789abcdef", "dataset": "digits", "seed": 3}
 
 
@@ -285,17 +292,21 @@ def test_one_kind_is_not_taken_for_the_other(profile, predictions):
     assert "not a profile file" in refusal(read_profile, predictions)
 
 
-@READERS
-def test_another_version_of_the_format(read, kind, profile, predictions):
+@pytest.mark.parametrize(
+    ("read", "kind", "version", "others"),
+    [(read_profile, "profile", 2, (1, 3)), (read_predictions, "predictions", 1, (2,))],
+)
+def test_another_version_of_the_format(read, kind, version, others, profile, predictions):
     path = {"profile": profile, "predictions": predictions}[kind]
-    rewrite(
-        path,
-        lambda table: (
-            table,
-            table.schema.metadata | {b"format": f"offramp-{kind}-2".encode()},
-        ),
-    )
-    assert f"expected 'offramp-{kind}-1'" in refusal(read, path)
+    for other in others:
+        rewrite(
+            path,
+            lambda table, other=other: (
+                table,
+                table.schema.metadata | {b"format": f"offramp-{kind}-{other}".encode()},
+            ),
+        )
+        assert f"expected 'offramp-{kind}-{version}'" in refusal(read, path)
 
 
 @READERS
@@ -306,8 +317,8 @@ def test_a_file_that_does_not_say_what_it_is_about(read, kind, text, profile, pr
     refusal(read, path)
 
 
-@pytest.mark.parametrize("missing", ["architecture", "host"])
-def test_a_profile_names_its_architecture_and_host(profile, missing):
+@pytest.mark.parametrize("missing", ["architecture", "exits", "host"])
+def test_a_profile_names_its_architecture_exits_and_host(profile, missing):
     about = {key: value for key, value in PROFILE_ABOUT.items() if key != missing}
     rewrite(profile, with_about(json.dumps(about)))
     assert f"does not name its {missing}" in refusal(read_profile, profile)

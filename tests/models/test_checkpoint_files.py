@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from tiny_networks import TINY, TINY_CONV, changed, some_images, state_of
 
 import models.checkpoint
+from models.architecture import Architecture, code_hash
 from models.checkpoint import Origin, load_checkpoint, save_checkpoint
 from models.errors import ArtifactError, CheckpointError
 from models.multi_exit import build_network
@@ -65,6 +66,81 @@ def test_what_is_saved_comes_back_bit_for_bit(architecture, tmp_path):
             assert torch.equal(before, after)
 
 
+OTHERS = [
+    Architecture("resnet8", (0.2, 0.6), "sdn", 10, (1, 8, 8)),
+    replace(TINY, resize=16),
+    replace(TINY, branch="msdnet"),
+    Architecture("msdnet5", ("blocks.1",), "msdnet", 10, (1, 8, 8)),
+    Architecture("densenet_bc_40_12", ("features.denseblock1",), "linear", 10, (1, 8, 8)),
+    Architecture("mnasnet0_5", ("layers.8",), "linear", 10, (3, 32, 32)),
+    Architecture("squeezenet1_1", ("features.5",), "mlp", 10, (3, 32, 32)),
+    Architecture("shufflenet_v2_x0_5", ("stage2",), "linear", 10, (3, 32, 32)),
+]
+
+
+@pytest.mark.parametrize("architecture", OTHERS, ids=str)
+def test_so_does_every_kind_of_network(architecture, tmp_path):
+    network, path = build_network(architecture, 3).eval(), tmp_path / "checkpoint.safetensors"
+    save_checkpoint(path, network, origin_of(architecture))
+    loaded, origin = load_checkpoint(path)
+    assert origin.architecture == architecture
+    assert loaded.exit_nodes == network.exit_nodes
+    assert not changed(state_of(network), state_of(loaded))
+
+
+USERS = """
+from torch import nn
+
+
+class Mine(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.first = nn.Linear(8, 8)
+        {second}
+        self.last = nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        return self.last(self.second(self.first(x)).mean((1, 2)))
+"""
+
+
+def saved_users_network(tmp_path, second):
+    """A network of the user's own, and its checkpoint in a folder beside the file."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "mine.py").write_text(USERS.format(second=second))
+    folder = tmp_path / "code"
+    code = code_hash("mine.py:Mine", folder)
+    architecture = Architecture(
+        "mine.py:Mine", (), "linear", 3, (1, 8, 8), code=code, folder=folder
+    )
+    network, path = build_network(architecture, 0).eval(), tmp_path / "checkpoint.safetensors"
+    save_checkpoint(path, network, origin_of(architecture))
+    return network, path
+
+
+def test_a_users_network_is_found_from_the_folder_that_is_given(tmp_path):
+    network, path = saved_users_network(tmp_path, "self.second = nn.Linear(8, 8)")
+    loaded, origin = load_checkpoint(path, tmp_path / "code")
+    assert origin.architecture == network.architecture
+    assert not changed(state_of(network), state_of(loaded))
+    assert "code is missing" in refusal(path), "without the folder"
+
+
+def test_a_users_network_that_has_changed_is_refused(tmp_path):
+    _, path = saved_users_network(tmp_path, "self.second = nn.Linear(8, 8)")
+    with (tmp_path / "code" / "mine.py").open("a") as file:
+        file.write("# another line\n")
+    with pytest.raises(CheckpointError, match="has changed since it was trained"):
+        load_checkpoint(path, tmp_path / "code")
+
+
+def test_layers_that_share_their_weights_come_back_sharing_them(tmp_path):
+    network, path = saved_users_network(tmp_path, "self.second = self.first")
+    loaded, _ = load_checkpoint(path, tmp_path / "code")
+    assert not changed(state_of(network), state_of(loaded))
+    assert loaded.backbone.second is loaded.backbone.first
+
+
 def test_a_loaded_network_is_in_inference_mode(checkpoint):
     network, _ = load_checkpoint(checkpoint)
     assert not any(module.training for module in network.modules())
@@ -76,7 +152,7 @@ def test_the_file_is_plain_safetensors_with_its_origin_as_json(checkpoint):
         assert set(file.keys()) == set(build_network(TINY_CONV, 0).state_dict())
     assert header["format"] == "offramp-checkpoint-1"
     origin = json.loads(header["origin"])
-    assert origin["architecture"]["exits"] == ["stem", "layer1"]
+    assert origin["architecture"] == TINY_CONV.identity()
     assert (origin["strategy"], origin["seed"], origin["steps"]) == ("curriculum", 7, 4)
 
 
@@ -165,7 +241,7 @@ def test_a_header_without_an_origin(checkpoint):
     assert "header" in refusal(checkpoint)
 
 
-DESCRIBED = asdict(origin_of(TINY_CONV))
+DESCRIBED = asdict(origin_of(TINY_CONV)) | {"architecture": TINY_CONV.identity()}
 
 
 @pytest.mark.parametrize(
@@ -178,6 +254,7 @@ DESCRIBED = asdict(origin_of(TINY_CONV))
         DESCRIBED | {"architecture": "resnet8"},
         DESCRIBED | {"architecture": DESCRIBED["architecture"] | {"exits": None}},
         DESCRIBED | {"architecture": DESCRIBED["architecture"] | {"depth": 8}},
+        DESCRIBED | {"architecture": DESCRIBED["architecture"] | {"folder": "/"}},
     ],
     ids=[
         "a key missing",
@@ -187,6 +264,7 @@ DESCRIBED = asdict(origin_of(TINY_CONV))
         "architecture as text",
         "no exits",
         "an unknown part of the architecture",
+        "a folder of its own",
     ],
 )
 def test_a_header_that_describes_something_else(checkpoint, damaged):
@@ -200,7 +278,11 @@ def test_a_header_that_describes_something_else(checkpoint, damaged):
         {"backbone": "resnet110"},
         {"branch": "transformer"},
         {"exits": ["layer9"]},
-        {"exits": ["stem", "layer7"]},
+        {"exits": ["relu", "layer7"]},
+        {"exits": ["layer1", "relu"]},
+        {"exits": [0.5, "layer1"]},
+        {"exits": [2.0, 3.0]},
+        {"backbone": "gone.py:Gone"},
         {"classes": "ten"},
         {"input_shape": [8, 8]},
     ],

@@ -10,12 +10,16 @@ ROOT = Path(models.artifacts.__file__).parent.parent
 
 FREE_OF_TORCH = [
     "models.architecture",
+    "models.array_files",
     "models.artifacts",
     "models.datasets",
     "models.errors",
     "models.files",
     "models.host",
+    "models.importing",
+    "models.label_noise",
     "models.pacing",
+    "models.published_scores",
     "models.strategies",
 ]
 

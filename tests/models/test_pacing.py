@@ -1,5 +1,6 @@
 """Pacing: how the visible part grows, which samples it holds, and the batches drawn from it."""
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -9,7 +10,15 @@ from hypothesis import strategies as st
 from tiny_networks import examples
 
 from models.pacing import (
+    PACING_FUNCTIONS,
+    ExponentialPacing,
     FixedExponentialPacing,
+    LinearPacing,
+    LogarithmicPacing,
+    QuadraticPacing,
+    RootPacing,
+    SingleStepPacing,
+    VariedExponentialPacing,
     all_visible,
     class_balanced_order,
     paced_batches,
@@ -22,6 +31,24 @@ pacings = st.builds(
     full_at=st.floats(0.01, 1),
 )
 spent_parts = st.floats(0, 1, exclude_max=True)
+
+SMOOTH = (LinearPacing, RootPacing, QuadraticPacing, LogarithmicPacing, ExponentialPacing)
+
+#: Any pacing with ``start_fraction`` and ``full_at`` alone.
+pacings_of_two = st.builds(
+    lambda kind, start_fraction, full_at: kind(start_fraction, full_at),
+    st.sampled_from((SingleStepPacing, *SMOOTH)),
+    st.floats(0.001, 1),
+    st.floats(0.01, 1),
+)
+varied_pacings = st.builds(
+    VariedExponentialPacing,
+    start_fraction=st.floats(0.001, 1),
+    increase=st.floats(1.01, 1e300),
+    increases_at=st.sets(st.floats(0.001, 1), min_size=1, max_size=12).map(
+        lambda parts: tuple(sorted(parts))
+    ),
+)
 
 #: Labels and a score for each, with ties.
 scored_labels = st.lists(
@@ -82,6 +109,184 @@ def test_the_visible_part_only_ever_grows(pacing, parts):
 def test_it_begins_at_the_start_fraction_and_all_is_visible_once_full(pacing, part):
     assert pacing(0) == pytest.approx(pacing.start_fraction, rel=1e-6)
     assert pacing(pacing.full_at + part * (1 - pacing.full_at)) == 1
+
+
+@pytest.mark.parametrize(
+    ("spent", "visible"),
+    [(0, 0.2), (0.099, 0.2), (0.1, 0.4), (0.299, 0.4), (0.3, 0.8), (0.69, 0.8), (0.7, 1), (0.9, 1)],
+)
+def test_steps_of_varied_lengths_multiply_each_by_the_same_factor(spent, visible):
+    # A fifth takes three doublings: 0.4, 0.8, and 1.6 capped at 1.
+    pacing = VariedExponentialPacing(0.2, 2, (0.1, 0.3, 0.7))
+    assert pacing(spent) == pytest.approx(visible, rel=1e-12)
+
+
+def test_equal_steps_that_suffice_are_those_of_fixed_exponential_pacing():
+    fixed = FixedExponentialPacing(start_fraction=0.1, increase=1.9, full_at=0.5)
+    varied = VariedExponentialPacing(0.1, 1.9, (0.125, 0.25, 0.375, 0.5))
+    parts = np.arange(1000) / 1000
+    assert [varied(spent) for spent in parts] == [fixed(spent) for spent in parts]
+
+
+def test_rounding_adds_no_increase():
+    # 0.008 * 5^3 and 1/49 * 7^2 are 1, but their logarithms are 3 and 2 and a rounding error.
+    fixed = FixedExponentialPacing(start_fraction=0.008, increase=5, full_at=0.6)
+    assert [fixed(spent) for spent in (0.19, 0.21, 0.41)] == pytest.approx([0.008, 0.04, 0.2])
+    assert VariedExponentialPacing(1 / 49, 7, (0.1, 0.2, 0.3))(0.2) == 1
+
+
+def test_the_last_of_too_few_increases_shows_all():
+    pacing = VariedExponentialPacing(0.1, 2, (0.2, 0.4))
+    assert [pacing(spent) for spent in (0.19, 0.2, 0.39, 0.4)] == [0.1, 0.2, 0.2, 1]
+
+
+def test_increases_after_all_is_visible_change_nothing():
+    # A quarter takes two doublings, however many follow.
+    pacing = VariedExponentialPacing(0.25, 2, (0.1, 0.2, 0.8, 0.9))
+    assert [pacing(spent) for spent in (0.1, 0.2, 0.8, 0.95)] == [0.5, 1, 1, 1]
+
+
+@pytest.mark.parametrize("increases_at", [(), (0.3,)])
+def test_a_varied_pacing_that_starts_with_everything_needs_no_increase(increases_at):
+    pacing = VariedExponentialPacing(1, 2, increases_at)
+    assert [pacing(spent) for spent in (0, 0.2, 0.3, 0.9)] == [1, 1, 1, 1]
+
+
+def test_a_single_step_shows_all_at_once():
+    pacing = SingleStepPacing(start_fraction=0.3, full_at=0.6)
+    assert [pacing(spent) for spent in (0, 0.3, 0.599, 0.6, 0.9)] == [0.3, 0.3, 0.3, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "at_quarter", "at_half"),
+    [
+        # A fifth, and of the other four fifths: 1/4 and 1/2; 1/2 and sqrt(1/2); 1/16 and 1/4.
+        (LinearPacing, 0.4, 0.6),
+        (RootPacing, 0.6, 0.7656854249492381),
+        (QuadraticPacing, 0.25, 0.4),
+        # 1 + 0.1 ln(0.25 + e^-10) = 0.861388723 and 1 + 0.1 ln(0.5 + e^-10) = 0.930694362.
+        (LogarithmicPacing, 0.889110978, 0.944555489),
+        # (e^2.5 - 1) / (e^10 - 1) = 5.07708e-4 and (e^5 - 1) / (e^10 - 1) = 6.69285e-3.
+        (ExponentialPacing, 0.200406166, 0.205354281),
+    ],
+)
+def test_each_smooth_pacing_shows_its_share_at_a_quarter_and_at_half_of_the_way(
+    kind, at_quarter, at_half
+):
+    pacing = kind(start_fraction=0.2, full_at=0.8)
+    assert pacing(0.2) == pytest.approx(at_quarter, rel=1e-8)
+    assert pacing(0.4) == pytest.approx(at_half, rel=1e-8)
+
+
+@given(start=st.floats(0.001, 1), full_at=st.floats(0.01, 1), part=spent_parts)
+@examples(100)
+def test_the_logarithm_is_the_published_one_capped_at_all(start, full_at, part):
+    published = start + (1 - start) * (1 + 0.1 * math.log(part + math.exp(-10)))
+    visible = LogarithmicPacing(start, full_at)(part * full_at)
+    assert visible == pytest.approx(min(1, published), abs=1e-12)
+
+
+def test_the_logarithm_shows_all_and_no_more_just_before_the_end():
+    # It reaches 1 at t / a = 1 - e^-10, 4.5e-5 before its end.
+    assert LogarithmicPacing(0.1, 0.5)(0.5 * (1 - 4.6e-5)) < 1
+    assert LogarithmicPacing(0.1, 0.5)(0.5 * (1 - 4.5e-5)) == 1
+
+
+@given(start=st.floats(0.001, 0.99), full_at=st.floats(0.01, 1), part=st.floats(0.01, 0.99))
+@examples(100)
+def test_smooth_pacings_differ_in_how_early_they_show_the_hidden_part(start, full_at, part):
+    slowest_first = (ExponentialPacing, QuadraticPacing, LinearPacing, RootPacing)
+    visible = [kind(start, full_at)(part * full_at) for kind in slowest_first]
+    assert visible == sorted(visible)
+    assert len(set(visible)) == len(visible)
+
+
+@given(pacing=pacings_of_two | varied_pacings, parts=st.lists(spent_parts, min_size=2))
+@examples(300)
+def test_no_pacing_ever_hides_what_it_has_shown(pacing, parts):
+    visible = [pacing(spent) for spent in sorted(parts)]
+    assert visible == sorted(visible)
+    assert all(pacing.start_fraction <= part <= 1 for part in visible)
+
+
+@given(pacing=pacings_of_two, part=st.floats(0, 1))
+@examples(200)
+def test_every_pacing_begins_at_exactly_its_start_and_shows_exactly_all_once_full(pacing, part):
+    assert pacing(0) == pacing.start_fraction
+    assert pacing(pacing.full_at + part * (1 - pacing.full_at)) == 1
+
+
+@given(pacing=varied_pacings, part=st.floats(0, 1))
+@examples(200)
+def test_varied_pacing_begins_at_its_start_and_shows_all_from_the_last_increase_on(pacing, part):
+    last = pacing.increases_at[-1]
+    assert pacing(0) == pytest.approx(pacing.start_fraction, rel=1e-6)
+    assert pacing(last + part * (1 - last)) == 1
+
+
+@given(pacing=pacings_of_two)
+@examples(100)
+def test_all_is_visible_no_earlier_than_the_end_of_a_slow_rise(pacing):
+    just_before = pacing(pacing.full_at * 0.999)
+    # The logarithm is capped at 1 within the last 5e-5 of the way.
+    assert just_before < 1 or pacing.start_fraction > 0.999
+
+
+@pytest.mark.parametrize("kind", [SingleStepPacing, *SMOOTH])
+@pytest.mark.parametrize(
+    ("start_fraction", "full_at", "named"),
+    [
+        (0, 0.5, "start_fraction is 0"),
+        (-0.1, 0.5, "start_fraction is -0.1"),
+        (1.1, 0.5, "start_fraction is 1.1"),
+        (math.nan, 0.5, "start_fraction is nan"),
+        (0.1, 0, "full_at is 0"),
+        (0.1, 1.5, "full_at is 1.5"),
+        (0.1, math.inf, "full_at is inf"),
+    ],
+)
+def test_a_start_or_an_end_out_of_range_is_refused_by_name(kind, start_fraction, full_at, named):
+    with pytest.raises(ValueError, match=named):
+        kind(start_fraction, full_at)
+
+
+@pytest.mark.parametrize(
+    ("start_fraction", "increase", "increases_at", "named"),
+    [
+        (0, 2, (0.5,), "start_fraction is 0"),
+        (0.1, 1, (0.5,), "increase is 1, but"),
+        (0.1, math.nan, (0.5,), "increase is nan"),
+        (0.1, math.inf, (0.5,), "increase is inf"),
+        (0.1, 2, (0, 0.5), "each of increases_at is 0"),
+        (0.1, 2, (0.5, 1.1), r"each of increases_at is 1\.1"),
+        (0.1, 2, (0.5, 0.5), "must strictly increase"),
+        (0.1, 2, (0.2, 0.6, 0.4), "must strictly increase"),
+        (0.1, 2, (), "increases_at is empty"),
+    ],
+)
+def test_a_varied_pacing_out_of_range_is_refused_by_name(
+    start_fraction, increase, increases_at, named
+):
+    with pytest.raises(ValueError, match=named):
+        VariedExponentialPacing(start_fraction, increase, increases_at)
+
+
+@pytest.mark.parametrize(
+    ("name", "halfway"),
+    [
+        ("fixed_exponential", 0.2 * 1.9),
+        ("single_step", 0.2),
+        ("linear", 0.2 + 0.8 * 0.5),
+        ("root", 0.2 + 0.8 * 0.5**0.5),
+        ("quadratic", 0.2 + 0.8 * 0.25),
+        ("logarithmic", 0.2 + 0.8 * (1 + 0.1 * math.log(0.5 + math.exp(-10)))),
+        ("exponential", 0.2 + 0.8 * (math.exp(5) - 1) / (math.exp(10) - 1)),
+    ],
+)
+def test_each_pacing_has_its_name(name, halfway):
+    pacing = PACING_FUNCTIONS[name](start_fraction=0.2, full_at=0.5)
+    assert pacing(0.25) == pytest.approx(halfway)
+    assert len(PACING_FUNCTIONS) == 8
 
 
 # --- the order -----------------------------------------------------------------------------------

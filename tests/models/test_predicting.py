@@ -10,6 +10,7 @@ from tiny_networks import DIGITS, TINY, tiny_split
 from models.augmentation import normalise
 from models.checkpoint import Origin
 from models.errors import TrainingError
+from models.inputs import ImageInputs
 from models.multi_exit import build_network
 from models.predicting import predict
 from models.training import TrainingCurve
@@ -17,10 +18,15 @@ from models.training import TrainingCurve
 ORIGIN = Origin(TINY, "digits", "end_to_end", "curriculum", 7, 3, TrainingCurve())
 
 
+def predictions_of(network, split, name="test"):
+    """What ``network`` says of the images of ``split``."""
+    return predict(network, ORIGIN, ImageInputs(split, DIGITS), split, name)
+
+
 def test_every_exit_says_a_class_and_its_confidence_for_every_sample():
     network = build_network(TINY, 0).eval()
     split = replace(tiny_split(11), index=np.arange(50, 61))
-    said = predict(network, ORIGIN, split, "test", DIGITS)
+    said = predictions_of(network, split)
     with torch.no_grad():
         logits = network(normalise(torch.from_numpy(split.images), DIGITS))
     assert said.exit_count == 3
@@ -35,7 +41,7 @@ def test_every_exit_says_a_class_and_its_confidence_for_every_sample():
 
 
 def test_they_say_where_they_come_from():
-    said = predict(build_network(TINY, 0), ORIGIN, tiny_split(3), "validation", DIGITS)
+    said = predictions_of(build_network(TINY, 0), tiny_split(3), "validation")
     assert said.architecture == TINY.fingerprint()
     assert said.about == {
         "architecture": TINY.fingerprint(),
@@ -51,7 +57,7 @@ def test_a_confidence_never_exceeds_one_by_rounding(monkeypatch):
     above = np.zeros((2, 3, 10), dtype=np.float32)
     above[:, :, 4] = np.nextafter(np.float32(1), np.float32(2))
     monkeypatch.setattr("models.predicting.class_probabilities", lambda *_: above)
-    said = predict(build_network(TINY, 0), ORIGIN, tiny_split(2), "test", DIGITS)
+    said = predictions_of(build_network(TINY, 0), tiny_split(2))
     assert said.confidence.tolist() == [[1.0] * 3] * 2
     assert said.predicted.tolist() == [[4] * 3] * 2
 
@@ -62,4 +68,4 @@ def test_a_network_that_diverged_in_its_last_step_predicts_nothing():
     with torch.no_grad():
         network.branches[1][2].weight[3, 5] = float("nan")
     with pytest.raises(TrainingError, match=r"curriculum, seed 7, .*not finite"):
-        predict(network, ORIGIN, tiny_split(3), "test", DIGITS)
+        predictions_of(network, tiny_split(3))

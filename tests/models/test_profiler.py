@@ -1,6 +1,7 @@
 """The profiler: what it times, what it leaves out, and what it says of the host."""
 
 import json
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ from tiny_networks import TINY
 import models.profiler
 from models.artifacts import MEASUREMENTS, read_profile, write_profile
 from models.host import fingerprint
-from models.multi_exit import MultiExitNetwork
+from models.multi_exit import MultiExitNetwork, build_network, exit_costs
 from models.profiler import ProfilingSettings, measure_profile
 
 
@@ -58,6 +59,12 @@ def test_it_says_for_which_network_on_which_host_and_how_it_was_measured(measure
     }
 
 
+def test_it_says_what_every_exit_costs(measured):
+    costs = exit_costs(build_network(TINY, 0))
+    assert measured.about["exits"] == [asdict(cost) for cost in costs]
+    assert [cost["node"] for cost in measured.about["exits"]] == ["relu", "layer1", ""]
+
+
 def test_a_profile_survives_its_file(measured, tmp_path):
     write_profile(tmp_path / "profile.parquet", measured)
     read = read_profile(tmp_path / "profile.parquet")
@@ -75,7 +82,15 @@ CLASSIFIER_S = (0.125, 0.25, 0.5)
 
 
 @pytest.fixture
-def slow_first_inferences(monkeypatch):
+def nothing_but_measuring(monkeypatch):
+    """Build the network beforehand and count no costs: the only inferences left are measured."""
+    network = build_network(TINY, 0)
+    monkeypatch.setattr(models.profiler, "build_network", lambda architecture, seed: network)
+    monkeypatch.setattr(models.profiler, "exit_costs", lambda network: [])
+
+
+@pytest.fixture
+def slow_first_inferences(nothing_but_measuring, monkeypatch):
     """Replace the clock: segments and classifiers take known times, the first inferences longer.
 
     Returns the settable number of leading inferences (calls of the first segment) that are slow,
@@ -87,15 +102,15 @@ def slow_first_inferences(monkeypatch):
     def factor():
         return 1000 if len(state.inferences) <= state.slow else 1
 
-    def timed_segment(self, exit, activation):
+    def timed_segment(self, exit, before):
         if exit == 1:
-            state.inferences.append(len(activation))
+            state.inferences.append(len(before[0]))
         state.now += SEGMENT_S[exit - 1] * factor()
-        return run_segment(self, exit, activation)
+        return run_segment(self, exit, before)
 
-    def timed_classify(self, exit, activation):
+    def timed_classify(self, exit, reached):
         state.now += CLASSIFIER_S[exit - 1] * factor()
-        return classify(self, exit, activation)
+        return classify(self, exit, reached)
 
     monkeypatch.setattr(MultiExitNetwork, "run_segment", timed_segment)
     monkeypatch.setattr(MultiExitNetwork, "classify", timed_classify)
@@ -135,13 +150,13 @@ def test_a_slow_inference_is_kept(slow_first_inferences):
 
 
 @pytest.fixture
-def during(monkeypatch):
+def during(nothing_but_measuring, monkeypatch):
     """What holds while a segment is computed: threads, gradients, mode of the network."""
     seen = []
     run_segment = MultiExitNetwork.run_segment
 
-    def spied(self, exit, activation):
-        made = run_segment(self, exit, activation)
+    def spied(self, exit, state):
+        made = run_segment(self, exit, state)
         seen.append((torch.get_num_threads(), torch.is_inference_mode_enabled(), self.training))
         return made
 
@@ -179,12 +194,14 @@ def test_inference_is_measured_not_training(during):
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
 )
-def test_the_precision_measured_is_the_precision_recorded(monkeypatch, precision, dtype):
+def test_the_precision_measured_is_the_precision_recorded(
+    nothing_but_measuring, monkeypatch, precision, dtype
+):
     dtypes = set()
     classify = MultiExitNetwork.classify
 
-    def spied(self, exit, activation):
-        logits = classify(self, exit, activation)
+    def spied(self, exit, state):
+        logits = classify(self, exit, state)
         dtypes.add(logits.dtype)
         return logits
 

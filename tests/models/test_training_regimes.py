@@ -1,4 +1,4 @@
-"""Regimes: what each one trains, and that it leaves all else bit-identical."""
+"""Training a phase: what it moves, what it sums, and that it leaves all else bit-identical."""
 
 import copy
 
@@ -19,17 +19,32 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.augmentation import normalise
+from models.inputs import ImageInputs
 from models.multi_exit import build_network
-from models.training import REGIMES, train, trained_exits
+from models.regimes import backbone_phase, phases
+from models.training import train
+
+TRAIN = ImageInputs(tiny_split(), DIGITS)
+VALIDATION = ImageInputs(tiny_split(8, 1), DIGITS)
+
+#: Phases of three exits that train all, the backbone alone, and the branches alone.
+PHASES = ("end_to_end", "backbone", "classifier_wise")
 
 
-def trained(regime, architecture=TINY_CONV, validation=None, **changes):
+def phase_of(name, steps=3):
+    """The one phase of a regime, or that of the backbone."""
+    if name == "backbone":
+        return backbone_phase(3, steps)
+    (phase,) = phases(name, 3, steps)
+    return phase
+
+
+def trained(name, architecture=TINY_CONV, validation=None, steps=3, **changes):
     """A network after a few steps, with its state before and after."""
-    settings = tiny_settings(**changes)
     network = build_network(architecture, 0)
     before = state_of(network)
-    batches = tiny_batches(settings.steps)
-    train(network, regime, batches, tiny_split(), validation, DIGITS, settings, 0)
+    phase = phase_of(name, steps)
+    train(network, phase, tiny_batches(steps), TRAIN, validation, tiny_settings(**changes))
     return network, before, state_of(network)
 
 
@@ -65,19 +80,19 @@ def test_classifier_wise_moves_the_branches_and_leaves_the_backbone_and_its_clas
     assert "backbone.linear.weight" not in changed(before, after)
 
 
-@pytest.mark.parametrize("regime", ["backbone", "classifier_wise"])
-def test_what_is_frozen_stays_frozen_through_evaluations(regime):
-    network, before, after = trained(regime, validation=tiny_split(8, 1), evaluations=3)
-    moved = {"backbone": "backbone.", "classifier_wise": "branches."}[regime]
+@pytest.mark.parametrize("phase", ["backbone", "classifier_wise"])
+def test_what_is_frozen_stays_frozen_through_evaluations(phase):
+    network, before, after = trained(phase, validation=VALIDATION, evaluations=3)
+    moved = {"backbone": "backbone.", "classifier_wise": "branches."}[phase]
     assert changed(before, after) == names(network, moved)
 
 
-def test_a_regime_trains_again_what_the_one_before_had_frozen():
+def test_a_phase_trains_again_what_the_one_before_had_frozen():
     settings = tiny_settings(weight_decay=0.0)
     network = build_network(TINY_CONV, 0)
-    for regime in ("classifier_wise", "end_to_end"):
+    for phase in ("classifier_wise", "end_to_end"):
         before = state_of(network)
-        train(network, regime, tiny_batches(3), tiny_split(), None, DIGITS, settings, 0)
+        train(network, phase_of(phase), tiny_batches(3), TRAIN, None, settings)
     assert changed(before, state_of(network)) == set(before)
 
 
@@ -87,7 +102,7 @@ def test_the_early_exits_make_no_difference_to_the_backbone_phase():
     for branch in alone.branches:
         for parameter in branch.parameters():
             nn.init.constant_(parameter, 3.0)
-    train(alone, "backbone", tiny_batches(3), tiny_split(), None, DIGITS, tiny_settings(), 0)
+    train(alone, backbone_phase(3, 3), tiny_batches(3), TRAIN, None, tiny_settings())
     assert not changed(state_of(with_exits.backbone), state_of(alone.backbone))
 
 
@@ -97,8 +112,8 @@ def test_a_frozen_backbone_normalises_with_its_statistics_not_with_the_batch():
     states = []
     for batch in (np.zeros(1, dtype=np.int64), np.zeros(6, dtype=np.int64)):
         network = build_network(TINY, 0)
-        settings = tiny_settings(steps=2)
-        train(network, "classifier_wise", [batch] * 2, tiny_split(), None, DIGITS, settings, 0)
+        phase = phase_of("classifier_wise", 2)
+        train(network, phase, [batch] * 2, TRAIN, None, tiny_settings())
         states.append(torch.cat([part.flatten() for part in network.branches.parameters()]))
     torch.testing.assert_close(*states)
 
@@ -107,22 +122,23 @@ def test_a_frozen_backbone_normalises_with_its_statistics_not_with_the_batch():
 
 
 @pytest.mark.parametrize(
-    ("regime", "exits"),
-    [("end_to_end", [1, 2, 3]), ("backbone", [3]), ("classifier_wise", [1, 2])],
+    ("name", "exits", "weights"),
+    [
+        ("end_to_end", [1, 2, 3], (0.25, 2.0, 1.0)),
+        ("backbone", [3], (1.0, 1.0, 1.0)),
+        ("classifier_wise", [1, 2], (0.25, 2.0, 1.0)),
+    ],
 )
-def test_a_regime_sums_the_losses_of_the_exits_it_trains(regime, exits):
-    assert trained_exits(regime, 3) == exits
-    weights = (0.25, 2.0, 1.0)
+def test_a_phase_sums_the_weighted_losses_of_the_exits_it_trains(name, exits, weights):
     split, (batch,) = tiny_split(), tiny_batches(1)
     network = build_network(TINY, 0)
     reference = copy.deepcopy(network)
     losses = []
-    settings = tiny_settings(steps=1, exit_weights=weights)
     train(
-        network, regime, [batch], split, None, DIGITS, settings, 0,
+        network, phase_of(name, 1), [batch], TRAIN, None, tiny_settings(exit_weights=weights),
         on_step=lambda step, loss: losses.append(loss),
     )  # fmt: skip
-    reference.train(regime != "classifier_wise")
+    reference.train(name != "classifier_wise")
     images = normalise(torch.from_numpy(split.images[batch]), DIGITS)
     targets = torch.from_numpy(split.labels[batch])
     with torch.no_grad():
@@ -165,28 +181,28 @@ def test_exit_weights_make_no_difference_to_the_backbone_phase(weights):
 # --- modes and statistics ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("regime", REGIMES)
-def test_evaluating_in_between_changes_nothing(regime):
-    validation = tiny_split(8, 1)
-    _, _, once = trained(regime, steps=4, validation=validation, evaluations=1)
-    _, _, often = trained(regime, steps=4, validation=validation, evaluations=4)
-    _, _, never = trained(regime, steps=4, validation=None)
+@pytest.mark.parametrize("phase", PHASES)
+def test_evaluating_in_between_changes_nothing(phase):
+    _, _, once = trained(phase, steps=4, validation=VALIDATION, evaluations=1)
+    _, _, often = trained(phase, steps=4, validation=VALIDATION, evaluations=4)
+    _, _, never = trained(phase, steps=4, validation=None)
     assert not changed(once, often)
     assert not changed(once, never)
 
 
-@pytest.mark.parametrize("regime", REGIMES)
-def test_a_trained_network_is_in_inference_mode(regime):
-    network, _, _ = trained(regime, validation=tiny_split(8, 1))
-    assert not any(module.training for module in network.modules())
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_trained_network_is_in_inference_mode(phase):
+    for validation in (VALIDATION, None):
+        network, _, _ = trained(phase, validation=validation)
+        assert not any(module.training for module in network.modules())
 
 
 @pytest.mark.parametrize(
-    ("regime", "batches_seen"),
+    ("phase", "batches_seen"),
     [("end_to_end", (4, 4)), ("backbone", (4, 0)), ("classifier_wise", (0, 4))],
 )
-def test_batch_norm_sees_each_training_batch_once_and_no_validation(regime, batches_seen):
-    _, _, after = trained(regime, steps=4, validation=tiny_split(8, 1), evaluations=4)
+def test_batch_norm_sees_each_training_batch_once_and_no_validation(phase, batches_seen):
+    _, _, after = trained(phase, steps=4, validation=VALIDATION, evaluations=4)
     for part, seen in zip(("backbone.", "branches."), batches_seen, strict=True):
         counts = [
             count.item()

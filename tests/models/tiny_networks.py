@@ -11,10 +11,10 @@ from models.training import TrainingSettings
 DIGITS = DATASETS["digits"]
 
 #: Two early exits and the backbone's own classifier.
-TINY = Architecture("resnet8", ("stem", "layer1"), "linear", 10, (1, 8, 8))
+TINY = Architecture("resnet8", ("relu", "layer1"), "linear", 10, (1, 8, 8))
 
 #: The same with branches that have batch norm.
-TINY_CONV = Architecture("resnet8", ("stem", "layer1"), "conv", 10, (1, 8, 8))
+TINY_CONV = Architecture("resnet8", ("relu", "layer1"), "conv", 10, (1, 8, 8))
 
 
 def examples(count):
@@ -23,12 +23,10 @@ def examples(count):
 
 
 def tiny_settings(**changes):
-    """Settings of a training of a few steps, without augmentation and in plain fp32."""
+    """Settings of a training in plain fp32, with one evaluation."""
     values = {
-        "steps": 3,
         "batch_size": 8,
         "learning_rate": 0.05,
-        "augment": False,
         "precision": "fp32",
         "evaluations": 1,
     }

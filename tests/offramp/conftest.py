@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, SequenceNode
 from typer.testing import CliRunner
 
 from offramp import Pipeline, load_scenario
@@ -81,6 +81,21 @@ def write_scenario(path: Path, changes: dict[str, Any] | None = None) -> Path:
     return path
 
 
+def find_place(path: Path, key: str) -> str:
+    """File and line of ``key``, or of the deepest part of it that is there."""
+    node, line = YAML().compose(path.read_text(encoding="utf-8")), 0
+    for part in key.split("."):
+        if isinstance(node, SequenceNode):
+            node = node.value[int(part)]
+            line = node.start_mark.line + 1
+            continue
+        here = [pair for pair in getattr(node, "value", []) if pair[0].value == part]
+        if not here:
+            break
+        line, node = here[0][0].start_mark.line + 1, here[0][1]
+    return f"{path}:{line}" if line else str(path)
+
+
 @dataclass(frozen=True)
 class Ran:
     """What a command did."""
@@ -148,9 +163,14 @@ def scenario(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def offramp() -> Callable[..., Ran]:
     return run_offramp
+
+
+@pytest.fixture
+def place_of() -> Callable[..., str]:
+    return find_place
 
 
 @pytest.fixture

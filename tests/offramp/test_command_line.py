@@ -40,6 +40,7 @@ def test_public_names_are_exactly_these() -> None:
         "CheckpointError",
         "DataError",
         "LoadedScenario",
+        "NetworkError",
         "OfframpError",
         "Pipeline",
         "PolicyError",
@@ -56,10 +57,16 @@ def test_every_error_that_a_user_can_mend_is_public() -> None:
     def below(error: type) -> list[type]:
         return [one for child in error.__subclasses__() for one in (child, *below(child))]
 
-    own = [one for one in below(models.errors.OfframpError) if one.__module__ != "conftest"]
-    assert len(own) >= 7
+    own = [one for one in below(models.errors.OfframpError) if one.__module__ == "models.errors"]
+    assert len(own) >= 8
     for error in (models.errors.OfframpError, *own):
         assert getattr(offramp, error.__name__) is error
+
+
+def test_an_error_of_a_module_that_needs_torch_is_a_kind_of_a_public_one() -> None:
+    from models.training import DivergedError
+
+    assert DivergedError.__mro__[1] is offramp.TrainingError
 
 
 def test_the_version_is_the_package_s() -> None:
@@ -341,7 +348,10 @@ def test_what_is_wrong_with_the_options_is_status_2(
 
 def test_every_command_has_help_of_its_own(offramp: Callable[..., Any]) -> None:
     names = [command.callback.__name__ for command in app.registered_commands]
-    assert names == ["init", "check", "schema", "run", "train", "profile", "simulate", "report"]
+    assert names == [
+        *("init", "check", "schema", "run", "train"),
+        *("profile", "simulate", "study", "report"),
+    ]
     for name in names:
         ran = offramp(name, "--help")
         assert ran.status == 0
@@ -460,6 +470,13 @@ def test_the_schema_accepts_the_scenarios_that_ship(name: str, json_schema: dict
         ({"nodes.edge.speed": 0}, "$.nodes.edge.speed"),
         ({"devices.cameras.deadline_ms": "soon"}, "$.devices.cameras.deadline_ms"),
         ({"data.dataset": "mnist"}, "$.data.dataset"),
+        ({"data.label_noise": {"symmetric": 20}}, "$.data.label_noise"),
+        ({"model.exits": {"at_flops": [1.5]}}, "$.model.exits"),
+        ({"model.exits": "layer1"}, "$.model.exits"),
+        ({"model.resize": 4}, "$.model.resize"),
+        ({"training.regime": "jointly"}, "$.training.regime"),
+        ({"training.pacing": {"function": "lineal"}}, "$.training.pacing.function"),
+        ({"training.scoring": {"function": "cross_fitted"}}, "$.training.scoring.function"),
         ({"policies": []}, "$.policies"),
         ({"links.wifi.uplnk": {}}, "$.links.wifi.uplnk"),
     ],
@@ -475,6 +492,29 @@ def test_the_schema_refuses_what_check_refuses(
     assert offramp("check", path).status == 2
     found = violations(YAML(typ="safe").load(path.read_text()), json_schema, json_schema)
     assert any(problem.startswith(place) for problem in found)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model.exits": {"at_flops": [0.4, 0.7]}},
+        {"model.exits": None},
+        {"model.exits": []},
+        {"model.backbone": "my_networks.py:Mine"},
+        {"model.resize": 16},
+        {"data.label_noise": {"symmetric_percent": 20}},
+        {"data.mean": [0.5], "data.std": [0.25]},
+        {"training.pacing": {"function": "varied_exponential", "increases_at": [0.2, 0.5]}},
+        {"training.regime": "classifier_wise", "training.scoring": {"function": "final_exit"}},
+    ],
+    ids=str,
+)
+def test_the_schema_accepts_every_way_to_write_a_network_and_its_training(
+    changes: dict[str, Any], scenario: Callable[..., Path], json_schema: dict[str, Any]
+) -> None:
+    path = scenario({**changes, "policies": ["confidence"]})
+    assert violations(YAML(typ="safe").load(path.read_text()), json_schema, json_schema) == []
+    load_scenario(str(path))
 
 
 def test_the_schema_explains_every_key_but_sections(json_schema: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from scipy import stats
 
 from models.artifacts import read_predictions, read_profile
-from offramp import Pipeline, load_scenario
+from offramp import LoadedScenario, Pipeline, load_scenario
 from offramp.stages import keys
 from offramp.store import Store, file_hash
 
@@ -105,8 +105,17 @@ def test_only_the_world_changed_reuses_trainings_and_profile(
         ({}, "moved.yaml"),
         ({"devices.cameras.arrivals.rate_hz": 12.0, "nodes.edge.speed": 1e-1}, "tiny.yaml"),
         ({"training.threads": 2}, "tiny.yaml"),
+        ({"training.device": "cpu"}, "tiny.yaml"),
+        ({"training.backbone_steps": 9, "training.activation_store_gb": 1}, "tiny.yaml"),
     ],
-    ids=["name and description", "another file", "the same numbers", "threads"],
+    ids=[
+        "name and description",
+        "another file",
+        "the same numbers",
+        "threads",
+        "device",
+        "keys of another regime",
+    ],
 )
 def test_what_changes_no_result_is_reused_whole(
     changes: Change, name: str, simulated: Callable[..., tuple[Pipeline, Path]]
@@ -120,7 +129,7 @@ def test_what_changes_no_result_is_reused_whole(
     "changes",
     [
         {"seed": 4},
-        {"devices.cameras.deadline_ms": 41},
+        {"devices.cameras.deadline_ms": 1},
         {"links.wifi.downlink.latency_ms": 4},
         {"nodes.edge.speed": 0.2},
         {"policies": ["confidence"]},
@@ -172,12 +181,17 @@ def test_a_damaged_network_is_trained_again_to_the_same_weights(
     )
 
 
+def _profile_of(loaded: LoadedScenario, store: Path) -> Path:
+    key = keys.profile_key(loaded.scenario, loaded.experiment)
+    return Store(store).path("profile", key) / "profile.parquet"
+
+
 def test_measuring_again_replaces_the_profile(
     store: Path, scenario: Callable[..., Path], offramp: Callable[..., Any], tmp_path: Path
 ) -> None:
     path = scenario()
     loaded = load_scenario(str(path))
-    profile = Store(store).path("profile", keys.profile_key(loaded.scenario)) / "profile.parquet"
+    profile = _profile_of(loaded, store)
     before = profile.read_bytes()
     copied = tmp_path / "copied.parquet"
     assert offramp("profile", path, "--store", store, "-o", copied).status == 0

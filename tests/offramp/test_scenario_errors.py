@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML, SequenceNode
 
 INF, NAN = math.inf, math.nan
 UP, DOWN = "links.wifi.uplink", "links.wifi.downlink"
@@ -19,28 +18,15 @@ CAMERAS = "devices.cameras"
 JARGON = ("Input should", "after validation", "not supported between", "Dictionary", "Traceback")
 
 
-def line_of(path: Path, key: str) -> int | None:
-    """Line of ``key``, or of the deepest part of it that is there; None if none is."""
-    node, line = YAML().compose(path.read_text(encoding="utf-8")), None
-    for part in key.split("."):
-        if isinstance(node, SequenceNode):
-            node = node.value[int(part)]
-            line = node.start_mark.line + 1
-            continue
-        here = [pair for pair in getattr(node, "value", []) if pair[0].value == part]
-        if not here:
-            break
-        line, node = here[0][0].start_mark.line + 1, here[0][1]
-    return line
-
-
 # (changes to the tiny scenario; the key that the message names; what else it says)
 Row = tuple[dict[str, Any], str, list[str]]
 
 UNKNOWN_KEYS: list[Row] = [
     ({"nmae": 1}, "nmae", ["unknown key", "did you mean 'name'?", "allowed: name, description"]),
     ({"data.datset": "digits"}, "data.datset", ["unknown key", "'dataset'"]),
-    ({"model.exit": ["stem"]}, "model.exit", ["unknown key", "'exits'", "allowed: backbone"]),
+    ({"model.exit": ["relu"]}, "model.exit", ["unknown key", "'exits'", "allowed: backbone"]),
+    ({"model.exits": {"at_flop": [0.4]}}, "model.exits.at_flop", ["unknown key", "'at_flops'"]),
+    ({"data.label_noise": {"percent": 20}}, "data.label_noise.percent", ["symmetric_percent"]),
     ({"training.step": 5}, "training.step", ["unknown key", "'steps'", "learning_rate"]),
     ({"training.pacing": {"full": 1}}, "training.pacing.full", ["'full_at'", "increase"]),
     ({"training.scoring.fold": 2}, "training.scoring.fold", ["'folds'", "allowed: function"]),
@@ -77,6 +63,14 @@ WRONG_TYPES: list[Row] = [
     ({"training.augment": "yes"}, "training.augment", ["given 'yes'", "true or false"]),
     ({"model.exits": "layer1"}, "model.exits", ["given 'layer1'", "list"]),
     ({"model.exits": [1]}, "model.exits.0", ["given 1", "text"]),
+    ({"model.exits": {"at_flops": 0.4}}, "model.exits.at_flops", ["given 0.4", "list"]),
+    ({"model.exits": {"at_flops": ["a"]}}, "model.exits.at_flops.0", ["given 'a'", "number"]),
+    ({"model.resize": 16.5}, "model.resize", ["given 16.5", "integer"]),
+    ({"model.weights": 3}, "model.weights", ["given 3", "text"]),
+    ({"data.mean": 0.3}, "data.mean", ["given 0.3", "list"]),
+    ({"data.label_noise": 20}, "data.label_noise", ["given 20", "mapping"]),
+    ({"training.scoring.per_exit": "no"}, "training.scoring.per_exit", ["'no'", "true or false"]),
+    ({"training.gradient_equilibrium": 1}, "training.gradient_equilibrium", ["true or false"]),
     ({"training.strategies": "standard"}, "training.strategies", ["given 'standard'", "list"]),
     ({"data": "digits"}, "data", ["given 'digits'", "mapping"]),
     ({"training": ["steps"]}, "training", ["given ['steps']", "mapping"]),
@@ -108,6 +102,20 @@ OUT_OF_RANGE: list[Row] = [
     ({"training.learning_rate": INF}, "training.learning_rate", ["given inf", "finite"]),
     ({"training.momentum": 1}, "training.momentum", ["given 1", "less than 1"]),
     ({"training.scoring.folds": 1}, "training.scoring.folds", ["given 1", "2"]),
+    ({"training.activation_store_gb": -1}, "training.activation_store_gb", ["given -1", "0"]),
+    ({"training.backbone_steps": 0}, "training.backbone_steps", ["given 0", "1"]),
+    ({"training.pacing.full_at": 0}, "training.pacing.full_at", ["given 0", "greater than 0"]),
+    ({"training.pacing.increase": 1}, "training.pacing.increase", ["given 1", "greater than 1"]),
+    (
+        {"training.pacing.increases_at": [1.5]},
+        "training.pacing.increases_at.0",
+        ["given 1.5", "less than or equal to 1"],
+    ),
+    ({"data.std": [0]}, "data.std.0", ["given 0", "greater than 0"]),
+    ({"model.exits": {"at_flops": []}}, "model.exits.at_flops", ["given []", "list"]),
+    ({"model.exits": {"at_flops": [0]}}, "model.exits.at_flops.0", ["given 0", "than 0"]),
+    ({"model.exits": {"at_flops": [1]}}, "model.exits.at_flops.0", ["given 1", "less than 1"]),
+    ({"model.resize": 7}, "model.resize", ["given 7", "8"]),
     ({"data.validation_fraction": 1}, "data.validation_fraction", ["given 1", "less than 1"]),
     ({f"{CAMERAS}.arrivals.rate_hz": 0}, f"{CAMERAS}.arrivals.rate_hz", ["given 0", "than 0"]),
     ({f"{CAMERAS}.arrivals.rate_hz": -3}, f"{CAMERAS}.arrivals.rate_hz", ["given -3"]),
@@ -171,9 +179,25 @@ MISSING_KEYS: list[Row] = [
 
 CHOICES: list[Row] = [
     ({"data.dataset": "cifar"}, "data.dataset", ["given 'cifar'", "'cifar10'", "digits"]),
-    ({"model.backbone": "resnet18"}, "model.backbone", ["given 'resnet18'", "resnet56"]),
+    (
+        {"model.backbone": "resnet9"},
+        "model.backbone",
+        ["no backbone is called 'resnet9'", "did you mean 'resnet8'?", "resnet56"],
+    ),
     ({"model.branch": "cnov"}, "model.branch", ["given 'cnov'", "'conv'", "linear"]),
     ({"training.regime": "endtoend"}, "training.regime", ["'end_to_end'", "classifier_wise"]),
+    ({"training.loss": "crossentropy"}, "training.loss", ["'cross_entropy'", "byot"]),
+    ({"training.device": "gpu"}, "training.device", ["given 'gpu'", "auto, cpu, cuda"]),
+    (
+        {"training.pacing.function": "lineal"},
+        "training.pacing.function",
+        ["did you mean 'linear'?", "varied_exponential"],
+    ),
+    (
+        {"training.scoring.function": "self_tought"},
+        "training.scoring.function",
+        ["did you mean 'self_taught'?", "c_score"],
+    ),
     (
         {"training.strategies": ["curiculum"]},
         "training.strategies.0",
@@ -248,13 +272,13 @@ ACROSS_KEYS: list[Row] = [
     ),
     (
         {"model.exits": ["layer9"]},
-        "model.exits.0",
-        ["resnet8 has no node 'layer9'", "did you mean 'layer", "allowed: stem, layer1, layer2"],
+        "model",
+        ["has no node 'layer9'", "did you mean 'layer", "relu, layer1, layer1.0, layer2"],
     ),
     (
         {"model.exits": ["layer2", "layer1"]},
-        "model.exits.1",
-        ["from the earliest to the last", "stem, layer1, layer2"],
+        "model",
+        ["from the earliest to the last", "'layer1' is computed before 'layer2'"],
     ),
     ({"model.exits": ["layer1", "layer1"]}, "model.exits.1", ["'layer1' is named twice"]),
     (
@@ -400,15 +424,14 @@ def test_one_message_names_file_line_key_and_what_is_allowed(
     fragments: list[str],
     scenario: Callable[..., Path],
     offramp: Callable[..., Any],
+    place_of: Callable[..., str],
     tmp_path: Path,
 ) -> None:
     path = scenario(changes)
     ran = offramp("run", path, "--store", tmp_path / "store", "-o", tmp_path / "results")
     assert (ran.status, ran.out) == (2, "")
     assert sorted(tmp_path.iterdir()) == [path]
-    line = line_of(path, key)
-    place = f"{path}:{line}" if line else f"{path}"
-    assert ran.err.startswith(f"error: {place}: {key}: ")
+    assert ran.err.startswith(f"error: {place_of(path, key)}: {key}: ")
     assert len(ran.err.splitlines()) == 1
     for fragment in fragments:
         assert fragment in ran.err
@@ -433,10 +456,17 @@ def test_problems_across_keys_are_all_reported_at_once(
 ) -> None:
     ran = offramp(
         "check",
-        scenario({"model.exits": ["layr1"], f"{CAMERAS}.link": "wfi", "policies": ["fixed_exitt"]}),
+        scenario(
+            {
+                "model.backbone": "resnet9",
+                "model.exits": ["layer1", "layer1"],
+                f"{CAMERAS}.link": "wfi",
+                "policies": ["fixed_exitt"],
+            }
+        ),
     )
     assert ran.status == 2
-    for key in ("model.exits.0", f"{CAMERAS}.link", "policies.0"):
+    for key in ("model.backbone", "model.exits.1", f"{CAMERAS}.link", "policies.0"):
         assert f": {key}: " in ran.err
 
 

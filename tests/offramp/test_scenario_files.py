@@ -227,3 +227,47 @@ def test_a_key_wrong_in_a_merged_mapping_is_blamed_where_it_is_written(tmp_path:
     path.write_text(text.replace("downlink: *up", "downlink:\n      <<: *up"))
     with pytest.raises(ScenarioError, match=r"bad\.yaml:8: links\.wifi\.uplink\.jiter_ms"):
         load_scenario(str(path))
+
+
+@pytest.mark.parametrize(
+    ("training", "function", "steps"),
+    [
+        ("steps: 50", "self_taught", 50),
+        ("steps: 50\n  regime: layer_wise", "self_taught", 50),
+        ("steps: 50\n  regime: classifier_wise", "final_exit", 50),
+        ("steps: 50\n  regime: classifier_wise\n  scoring: {per_exit: true}", "self_taught", 50),
+        ("steps: 50\n  scoring: {function: early_checkpoint}", "early_checkpoint", 5),
+        ("steps: 5\n  scoring: {function: early_checkpoint}", "early_checkpoint", 1),
+        ("steps: 50\n  scoring: {steps: 7}", "self_taught", 7),
+        (
+            "steps: 50\n  regime: classifier_wise\n  scoring: {function: self_taught}",
+            "self_taught",
+            50,
+        ),
+    ],
+)
+def test_what_is_left_out_of_the_scoring_follows_the_regime_and_the_budget(
+    training: str, function: str, steps: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(VALID.replace("steps: 5", training))
+    scoring = load_scenario(str(path)).scenario.training.scoring
+    assert (scoring.function, scoring.steps) == (function, steps)
+
+
+@pytest.mark.parametrize(
+    ("exits", "count"),
+    [
+        ("", 3),
+        (", exits: null", 3),
+        (", exits: []", 1),
+        (", exits: [relu, layer1, layer2]", 4),
+        (", exits: {at_flops: [0.4]}", 2),
+    ],
+)
+def test_every_way_to_write_exits_tells_how_many_there_are(
+    exits: str, count: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(VALID.replace(", exits: [layer1]", exits))
+    assert load_scenario(str(path)).experiment.architecture.exit_count == count

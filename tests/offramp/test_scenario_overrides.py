@@ -45,6 +45,11 @@ def overridden(scenario: Callable[..., Path]) -> Callable[..., Scenario]:
             40.0,
         ),
         ("nodes.cloud={workers: 4}", "nodes.cloud.workers", 4),
+        ("model.exits.0=layer2", "model.exits.0", "layer2"),
+        ("model.exits={at_flops: [0.4, 0.7]}", "model.exits.at_flops.1", 0.7),
+        ("model.exits=~", "model.exits", None),
+        ("data.label_noise.symmetric_percent=20", "data.label_noise.symmetric_percent", 20.0),
+        ("training.scoring.function=early_checkpoint", "training.scoring.steps", 3),
         ("nodes.cloud.speed=2", "nodes.cloud.speed", 2.0),
         ("links.lan.uplink.latency_ms=1", "links.lan.uplink.latency_ms", 1.0),
     ],
@@ -119,7 +124,10 @@ def test_the_command_line_takes_several(
         ("data={}", ["data.dataset", "this key is required"]),
         ("devices.more.count=3", ["devices.more.link", "this key is required"]),
         ("policies=[confidence, confidence]", ["policies.1", "two policies are called"]),
-        ("model.exits=[layer2, layer1]", ["model.exits.1", "earliest to the last"]),
+        ("model.exits=[layer2, layer1]", ["model: ", "earliest to the last"]),
+        ("model.exits=[layer1, layer1]", ["model.exits.1", "named twice"]),
+        ("model.exits={at_flops: [0.7, 0.4]}", ["model.exits.at_flops", "ascending order"]),
+        ("model.backbone=resnet9", ["model.backbone", "did you mean 'resnet8'?"]),
     ],
 )
 def test_a_bad_override_is_one_message_that_quotes_it(

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from models.architecture import backbone_nodes
 from offramp import ScenarioError, load_scenario
 from offramp.cli import app
 from offramp.schema import Scenario
@@ -84,9 +83,46 @@ NODES = sections(
 )
 
 
+SMOOTH_PACING = sections(
+    {},
+    {
+        "function": st.sampled_from(
+            ["fixed_exponential", "single_step", "linear", "root", "logarithmic", "exponential"]
+        ),
+        "start_fraction": FRACTIONS,
+        "increase": st.floats(1.01, 10),
+        "full_at": FRACTIONS,
+    },
+)
+VARIED_PACING = sections(
+    {
+        "function": st.just("varied_exponential"),
+        "increases_at": st.sets(FRACTIONS, min_size=1, max_size=4).map(sorted),
+    },
+    {"start_fraction": FRACTIONS, "increase": st.floats(1.01, 10)},
+)
+
+
 @st.composite
 def trainings(draw: st.DrawFn, exits: int) -> dict[str, Any]:
-    steps = draw(st.integers(1, 10**6))
+    steps = draw(st.integers(20, 10**6))
+    regimes = ["end_to_end", "mixed", "layer_wise", *(["classifier_wise"] if exits else [])]
+    regime = draw(st.sampled_from(regimes))
+    one_by_one = regime in ("classifier_wise", "layer_wise")
+    losses = ["cross_entropy"]
+    if regime != "layer_wise":
+        losses += ["exit_distillation", "byot"]
+    scoring = sections(
+        {},
+        {
+            "function": st.sampled_from(["self_taught", "early_checkpoint"]),
+            "folds": st.integers(2, 20),
+            "steps": st.integers(1, 999),
+            "per_exit": st.booleans() if one_by_one else st.just(False),
+        },
+    )
+    if regime == "classifier_wise":
+        scoring |= st.just({"function": "final_exit"})
     weights = st.just([]) | st.lists(positive(10), min_size=exits + 1, max_size=exits + 1)
     strategies = ["standard", "curriculum", "anti_curriculum", "random_curriculum"]
     return draw(
@@ -96,7 +132,10 @@ def trainings(draw: st.DrawFn, exits: int) -> dict[str, Any]:
                 "strategies": st.lists(st.sampled_from(strategies), min_size=1, unique=True),
                 "seeds": st.integers(1, 20)
                 | st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5, unique=True),
-                "regime": st.just("end_to_end"),
+                "regime": st.just(regime),
+                "loss": st.sampled_from(losses),
+                "gradient_equilibrium": st.just(False) if one_by_one else st.booleans(),
+                "backbone_steps": st.none() | st.integers(1, 10**6),
                 "batch_size": st.integers(1, 1024),
                 "learning_rate": positive(10),
                 "momentum": FRACTIONS,
@@ -105,20 +144,42 @@ def trainings(draw: st.DrawFn, exits: int) -> dict[str, Any]:
                 "exit_weights": weights,
                 "augment": st.booleans(),
                 "precision": st.sampled_from(["auto", "fp32", "bf16"]),
-                "pacing": sections(
-                    {},
-                    {
-                        "start_fraction": FRACTIONS,
-                        "increase": st.floats(1.01, 10),
-                        "full_at": FRACTIONS,
-                    },
-                ),
-                "scoring": sections(
-                    {}, {"folds": st.integers(2, 20), "steps": st.integers(1, 999)}
-                ),
+                "device": st.sampled_from(["auto", "cpu", "cuda"]),
+                "activation_store_gb": st.floats(0, 100),
+                "pacing": SMOOTH_PACING | VARIED_PACING,
+                "scoring": scoring,
             },
         )
+        # The regime is there whenever something else was drawn to fit it.
+        .map(lambda training: {"regime": regime, **training})
     )
+
+
+#: Places in CIFAR ResNets, in the order of computation.
+NODES_OF_RESNETS = ["bn1", "relu", "layer1", "layer2.0.conv1", "layer2", "layer3.0.conv1"]
+
+
+@st.composite
+def models(draw: st.DrawFn) -> tuple[dict[str, Any], int]:
+    """A network, and the number of its early exits."""
+    named = st.sets(st.sampled_from(NODES_OF_RESNETS)).map(
+        lambda chosen: sorted(chosen, key=NODES_OF_RESNETS.index)
+    )
+    exits = draw(
+        named
+        | st.sampled_from([[0.4], [0.4, 0.7], [1 / 3, 2 / 3]]).map(lambda it: {"at_flops": it})
+        | st.none()
+    )
+    count = 2 if exits is None else len(exits["at_flops"] if isinstance(exits, dict) else exits)
+    model = sections(
+        {"backbone": st.sampled_from(["resnet8", "resnet20"]), "exits": st.just(exits)},
+        {
+            "branch": st.sampled_from(["linear", "mlp", "conv", "sdn", "msdnet"]),
+            "resize": st.none() | st.integers(16, 40),
+            "weights": st.none(),
+        },
+    )
+    return draw(model), count
 
 
 @st.composite
@@ -152,9 +213,10 @@ def policies(draw: st.DrawFn, exits: int) -> list[Any]:
 
 @st.composite
 def scenarios(draw: st.DrawFn) -> dict[str, Any]:
-    backbone = draw(st.sampled_from(["resnet8", "resnet20", "resnet56"]))
-    nodes = backbone_nodes(backbone)
-    exits = sorted(draw(st.sets(st.sampled_from(nodes), min_size=1)), key=nodes.index)
+    model, exits = draw(models())
+    dataset = draw(st.sampled_from(["digits", "fashion_mnist", "cifar10", "cifar100"]))
+    channels = 3 if dataset.startswith("cifar") else 1
+    per_channel = st.lists(st.floats(0.01, 1), min_size=channels, max_size=channels)
     links = draw(st.dictionaries(NAMES, LINKS, min_size=1, max_size=2))
     places = draw(st.dictionaries(NAMES, NODES, min_size=1, max_size=2))
     devices = sections(
@@ -181,15 +243,21 @@ def scenarios(draw: st.DrawFn) -> dict[str, Any]:
             {
                 "name": NAMES,
                 "data": sections(
-                    {"dataset": st.sampled_from(["digits", "cifar10", "cifar100"])},
-                    {"validation_fraction": st.floats(0.05, 0.5)},
+                    {"dataset": st.just(dataset)},
+                    {
+                        "validation_fraction": st.floats(0.05, 0.5),
+                        "mean": st.none() | per_channel,
+                        "std": st.none() | per_channel,
+                        "label_noise": st.none()
+                        | st.fixed_dictionaries({"symmetric_percent": st.floats(1, 100)}),
+                    },
                 ),
-                "model": st.just({"backbone": backbone, "exits": exits}),
-                "training": trainings(len(exits)),
+                "model": st.just(model),
+                "training": trainings(exits),
                 "links": st.just(links),
                 "nodes": st.just(places),
                 "devices": st.dictionaries(NAMES, devices, min_size=1, max_size=2),
-                "policies": policies(len(exits)),
+                "policies": policies(exits),
             },
             {
                 "description": TEXTS,
@@ -258,15 +326,34 @@ WHOLE: dict[str, Any] = {
     "name": "whole",
     "description": "every section is here",
     "seed": 1,
-    "data": {"dataset": "digits", "validation_fraction": 0.1},
-    "model": {"backbone": "resnet8", "exits": ["stem", "layer1"], "branch": "linear"},
+    "data": {
+        "dataset": "digits",
+        "validation_fraction": 0.1,
+        "mean": [0.3],
+        "std": [0.4],
+        "label_noise": {"symmetric_percent": 20},
+    },
+    "model": {
+        "backbone": "resnet8",
+        "exits": ["relu", "layer1"],
+        "branch": "linear",
+        "weights": None,
+        "resize": 16,
+    },
     "training": {
         "strategies": ["standard", "curriculum"],
         "seeds": [1, 2],
+        "regime": "end_to_end",
+        "loss": "cross_entropy",
         "steps": 5,
         "exit_weights": [1, 1, 2],
-        "pacing": {"start_fraction": 0.1, "increase": 1.9, "full_at": 0.5},
-        "scoring": {"folds": 2, "steps": 3},
+        "pacing": {
+            "function": "varied_exponential",
+            "start_fraction": 0.1,
+            "increase": 1.9,
+            "increases_at": [0.2, 0.5],
+        },
+        "scoring": {"function": "self_taught", "folds": 2, "steps": 3, "per_exit": False},
     },
     "profile": {"batch_sizes": [1, 8], "repetitions": 10},
     "links": {
@@ -327,6 +414,13 @@ ANYTHING = st.recursive(
 @example(place=("policies", 1, "exit"), how="replace", value="2", key="")
 @example(place=("training", "seeds", 0), how="replace", value=10**30, key="")
 @example(place=("links", "wifi", "uplink"), how="replace", value={"distribution": []}, key="")
+@example(place=("model", "exits"), how="replace", value={"at_flops": [[]]}, key="")
+@example(place=("model", "exits"), how="replace", value={"at_flops": {}}, key="")
+@example(place=("model", "exits"), how="replace", value={}, key="")
+@example(place=("model", "backbone"), how="replace", value="a:b:c", key="")
+@example(place=("model", "weights"), how="replace", value="\0", key="")
+@example(place=("model", "weights"), how="replace", value="~nobody/x", key="")
+@example(place=("data", "label_noise"), how="replace", value={"file": "\0"}, key="")
 @settings(REPEATABLE, max_examples=120)
 def test_one_key_damaged_loads_or_is_a_scenario_error_with_its_place(
     tmp_path: Path, place: tuple[Any, ...], how: str, value: Any, key: Any

@@ -1,5 +1,6 @@
 """What is wrong with data, checkpoints, profiles and folders: one message, nothing half-written."""
 
+import re
 import shutil
 import urllib.error
 import urllib.request
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from models.artifacts import read_profile, write_profile
 from offramp import Pipeline, load_scenario
@@ -133,6 +135,21 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], object], Change, list[str]]] = {
         },
         ["strategy 'standard'", "under 'curriculum'"],
     ),
+    "other regime": (
+        lambda path: None,
+        {"training.regime": "layer_wise"},
+        ["trained end_to_end", "regime is layer_wise"],
+    ),
+    "other seed": (
+        lambda path: None,
+        {"training.seeds": [1]},
+        ["trained with seed 0", "as seed 1", "training.seeds"],
+    ),
+    "other images": (
+        lambda path: None,
+        {"model.resize": 16},
+        ["another network", "resized to 16x16"],
+    ),
 }
 
 
@@ -169,7 +186,10 @@ def test_a_loss_that_is_no_number_any_more(
     path = scenario({**ONE_NETWORK, "training.steps": 5, "training.learning_rate": 1e30})
     ran = offramp("train", path, "--store", tmp_path / "own")
     one_message(ran, "the loss is", "learning rate", "1e+30")
-    assert not (tmp_path / "own").exists()
+    assert not (tmp_path / "own" / "trained").exists()
+    [kept] = re.findall(r"known to be good, is (.+\.safetensors)\n", ran.err)
+    assert set((tmp_path / "own").rglob("*.safetensors")) == {Path(kept)}
+    assert np.isfinite(np.concatenate([it.ravel() for it in load_file(kept).values()])).all()
 
 
 # --- profiles -----------------------------------------------------------------------------------

@@ -1,0 +1,71 @@
+"""Importing what a user names by import path. Free of torch."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from models.errors import did_you_mean
+
+
+def is_import_path(reference: str) -> bool:
+    """Whether ``reference`` could be one: ``module:Name``, ``module.Name`` or ``file.py:Name``."""
+    module, name = _parts(reference)
+    return bool(module and name)
+
+
+def module_file(reference: str, folder: Path) -> Path | None:
+    """The file of ``file.py:Name``, relative to ``folder``; None for an installed module."""
+    module, _ = _parts(reference)
+    return (folder / module).resolve() if module.endswith(".py") else None
+
+
+def import_callable(reference: str, folder: Path) -> Callable[..., Any]:
+    """The class or function that an import path names.
+
+    Args:
+        reference: ``package.module:Name``, ``package.module.Name``, or ``file.py:Name`` with the
+            file relative to ``folder``.
+
+    Raises:
+        ImportError: it cannot be imported, or there is nothing of that name; the message follows
+            a subject, as in "policy 'x.py:Y' cannot be imported".
+    """
+    module_name, name = _parts(reference)
+    try:
+        file = module_file(reference, folder)
+        module = _load_file(file) if file else importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        # Whatever a user's file raises while it is imported is theirs to mend.
+        raise ImportError(f"cannot be imported: {type(error).__name__}: {error}") from error
+    found = getattr(module, name, None)
+    if not callable(found):
+        classes = [known for known, value in vars(module).items() if inspect.isclass(value)]
+        raise ImportError(
+            f"cannot be imported: {module_name} has no class {name!r}{did_you_mean(name, classes)}"
+        )
+    result: Callable[..., Any] = found
+    return result
+
+
+def _parts(reference: str) -> tuple[str, str]:
+    module, separator, name = reference.partition(":")
+    if not separator:
+        module, _, name = reference.rpartition(".")
+    return module, name
+
+
+def _load_file(path: Path) -> Any:
+    """Run the file itself: Python's bytecode cache may be older, and is not ours to leave."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    module = types.ModuleType(f"offramp_user_{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses look their module up by name
+    exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
+    return module

@@ -1,0 +1,38 @@
+"""Numbers and tables as Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def percent(value: float, half_width: float | None = None) -> str:
+    """A share in per cent, with the half width of its interval if there is one."""
+    if math.isnan(value):
+        return "-"
+    if half_width is None:
+        return f"{100 * value:.1f} %"
+    if math.isnan(half_width):
+        return f"{100 * value:.1f} % (no interval)"
+    return f"{100 * value:.1f} ± {100 * half_width:.1f} %"
+
+
+def points(value: float, half_width: float) -> str:
+    """A difference of shares in percentage points, with the half width of its interval."""
+    interval = "(no interval)" if math.isnan(half_width) else f"± {100 * half_width:.2f}"
+    return f"{100 * value:+.2f} {interval}"
+
+
+def milliseconds(*seconds: float) -> str:
+    """Durations in ms, parted by slashes."""
+    return " / ".join("-" if math.isnan(one) else f"{1e3 * one:.1f}" for one in seconds)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; what would end a cell is escaped."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_cell(text) for text in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

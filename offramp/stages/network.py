@@ -1,0 +1,84 @@
+"""Building an experiment's networks, and checking them before anything depends on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from models.architecture import IMAGENET
+from models.errors import NetworkError, ScenarioError
+from models.multi_exit import MultiExitNetwork, build_network
+from models.strategies import RANKED_STRATEGIES
+from models.weights import load_weights
+from offramp.experiment import Experiment, architecture_of
+from offramp.schema import ModelSection
+from offramp.yaml_lines import Location
+
+
+def starting_network(experiment: Experiment, seed: int) -> tuple[MultiExitNetwork, bool]:
+    """The network with fresh weights, or those that ``model.weights`` names.
+
+    Returns:
+        The network, and whether its last exit has a classifier for the data's classes.
+
+    Raises:
+        NetworkError: it cannot be built, cut where the exits are, or given its weights.
+    """
+    network = build_network(experiment.architecture, seed)
+    weights = experiment.model.weights
+    return network, weights is None or load_weights(network, weights_file(experiment, weights))
+
+
+def scoring_network(experiment: Experiment) -> MultiExitNetwork:
+    """The other network that scoring function ``transfer`` takes features from.
+
+    Raises:
+        NetworkError: it cannot be built, or given its weights.
+    """
+    scoring = experiment.training.scoring
+    assert scoring.backbone  # the experiment was checked for both
+    assert scoring.weights
+    model = ModelSection(backbone=scoring.backbone, exits=[], resize=scoring.resize)
+    network = build_network(architecture_of(model, experiment.info, experiment.folder), 0)
+    load_weights(network, weights_file(experiment, scoring.weights))
+    return network
+
+
+def weights_file(experiment: Experiment, source: str) -> Path | None:
+    """The file that a key names; None for torchvision's own weights."""
+    return None if source == IMAGENET else experiment.file(source)
+
+
+def check_network(
+    experiment: Experiment, error_at: Callable[[Location, str], ScenarioError]
+) -> MultiExitNetwork:
+    """Build the networks and read their weights, to say what is wrong before work begins.
+
+    Returns the one to be trained. Weights that would have to be downloaded are left to the work
+    itself.
+
+    Args:
+        error_at: makes an error about a key.
+
+    Raises:
+        ScenarioError: a network cannot be built, cut, or given its weights.
+    """
+    try:
+        network = build_network(experiment.architecture, seed=0)
+    except NetworkError as error:
+        raise error_at(("model",), str(error)) from error
+    weights = experiment.model.weights
+    if weights is not None and weights != IMAGENET:
+        try:
+            load_weights(network, experiment.file(weights))
+        except NetworkError as error:
+            raise error_at(("model", "weights"), str(error)) from error
+    training = experiment.training
+    ranked = set(training.strategies) & set(RANKED_STRATEGIES)
+    transferred = training.scoring.function == "transfer" and ranked
+    if transferred and training.scoring.weights != IMAGENET:
+        try:
+            scoring_network(experiment)
+        except NetworkError as error:
+            raise error_at(("training", "scoring"), str(error)) from error
+    return network

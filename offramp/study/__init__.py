@@ -1,0 +1,1 @@
+"""A study: one grid of configurations, trained by every strategy and seed, and compared."""

@@ -1,0 +1,424 @@
+"""Running a study: every configuration, strategy and seed, each trained once and kept in a table.
+
+The table in the results folder is what a study leaves, and what it resumes from: a row says what
+it was made from, and is trained again only if that has changed.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+
+from models.artifacts import read_predictions
+from models.checkpoint import read_curve
+from models.errors import OfframpError, ResultsError, TrainingError
+from models.files import whole_file
+from models.strategies import RANKED_STRATEGIES
+from offramp.console import Console
+from offramp.pipeline import check_writable
+from offramp.stages import keys
+from offramp.stages.layout import CHECKPOINT, PREDICTIONS
+from offramp.stages.network import check_network
+from offramp.stages.training import TrainingStage
+from offramp.store import Store, content_key
+from offramp.study.definition import Configuration, Study
+from offramp.study.figures import write_figures
+from offramp.study.page import write_page
+from offramp.study.statistics import paired_gains
+
+#: Rows of the table of accuracies, and of that of learning curves.
+Outcome = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+
+#: Columns of numbers that each table must have.
+_ACCURACY_NUMBERS = ("test_accuracy", "validation_accuracy", "curve_area")
+_CURVE_NUMBERS = ("step", "validation_accuracy")
+
+ACCURACY = "accuracy.csv"
+CURVES = "curves.csv"
+FIGURES = "figures"
+
+#: A study of more configurations, such as a search, is read in its tables.
+MOST_DRAWN = 24
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a study."""
+
+    configuration: Configuration
+    strategy: str
+    seed: int
+    made_from: str
+
+
+def cells(study: Study) -> list[Cell]:
+    """Every training of a study, seed by seed, so that a stopped study has whole pairs."""
+    found = []
+    for configuration in study.configurations:
+        for strategy, seed, made_from in keys.trained_networks(configuration.experiment):
+            found.append(Cell(configuration, strategy, seed, content_key(made_from)))
+    return sorted(found, key=lambda cell: cell.seed)
+
+
+def run_study(
+    study: Study, store: Store, results: Path, console: Console, jobs: int | None = None
+) -> Path:
+    """Train what is missing, then write tables, figures and the page; return the page's path.
+
+    Args:
+        jobs: worker processes; each trains on one thread where there are several.
+
+    Raises:
+        TrainingError: some trainings failed; the others are in the tables and on the page.
+        ResultsError: the folder cannot be written to, or holds tables of something else.
+    """
+    check_writable(results)
+    store.check_writable()
+    results.mkdir(parents=True, exist_ok=True)
+    trainings = _by_training(cells(study))
+    table = _Table(study, results)
+    table.keep(trainings)
+    for training in trainings.values():
+        table.copy_within(training)
+    missing = [training for training in trainings.values() if not table.has(training)]
+    console.note(f"{len(trainings) - len(missing)} of {len(trainings)} trainings are in {results}")
+    if missing:
+        for configuration in _networks(missing):
+            check_network(configuration.experiment, partial(study.error_at, configuration))
+        workers = min(jobs or os.cpu_count() or 1, len(missing))
+        firsts = [training[0] for training in missing]
+        for title, work, cells_of in (
+            ("prepare backbones and activations", _prepare_backbone, _frozen_backbones(firsts)),
+            ("score difficulty", _prepare_scores, _scores(firsts)),
+        ):
+            with console.task(title, len(cells_of)) as update:
+                for done, _ in enumerate(_parallel(work, cells_of, store, workers), start=1):
+                    update(done)
+        failures: list[str] = []
+        with console.task("train", len(missing)) as update:
+            for done, (made_from, outcome) in enumerate(
+                _parallel(_train, firsts, store, workers), start=1
+            ):
+                if isinstance(outcome, str):
+                    failures.append(outcome)
+                else:
+                    table.add(trainings[made_from], outcome)
+                update(done)
+        if failures:
+            if len(table.accuracy) and "standard" in set(table.accuracy["strategy"]):
+                write_results(study, table.accuracy, table.curves, results)
+            raise TrainingError(
+                f"{len(failures)} of {len(missing)} trainings failed; what {results} shows is "
+                "without them:\n" + "\n".join(failures)
+            )
+    return write_results(study, table.accuracy, table.curves, results)
+
+
+def write_results(
+    study: Study, accuracy: pd.DataFrame, curves: pd.DataFrame, results: Path
+) -> Path:
+    """Statistics, figures and page of a study's tables; return the page's path."""
+    strategies = list(dict.fromkeys(accuracy["strategy"]))
+    frozen = all(
+        configuration.experiment.training.regime == "classifier_wise"
+        for configuration in study.configurations
+    )
+    accuracy, fixed = _without_untrained_exits(accuracy, study.axes) if frozen else (accuracy, [])
+    curves = curves[curves["exit"].isin(accuracy["exit"].unique())]
+    gains = paired_gains(accuracy, study.axes, "standard", study.measures)
+    over_random = None
+    ranked = [strategy for strategy in strategies if strategy in RANKED_STRATEGIES]
+    if "random_curriculum" in strategies and ranked:
+        over_random = paired_gains(
+            accuracy, study.axes, "random_curriculum", study.measures, ranked
+        )
+    captions: dict[str, str] = {}
+    if len(study.configurations) <= MOST_DRAWN:
+        captions = write_figures(results / FIGURES, study.axes, gains, curves)
+    else:
+        fixed.append(
+            f"{len(study.configurations)} configurations are too many to draw; the tables have all."
+        )
+    command = f"offramp study {shlex.quote(study.source)}" + "".join(
+        f" --set {shlex.quote(override)}" for override in study.overrides
+    )
+    return write_page(
+        results,
+        name=study.name,
+        description=study.description,
+        command=command,
+        axes=study.axes,
+        accuracy=accuracy,
+        gains_over_standard=gains,
+        gains_over_random=over_random,
+        captions=captions,
+        figures=FIGURES,
+        notes=[*study.notes, *fixed],
+    )
+
+
+def _without_untrained_exits(
+    accuracy: pd.DataFrame, axes: Sequence[str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """Leave out the last exit where all trainings share it, and say how good it is."""
+    shared = accuracy.groupby([*axes, "exit"], sort=False)["test_accuracy"].agg(["nunique", "mean"])
+    fixed = shared[shared["nunique"] == 1].groupby("exit")
+    alone = [
+        exit
+        for exit, rows in fixed
+        if exit == accuracy["exit"].max()
+        and len(rows) == (shared.index.get_level_values("exit") == exit).sum()
+        and accuracy.loc[accuracy["exit"] == exit, "strategy"].nunique() > 1
+    ]
+    notes = [
+        f"Exit {exit} is the frozen backbone's own, which no strategy trains: "
+        + ", ".join(
+            f"{100 * share:.2f} %" for share in dict.fromkeys(fixed.get_group(exit)["mean"])
+        )
+        + " of the test set. It is in the table of accuracies, and left out of what follows."
+        for exit in alone
+    ]
+    return accuracy[~accuracy["exit"].isin(alone)], notes
+
+
+def _by_training(wanted: list[Cell]) -> dict[str, list[Cell]]:
+    """Cells by what they are made from: configurations may share a training, such as standard's."""
+    trainings: dict[str, list[Cell]] = {}
+    for cell in wanted:
+        trainings.setdefault(cell.made_from, []).append(cell)
+    return trainings
+
+
+def _networks(trainings: list[list[Cell]]) -> list[Configuration]:
+    """One configuration for each network and its weights."""
+    found: dict[Any, Configuration] = {}
+    for training in trainings:
+        experiment = training[0].configuration.experiment
+        scoring = experiment.training.scoring
+        key = (experiment.architecture, experiment.model.weights, scoring.backbone, scoring.weights)
+        found.setdefault(key, training[0].configuration)
+    return list(found.values())
+
+
+class _Table:
+    """The study's two tables, on disk after every training."""
+
+    def __init__(self, study: Study, results: Path) -> None:
+        self.axes = study.axes
+        self.files = (results / ACCURACY, results / CURVES)
+        texts = {
+            axis: {str(it.values[axis]): it.values[axis] for it in study.configurations}
+            for axis in study.axes
+        }
+        self.accuracy = _read(self.files[0], texts, _ACCURACY_NUMBERS)
+        self.curves = _read(self.files[1], texts, _CURVE_NUMBERS)
+        self._note_present()
+
+    def _note_present(self) -> None:
+        names = [*self.axes, "made_from"]
+        accuracy, curves = (
+            {tuple(map(str, row)) for row in rows[names].itertuples(index=False)}
+            if len(rows)
+            else set()
+            for rows in (self.accuracy, self.curves)
+        )
+        self.present = accuracy & curves
+
+    def _identity(self, cell: Cell) -> tuple[str, ...]:
+        return (*(str(cell.configuration.values[axis]) for axis in self.axes), cell.made_from)
+
+    def has(self, training: list[Cell]) -> bool:
+        """Whether every cell of a training has its rows."""
+        return all(self._identity(cell) in self.present for cell in training)
+
+    def keep(self, trainings: dict[str, list[Cell]]) -> None:
+        """Drop the rows that the study no longer asks for."""
+        wanted = self.present & {
+            self._identity(cell) for training in trainings.values() for cell in training
+        }
+        dropped = False
+        names = [*self.axes, "made_from"]
+        for name in ("accuracy", "curves"):
+            rows = getattr(self, name)
+            if not len(rows):
+                continue
+            kept = [tuple(map(str, row)) in wanted for row in rows[names].itertuples(index=False)]
+            setattr(self, name, rows[kept])
+            dropped |= not all(kept)
+        self._note_present()
+        if dropped:
+            self._write()
+
+    def copy_within(self, training: list[Cell]) -> None:
+        """Give every cell the rows that another cell of the same training has."""
+        if self.has(training) or not any(self._identity(cell) in self.present for cell in training):
+            return
+        about = [*self.axes, "strategy", "seed", "made_from"]
+        outcome = []
+        for table in (self.accuracy, self.curves):
+            rows = table[table["made_from"] == training[0].made_from]
+            outcome.append(rows.drop(columns=about).drop_duplicates().to_dict("records"))
+        self.add(training, (outcome[0], outcome[1]))
+
+    def add(self, training: list[Cell], outcome: Outcome) -> None:
+        """Add one training's rows, for all of its cells, and write the tables."""
+        new = [cell for cell in training if self._identity(cell) not in self.present]
+        # Objects, since pandas would make 1.0 of 1 beside 0.5.
+        types = dict.fromkeys(self.axes, object)
+        of_cells = [
+            pd.DataFrame(
+                [
+                    {
+                        **cell.configuration.values,
+                        "strategy": cell.strategy,
+                        "seed": cell.seed,
+                        **row,
+                        "made_from": cell.made_from,
+                    }
+                    for cell in new
+                    for row in rows
+                ]
+            ).astype(types)
+            for rows in outcome
+        ]
+        self.accuracy, self.curves = (
+            pd.concat([table, rows], ignore_index=True) if len(table) else rows
+            for table, rows in zip((self.accuracy, self.curves), of_cells, strict=True)
+        )
+        self.present |= {self._identity(cell) for cell in new}
+        self._write()
+
+    def _write(self) -> None:
+        # Curves first: a training counts as done once it is in the table of accuracies.
+        for file, table in reversed(
+            list(zip(self.files, (self.accuracy, self.curves), strict=True))
+        ):
+            with whole_file(file) as partial:
+                texts = {axis: table[axis].map(str) for axis in self.axes if len(table)}
+                table.assign(**texts).to_csv(partial, index=False, float_format="%.6g")
+
+
+def _read(file: Path, texts: dict[str, dict[str, Any]], numbers: Sequence[str]) -> pd.DataFrame:
+    axes = tuple(texts)
+    if not file.exists():
+        return pd.DataFrame()
+    try:
+        table = pd.read_csv(file, dtype=dict.fromkeys(axes, str), keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{file}: not a readable table: {error}") from error
+    missing = {*axes, "strategy", "seed", "exit", "made_from", *numbers} - set(table.columns)
+    if missing:
+        raise ResultsError(
+            f"{file}: no table of this study: it has no column {', '.join(sorted(missing))}; "
+            "name another folder with --output, or remove it"
+        )
+    for name in ("seed", "exit", *numbers):
+        try:
+            table[name] = pd.to_numeric(table[name])
+        except (ValueError, TypeError) as error:
+            raise ResultsError(f"{file}: not numbers in column {name}: {error}") from error
+    for axis, values in texts.items():
+        # Other values are of rows that are no longer asked for.
+        table[axis] = pd.Series([values.get(text, text) for text in table[axis]], dtype=object)
+    return table
+
+
+# --- work --------------------------------------------------------------------------------------
+
+
+def _parallel(work: Any, cells: list[Cell], store: Store, workers: int) -> Iterator[Any]:
+    if workers == 1:
+        return (work(cell, store.root, None) for cell in cells)
+    parallel = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")
+    results: Iterator[Any] = parallel(joblib.delayed(work)(cell, store.root, 1) for cell in cells)
+    return results
+
+
+def _frozen_backbones(missing: list[Cell]) -> list[Cell]:
+    """One training for each frozen backbone with its exits."""
+    needed: dict[str, Cell] = {}
+    for cell in missing:
+        experiment = cell.configuration.experiment
+        if experiment.training.regime == "classifier_wise":
+            key = keys.activations_key(experiment, cell.seed, "train", "bfloat16")
+            needed.setdefault(content_key(key), cell)
+    return list(needed.values())
+
+
+def _scores(missing: list[Cell]) -> list[Cell]:
+    """One training for each set of scores."""
+    needed: dict[str, Cell] = {}
+    for cell in missing:
+        if cell.strategy in RANKED_STRATEGIES:
+            key = keys.scores_key(cell.configuration.experiment, cell.seed)
+            needed.setdefault(content_key(key), cell)
+    return list(needed.values())
+
+
+def _stage(cell: Cell, store_root: Path, threads: int | None) -> TrainingStage:
+    experiment = cell.configuration.experiment
+    torch.set_num_threads(threads or experiment.training.threads or os.cpu_count() or 1)
+    return TrainingStage(experiment, Store(store_root), Console(quiet=True))
+
+
+def _prepare_backbone(cell: Cell, store_root: Path, threads: int | None) -> None:
+    """Make what several trainings share, so that no two make it at the same time."""
+    stage = _stage(cell, store_root, threads)
+    with suppress(OfframpError):  # it fails again, and is told, where it is needed
+        network, _ = stage.initial_network(cell.seed)
+        for split in ("train", "validation", "test"):
+            stage.inputs(split, cell.seed, network)
+
+
+def _prepare_scores(cell: Cell, store_root: Path, threads: int | None) -> None:
+    """Score the samples, likewise."""
+    stage = _stage(cell, store_root, threads)
+    with suppress(OfframpError):
+        network, whole = stage.initial_network(cell.seed)
+        stage.easiness(cell.seed, network, whole)
+
+
+def _train(cell: Cell, store_root: Path, threads: int | None) -> tuple[str, Outcome | str]:
+    """Train one network, if the store lacks it, and read its accuracies and curve.
+
+    Returns:
+        What it was made from, and its rows, or what went wrong.
+    """
+    stage = _stage(cell, store_root, threads)
+    made_from = keys.trained_key(stage.experiment, cell.strategy, cell.seed)
+    if not stage.store.find("trained", made_from):
+        try:
+            stage.train_network(cell.strategy, cell.seed, made_from)
+        except OfframpError as error:
+            values = ", ".join(f"{axis}={it}" for axis, it in cell.configuration.values.items())
+            return cell.made_from, f"{values} {cell.strategy}, seed {cell.seed}: {error}".strip()
+    folder = stage.store.path("trained", made_from)
+    test = read_predictions(folder / PREDICTIONS).accuracy()
+    curve = read_curve(folder / CHECKPOINT)
+    validation = np.array(curve.validation_accuracy)
+    accuracy = [
+        {
+            "exit": exit,
+            "test_accuracy": test[exit - 1],
+            "validation_accuracy": validation[-1, exit - 1],
+            "curve_area": validation[:, exit - 1].mean(),
+        }
+        for exit in range(1, len(test) + 1)
+    ]
+    curves = [
+        {"exit": exit, "step": step, "validation_accuracy": row[exit - 1]}
+        for step, row in zip(curve.step, curve.validation_accuracy, strict=True)
+        for exit in range(1, len(test) + 1)
+    ]
+    return cell.made_from, (accuracy, curves)
