@@ -17,9 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.branches import frozen_prefix
 from models.datasets import DatasetInfo, Split
 from models.errors import ArtifactError
 from models.inputs import ImageInputs
@@ -32,7 +31,7 @@ _BATCH = 256
 
 def activation_shapes(network: MultiExitNetwork) -> list[tuple[int, ...]]:
     """Shape of what is kept of one image at each exit, earliest first."""
-    image = torch.zeros(1, *network.architecture.input_shape, device=_device(network))
+    image = torch.zeros(1, *network.architecture.input_shape, device=network.device)
     network.eval()
     with torch.inference_mode():
         return [tuple(part.shape[1:]) for part in _kept(network, image)]
@@ -69,7 +68,7 @@ def compute_activations(
             f"the activations of {len(split)} images take {size / 1e9:.1f} GB, but {folder} has "
             f"room for {free / 1e9:.1f} GB"
         )
-    images = ImageInputs(split, info, device=_device(network))
+    images = ImageInputs(split, info, device=network.device)
     files = [(folder / _file(exit)).open("wb") for exit in range(1, network.exit_count + 1)]
     shapes: list[tuple[int, ...]] = []
     network.eval().to(memory_format=torch.channels_last)
@@ -133,8 +132,7 @@ class StoredInputs:
         for exit in exits:
             values = self.stored[exit - 1][rows].to(self.device).float()
             if exit < network.exit_count:
-                branch: nn.Sequential = network.branches[exit - 1]  # type: ignore[assignment]
-                values = branch[frozen_prefix(branch) : -1](values)
+                values = network.branch(exit)[network.frozen_prefixes[exit - 1] : -1](values)
             features[exit] = values
         return features
 
@@ -147,14 +145,9 @@ def _kept(network: MultiExitNetwork, images: Tensor) -> list[Tensor]:
         state = network.run_segment(exit, state)
         value: Tensor = state[0]
         if exit < network.exit_count:
-            branch: nn.Sequential = network.branches[exit - 1]  # type: ignore[assignment]
-            value = branch[: frozen_prefix(branch)](value)
+            value = network.branch(exit)[: network.frozen_prefixes[exit - 1]](value)
         parts.append(value)
     return parts
-
-
-def _device(network: MultiExitNetwork) -> torch.device:
-    return next(network.parameters()).device
 
 
 def _file(exit: int) -> str:

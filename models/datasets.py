@@ -100,6 +100,11 @@ class Dataset:
     validation: Split
     test: Split
 
+    @property
+    def official_count(self) -> int:
+        """Size of the official training set, of which the validation split is a part."""
+        return len(self.train) + len(self.validation)
+
 
 def data_root() -> Path:
     """Where datasets lie: ``$OFFRAMP_DATA``, or a folder in the user's cache."""

@@ -21,7 +21,7 @@ from models.inputs import Inputs
 from models.multi_exit import MultiExitNetwork
 from models.pacing import all_visible, paced_batches
 from models.regimes import Phase
-from models.training import TrainingSettings, class_probabilities, train
+from models.training import OnStep, TrainingSettings, class_probabilities, counted_from, train
 
 
 def margin(values: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -45,7 +45,7 @@ def self_taught(
     settings: TrainingSettings,
     folds: int,
     seed: int,
-    on_step: Callable[[int, float], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> NDArray[np.float64]:
     """Easiness (N, exits): held-out margins of networks trained on the other folds.
 
@@ -65,19 +65,13 @@ def self_taught(
         fitted, held_out = np.flatnonzero(fold != part), np.flatnonzero(fold == part)
         network = make_network()
         batches = paced_batches(fitted, all_visible, phase.steps, settings.batch_size, generator)
-        counted = _counted_from(part * phase.steps, on_step)
+        counted = counted_from(part * phase.steps, on_step)
         train(network, phase, batches, inputs, None, settings, counted)
         margins = margin(class_probabilities(network, plain, held_out), labels[held_out])
         if not easiness.size:
             easiness = np.empty((len(labels), margins.shape[1]))
         easiness[held_out] = margins
     return easiness
-
-
-def _counted_from(
-    done: int, on_step: Callable[[int, float], None] | None
-) -> Callable[[int, float], None] | None:
-    return (lambda step, loss: on_step(done + step, loss)) if on_step else None
 
 
 def early_checkpoint(
@@ -87,7 +81,7 @@ def early_checkpoint(
     plain: Inputs,
     settings: TrainingSettings,
     seed: int,
-    on_step: Callable[[int, float], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> NDArray[np.float64]:
     """Easiness (N, exits): margins of a network that has trained for a few steps only.
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from models.architecture import Architecture
 from models.backbones import build_backbone
-from models.branches import build_branch
+from models.branches import build_branch, frozen_prefix
 from models.errors import NetworkError
 from models.tracing import (
     State,
@@ -69,12 +69,26 @@ class MultiExitNetwork(nn.Module):
             build_branch(architecture.branch, activation, architecture.classes)
             for activation in self._example_activations(image)
         )
+        #: Leading modules of each branch that hold no weights; see :func:`frozen_prefix`.
+        self.frozen_prefixes = tuple(
+            frozen_prefix(self.branch(exit)) for exit in range(1, self.exit_count)
+        )
         self.train()
 
     @property
     def exit_count(self) -> int:
         """Number of exits, the backbone's own classifier included."""
         return len(self._segments)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+    def branch(self, exit: int) -> nn.Sequential:
+        """The classifier of early exit ``exit``."""
+        branch: nn.Sequential = self.branches[exit - 1]  # type: ignore[assignment]
+        return branch
 
     def start(self, images: Tensor) -> State:
         """The state before the first segment; images (N, C, H, W)."""
@@ -92,13 +106,13 @@ class MultiExitNetwork(nn.Module):
         """What the last layer of exit ``exit`` takes: (N, features) from the state there."""
         if exit == self.exit_count:
             return state[0]  # type: ignore[no-any-return]
-        branch: nn.Sequential = self.branches[exit - 1]  # type: ignore[assignment]
-        return branch[:-1](state[0])  # type: ignore[no-any-return]
+        features: Tensor = self.branch(exit)[:-1](state[0])
+        return features
 
     def last_layer(self, exit: int, features: Tensor) -> Tensor:
         """Logits (N, classes) of exit ``exit`` from its features."""
         if exit < self.exit_count:
-            logits: Tensor = self.branches[exit - 1][-1](features)  # type: ignore[index]
+            logits: Tensor = self.branch(exit)[-1](features)
             return logits
         if self._last_classifier is None:
             return features
@@ -119,7 +133,7 @@ class MultiExitNetwork(nn.Module):
     def classifier(self, exit: int) -> list[nn.Module | nn.Parameter]:
         """The modules that make logits at exit ``exit``, and nothing else."""
         if exit < self.exit_count:
-            return [self.branches[exit - 1]]
+            return [self.branch(exit)]
         owned = self._last_classifier.owns if self._last_classifier else ()
         return [self._part(name) for name in owned]
 

@@ -23,6 +23,9 @@ from models.losses import build_loss
 from models.multi_exit import MultiExitNetwork
 from models.regimes import Phase, trained_parameters, trained_parts
 
+#: Told after each step the number of steps done and the loss.
+OnStep = Callable[[int, float], None]
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -115,6 +118,11 @@ def learning_rate_at(step: int, steps: int, settings: TrainingSettings) -> float
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def counted_from(done: int, on_step: OnStep | None) -> OnStep | None:
+    """``on_step`` for a training that follows ``done`` steps."""
+    return (lambda step, loss: on_step(done + step, loss)) if on_step else None
+
+
 def train(
     network: MultiExitNetwork,
     phase: Phase,
@@ -122,7 +130,7 @@ def train(
     inputs: Inputs,
     validation: Inputs | None,
     settings: TrainingSettings,
-    on_step: Callable[[int, float], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> TrainingCurve:
     """Train ``network`` in place, one step for each of ``batches`` (positions in ``inputs``).
 
@@ -206,7 +214,7 @@ class _Objective:
         self.computed = set(phase.exits)
         if settings.loss != "cross_entropy":
             self.computed.add(network.exit_count)  # the teacher, trained or not
-        self.device = next(network.parameters()).device
+        self.device = network.device
         precision = resolved_precision(settings.precision, self.device.type)
         self.autocast = precision == "bf16"
         with torch.no_grad():

@@ -19,6 +19,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from models.strategies import RANKED_STRATEGIES
+
 
 class Section(BaseModel):
     """A part of a scenario: unknown keys, loose types and non-finite numbers are errors."""
@@ -347,6 +349,11 @@ class TrainingSection(Section):
             early = scoring["function"] == "early_checkpoint"
             scoring["steps"] = max(1, steps // 10) if early else steps
         return {**values, "scoring": scoring}
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether a strategy ranks the samples."""
+        return any(strategy in RANKED_STRATEGIES for strategy in self.strategies)
 
     @property
     def seed_list(self) -> list[int]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from models.architecture import IMAGENET
 from models.errors import NetworkError, ScenarioError
 from models.multi_exit import MultiExitNetwork, build_network
-from models.strategies import RANKED_STRATEGIES
 from models.weights import load_weights
 from offramp.experiment import Experiment, architecture_of
 from offramp.schema import ModelSection
@@ -74,8 +73,7 @@ def check_network(
         except NetworkError as error:
             raise error_at(("model", "weights"), str(error)) from error
     training = experiment.training
-    ranked = set(training.strategies) & set(RANKED_STRATEGIES)
-    transferred = training.scoring.function == "transfer" and ranked
+    transferred = training.scoring.function == "transfer" and training.needs_scores
     if transferred and training.scoring.weights != IMAGENET:
         try:
             scoring_network(experiment)

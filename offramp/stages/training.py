@@ -28,7 +28,14 @@ from models.predicting import predict
 from models.published_scores import scores_from_file
 from models.regimes import Phase, backbone_phase, exit_by_exit, phases, with_last_classifier
 from models.strategies import RANKED_STRATEGIES, sample_order, strategy_pacing
-from models.training import DivergedError, TrainingCurve, TrainingSettings, train
+from models.training import (
+    DivergedError,
+    OnStep,
+    TrainingCurve,
+    TrainingSettings,
+    counted_from,
+    train,
+)
 from offramp.console import Console
 from offramp.experiment import Experiment
 from offramp.schema import PacingSection
@@ -39,8 +46,6 @@ from offramp.store import Store
 
 #: The wrong labels are part of the data: all arms and seeds share them.
 _NOISE_SEED = 20210719
-
-OnStep = Callable[[int, float], None]
 
 
 def run_training(
@@ -53,7 +58,7 @@ def run_training(
     stage = TrainingStage(experiment, store, console)
     training = experiment.training
     torch.set_num_threads(training.threads or os.cpu_count() or 1)
-    if training.scoring.function == "c_score" and set(training.strategies) & set(RANKED_STRATEGIES):
+    if training.scoring.function == "c_score" and training.needs_scores:
         stage.published_scores()  # says what is wrong with the file before anything is trained
     for strategy, seed, made_from in keys.trained_networks(experiment):
         if store.find("trained", made_from):
@@ -117,10 +122,6 @@ def _random_numbers(seed: int) -> Iterator[None]:
         yield
 
 
-def _on_step_after(done: int, on_step: OnStep, step: int, loss: float) -> None:
-    on_step(done + step, loss)
-
-
 class TrainingStage:
     """What the trainings of one experiment share; data is loaded when first needed."""
 
@@ -131,7 +132,7 @@ class TrainingStage:
         self.settings = training_settings(experiment)
         training = experiment.training
         self.device = _device(training.device)
-        self._stored: dict[tuple[str, str], StoredInputs | None] = {}
+        self._stored: dict[Path, StoredInputs | None] = {}
 
     # --- data ----------------------------------------------------------------------------------
 
@@ -141,22 +142,20 @@ class TrainingStage:
         section = self.experiment.data
         data = _load_once(section.dataset, section.validation_fraction, data_root())
         noise = section.label_noise
-        train = data.train
+        labels = data.train.labels
         if noise and noise.file:
-            official = len(data.train) + len(data.validation)
             labels = labels_from_file(
                 self.experiment.file(noise.file),
                 noise.key,
-                train.index,
+                data.train.index,
                 data.info.classes,
-                official,
+                data.official_count,
             )
-            train = Split(train.images, labels, train.index)
         if noise and noise.symmetric_percent:
             labels = symmetric_noise(
-                train.labels, noise.symmetric_percent / 100, data.info.classes, _NOISE_SEED
+                labels, noise.symmetric_percent / 100, data.info.classes, _NOISE_SEED
             )
-            train = Split(train.images, labels, train.index)
+        train = replace(data.train, labels=labels)
         return replace(data, info=self.experiment.info, train=train)
 
     def _images(
@@ -190,7 +189,7 @@ class TrainingStage:
         dtype = torch.bfloat16 if split == "train" else torch.float32
         name = str(dtype).removeprefix("torch.")
         made_from = keys.activations_key(self.experiment, seed, split, name)
-        opened = (split, str(self.store.path("activations", made_from)))
+        opened = self.store.path("activations", made_from)
         if opened not in self._stored:
             self._stored[opened] = self._open_activations(split, samples, network, made_from, dtype)
         return self._stored[opened]
@@ -372,7 +371,7 @@ class TrainingStage:
                         inputs,
                         validation,
                         settings,
-                        partial(_on_step_after, done, on_step),
+                        counted_from(done, on_step),
                     )
             except DivergedError as error:
                 raise DivergedError(str(error), done + error.good_step) from error
@@ -420,9 +419,9 @@ class TrainingStage:
         """The scores in the file that the experiment names."""
         scoring = self.experiment.training.scoring
         assert scoring.file is not None  # the scenario was checked for it
-        official = len(self.data.train) + len(self.data.validation)
         file = self.experiment.file(scoring.file)
-        return scores_from_file(file, scoring.key, self.data.train.index, official)
+        data = self.data
+        return scores_from_file(file, scoring.key, data.train.index, data.official_count)
 
     def _score_by_training(
         self, seed: int, network: MultiExitNetwork, whole: bool

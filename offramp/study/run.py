@@ -172,24 +172,17 @@ def _without_untrained_exits(
     accuracy: pd.DataFrame, axes: Sequence[str]
 ) -> tuple[pd.DataFrame, list[str]]:
     """Leave out the last exit where all trainings share it, and say how good it is."""
-    shared = accuracy.groupby([*axes, "exit"], sort=False)["test_accuracy"].agg(["nunique", "mean"])
-    fixed = shared[shared["nunique"] == 1].groupby("exit")
-    alone = [
-        exit
-        for exit, rows in fixed
-        if exit == accuracy["exit"].max()
-        and len(rows) == (shared.index.get_level_values("exit") == exit).sum()
-        and accuracy.loc[accuracy["exit"] == exit, "strategy"].nunique() > 1
-    ]
-    notes = [
-        f"Exit {exit} is the frozen backbone's own, which no strategy trains: "
-        + ", ".join(
-            f"{100 * share:.2f} %" for share in dict.fromkeys(fixed.get_group(exit)["mean"])
-        )
-        + " of the test set. It is in the table of accuracies, and left out of what follows."
-        for exit in alone
-    ]
-    return accuracy[~accuracy["exit"].isin(alone)], notes
+    last = accuracy["exit"].max()
+    rows = accuracy[accuracy["exit"] == last]
+    shared = rows.groupby([*axes, "exit"], sort=False)["test_accuracy"].agg(["nunique", "mean"])
+    if (shared["nunique"] > 1).any() or rows["strategy"].nunique() < 2:
+        return accuracy, []
+    shares = ", ".join(f"{100 * share:.2f} %" for share in dict.fromkeys(shared["mean"]))
+    note = (
+        f"Exit {last} is the frozen backbone's own, which no strategy trains: {shares} of the test "
+        "set. It is in the table of accuracies, and left out of what follows."
+    )
+    return accuracy[accuracy["exit"] != last], [note]
 
 
 def _by_training(wanted: list[Cell]) -> dict[str, list[Cell]]:
