@@ -1,8 +1,10 @@
 """Exits trained from stored activations against running the frozen backbone at every step.
 
 4 strategies x 5 seeds x 3 exits on a frozen ResNet, on images of CIFAR-10's shape and number. Both
-ways train the same exits with the same batches, in turn in one process; the time to compute the
-store, once, counts. Without the store, the backbone runs only as far as the last exit.
+ways train the same exits with the same batches in as many processes as the host has cores, one
+thread each, as a study does. The time to compute the store, once, counts, the last exit included,
+which only scores and teachers read; without the store, the backbone runs only as far as the last
+exit that is trained.
 
     python benchmarks/activation_store.py [--backbone resnet20] [--steps 391]
 """
@@ -10,43 +12,64 @@ store, once, counts. Without the store, the backbone runs only as far as the las
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 
+import joblib
 import numpy as np
 import torch
 
 from models.activations import StoredInputs, compute_activations
 from models.architecture import Architecture
 from models.datasets import DATASETS, Split
-from models.inputs import ImageInputs, Inputs
+from models.host import resolved_precision
+from models.inputs import ImageInputs
 from models.multi_exit import build_network
 from models.pacing import FixedExponentialPacing, paced_batches
 from models.regimes import phases
 from models.strategies import STRATEGIES, sample_order, strategy_pacing
-from models.training import TrainingSettings, resolved_precision, train
+from models.training import TrainingSettings, train
 
 SAMPLES, BATCH, SEEDS = 45_000, 128, 5
 INFO = DATASETS["cifar10"]
 
 
-def train_all(architecture: Architecture, inputs: Inputs, labels: np.ndarray, steps: int) -> float:
-    """Seconds for all strategies and seeds."""
+def train_one(
+    architecture: Architecture,
+    split: Split,
+    store: Path | None,
+    strategy: str,
+    seed: int,
+    steps: int,
+) -> None:
+    """Train all early exits of one arm."""
+    torch.set_num_threads(1)
+    inputs = StoredInputs(store, split.labels) if store else ImageInputs(split, INFO)
     easiness = np.random.default_rng(1).random(SAMPLES)
+    network = build_network(architecture, seed)
+    (phase,) = phases("classifier_wise", network.exit_count, steps)
+    batches = paced_batches(
+        sample_order(strategy, split.labels, easiness, seed),
+        strategy_pacing(strategy, FixedExponentialPacing()),
+        steps,
+        BATCH,
+        np.random.default_rng(seed),
+    )
+    train(network, phase, batches, inputs, None, TrainingSettings(evaluations=1))
+
+
+def train_all(
+    pool: joblib.Parallel, architecture: Architecture, split: Split, store: Path | None, steps: int
+) -> float:
+    """Seconds for all strategies and seeds."""
     start = time.perf_counter()
-    for strategy in STRATEGIES:
-        for seed in range(SEEDS):
-            network = build_network(architecture, seed)
-            (phase,) = phases("classifier_wise", network.exit_count, steps)
-            batches = paced_batches(
-                sample_order(strategy, labels, easiness, seed),
-                strategy_pacing(strategy, FixedExponentialPacing()),
-                steps,
-                BATCH,
-                np.random.default_rng(seed),
-            )
-            train(network, phase, batches, inputs, None, TrainingSettings(evaluations=1))
+    pool(
+        joblib.delayed(train_one)(architecture, split, store, strategy, seed, steps)
+        for strategy, seed in product(STRATEGIES, range(SEEDS))
+    )
     return time.perf_counter() - start
 
 
@@ -60,19 +83,25 @@ def main() -> None:
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (SAMPLES, *INFO.input_shape), dtype=np.uint8)
     split = Split(images, generator.integers(0, 10, SAMPLES), np.arange(SAMPLES))
-    print(
-        f"{given.backbone}, {given.steps} steps, threads {torch.get_num_threads()}, precision "
-        f"{resolved_precision('auto')}"
-    )
-    with tempfile.TemporaryDirectory() as name:
+    precision, cores = resolved_precision("auto"), os.cpu_count() or 1
+    print(f"{given.backbone}, {given.steps} steps, {cores} processes, precision {precision}")
+    with (
+        tempfile.TemporaryDirectory() as name,
+        joblib.Parallel(n_jobs=cores, mmap_mode="c") as pool,
+    ):
+        folder = Path(name)
         start = time.perf_counter()
-        compute_activations(build_network(architecture, 0), split, INFO, Path(name), torch.bfloat16)
-        computing = time.perf_counter() - start
-        stored = train_all(
-            architecture, StoredInputs(Path(name), split.labels), split.labels, given.steps
+        network = build_network(architecture, 0)
+        compute_activations(
+            network, split, INFO, folder, torch.bfloat16, autocast=precision == "bf16"
         )
-    print(f"with the store: {computing:.1f} s to compute it, {stored:.1f} s to train", flush=True)
-    anew = train_all(architecture, ImageInputs(split, INFO), split.labels, given.steps)
+        computing = time.perf_counter() - start
+        train_all(pool, architecture, split, folder, 1)  # the processes start, and import torch
+        stored = train_all(pool, architecture, split, folder, given.steps)
+        print(
+            f"with the store: {computing:.1f} s to compute it, {stored:.1f} s to train", flush=True
+        )
+        anew = train_all(pool, architecture, split, None, given.steps)
     print(f"without: {anew:.1f} s")
     print(f"the store takes {anew / (computing + stored):.1f}x less time")
 

@@ -25,12 +25,13 @@ from torchvision import transforms
 
 from models.architecture import Architecture
 from models.datasets import DATASETS, Split
+from models.host import resolved_precision
 from models.inputs import ImageInputs
 from models.multi_exit import build_network
 from models.pacing import FixedExponentialPacing, paced_batches
 from models.regimes import phases
 from models.strategies import sample_order, strategy_pacing
-from models.training import TrainingSettings, resolved_precision, train
+from models.training import TrainingSettings, train
 
 SAMPLES, BATCH, STEPS, ROUNDS = 45_000, 128, 30, 3
 BUDGET = 391

@@ -20,58 +20,123 @@ a commented scenario; `offramp check my.yaml` says what is wrong with a file and
 every default filled in; `offramp schema` prints the JSON Schema, for completion in editors.
 
 The unit is part of a key's name. `NAME` stands for a name that you choose. Files are relative to
-the scenario's folder. Where a *distribution* is allowed, write a number, or a mapping such as
-`{distribution: lognormal, median: 4, sigma: 0.5}`, in the unit of the key."""
+the scenario's folder, and `$VARIABLES` in their names are expanded. Where a *distribution* is
+allowed, write a number, or a mapping such as `{distribution: lognormal, median: 4, sigma: 0.5}`,
+in the unit of the key."""
+
+#: How the policies that answer once they are confident are given their thresholds.
+THRESHOLDS = "`threshold` (0.9), `thresholds`, `wanted_accuracy` or `wanted_cost_ms`"
 
 
 def reference() -> str:
     """The whole page."""
     schema = Scenario.model_json_schema()
-    parts = [INTRODUCTION]
-    for title, key, section in _sections(schema):
-        lines = [f"## {title}", "", section.get("description", "").strip(), ""]
-        lines += ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
-        required = section.get("required", [])
-        for name, value in section["properties"].items():
-            if _is_section(value, schema):
-                continue
-            default = "required" if name in required else _default(value)
-            meaning = value.get("description", "").replace("|", "\\|")
-            lines.append(f"| `{key}{name}` | {_kind(value, schema)} | {default} | {meaning} |")
-        if key == "policies.N.":
-            lines += ["", _policies()]
-        parts.append("\n".join(lines))
+    parts = [INTRODUCTION, _section("The whole", "", schema, schema)]
+    for key, name in SECTIONS.items():
+        title = key.strip(".").replace("links.NAME.uplink", "links.NAME.uplink, .downlink")
+        section = schema["$defs"].get(name)
+        if section is None:
+            parts.append(_choices(title, CHOICES[name], schema))
+        else:
+            parts.append(_section(title, key, section, schema))
+        if name == "PolicySection":
+            parts.append(_policies())
     parts.append(_distributions(schema))
     return "\n\n".join(parts) + "\n"
 
 
-def _sections(schema: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    definitions = schema["$defs"]
-    places = {
-        "data.": "DataSection",
-        "data.label_noise.": "LabelNoiseSection",
-        "model.": "ModelSection",
-        "training.": "TrainingSection",
-        "training.pacing.": "PacingSection",
-        "training.scoring.": "ScoringSection",
-        "profile.": "ProfileSection",
-        "links.NAME.uplink.": "DirectionSection",
-        "nodes.NAME.": "NodeSection",
-        "devices.NAME.": "DeviceGroupSection",
-        "devices.NAME.arrivals.": "ArrivalsSection",
-        "policies.N.": "PolicySection",
-        "simulation.": "SimulationSection",
-    }
-    titled = [(key.strip("."), key, definitions[name]) for key, name in places.items()]
-    titled = [
-        (title.replace("uplink", "uplink, links.NAME.downlink"), key, section)
-        for title, key, section in titled
-    ]
-    return [("The whole", "", schema), *titled]
+#: Where each section of the schema is written, in the order of the page.
+SECTIONS = {
+    "data.": "DataSection",
+    "data.label_noise.": "LabelNoiseSection",
+    "model.": "ModelSection",
+    "training.": "TrainingSection",
+    "training.pacing.": "PacingSection",
+    "training.scoring.": "ScoringSection",
+    "profile.": "ProfileSection",
+    "links.NAME.": "LinkSection",
+    "links.NAME.uplink.": "DirectionSection",
+    "mqtt.": "MqttSection",
+    "nodes.NAME.": "NodeSection",
+    "nodes.NAME.batch.": "BatchSection",
+    "nodes.NAME.next_tier.": "NextTierSection",
+    "devices.NAME.": "DeviceGroupSection",
+    "devices.NAME.arrivals.": "ArrivalsSection",
+    "devices.NAME.compute.": "ComputeSection",
+    "nodes.NAME.energy., devices.NAME.energy.": "EnergySection",
+    "faults.N.": "AnyFault",
+    "policies.N.": "PolicySection",
+    "simulation.": "SimulationSection",
+}
+
+#: Sections that are one of several, by the key that says which.
+CHOICES = {
+    "ArrivalsSection": (
+        "process",
+        (
+            "PoissonArrivals",
+            "PeriodicArrivals",
+            "OnOffArrivals",
+            "DiurnalArrivals",
+            "ClosedLoopArrivals",
+            "TraceArrivals",
+        ),
+    ),
+    "AnyFault": (
+        "kind",
+        ("NodeCrash", "SlowNode", "LinkOutage", "BrokerRestart", "DeviceChurn"),
+    ),
+}
+
+
+def _section(title: str, key: str, section: dict[str, Any], schema: dict[str, Any]) -> str:
+    lines = [f"## {title.replace('.,', ',')}", "", section.get("description", "").strip(), ""]
+    lines += ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
+    required = section.get("required", [])
+    # What may be in several places is listed without them.
+    key = "" if "," in key else key
+    for name, value in section["properties"].items():
+        if _is_section(value, schema) and not _is_optional(value):
+            continue
+        kind = "keys, see below" if _is_section(value, schema) else _kind(value, schema)
+        lines.append(f"| `{key}{name}` | {kind} | {_rest(name, value, required)}")
+    return "\n".join(lines)
+
+
+def _choices(title: str, choice: tuple[str, tuple[str, ...]], schema: dict[str, Any]) -> str:
+    """A section that is one of several: first the keys of all, then those of each."""
+    tag, names = choice
+    members = [schema["$defs"][name] for name in names]
+    common = set.intersection(*(set(member["properties"]) for member in members)) - {tag}
+    lines = [f"## {title}", "", f"| {tag} | key | value | default | meaning |"]
+    lines.append("| --- | --- | --- | --- | --- |")
+    for name, value in members[0]["properties"].items():
+        if name in common:
+            lines.append(f"| any | `{name}` | {_kind(value, schema)} | {_rest(name, value, [])}")
+    for member in members:
+        kind = member["properties"][tag]["const"]
+        lines.append(f"| `{kind}` | | | | {member['description']} |")
+        for name, value in member["properties"].items():
+            if name not in common and name != tag:
+                rest = _rest(name, value, member["required"])
+                lines.append(f"| | `{name}` | {_kind(value, schema)} | {rest}")
+    return "\n".join(lines)
+
+
+def _rest(name: str, value: dict[str, Any], required: list[str]) -> str:
+    default = "required" if name in required else _default(value)
+    meaning = value.get("description", "").replace("|", "\\|")
+    return f"{default} | {meaning} |"
+
+
+def _is_optional(value: dict[str, Any]) -> bool:
+    return any(one.get("type") == "null" for one in value.get("anyOf", []))
 
 
 def _is_section(value: dict[str, Any], schema: dict[str, Any]) -> bool:
     if any("$ref" in one for one in value.get("patternProperties", {}).values()):
+        return True
+    if "discriminator" in value or "discriminator" in value.get("items", {}):
         return True
     reference = value.get("$ref") or value.get("items", {}).get("$ref", "")
     for one in value.get("anyOf", []):
@@ -102,7 +167,7 @@ def _kind(value: dict[str, Any], schema: dict[str, Any]) -> str:
         kinds = [_kind(one, schema) for one in value["anyOf"] if one.get("type") != "null"]
         return " or ".join(dict.fromkeys(kinds))
     if "enum" in value:
-        return " \\| ".join(f"`{one}`" for one in value["enum"])
+        return " \\| ".join(dict.fromkeys(f"`{one}`" for one in value["enum"]))
     if "const" in value:
         return f"`{value['const']}`"
     if value.get("type") == "array":
@@ -134,11 +199,33 @@ def _policies() -> str:
         "A policy may be written as its name alone: `- deadline_aware`. The built-in ones:\n\n"
         "| policy | parameters | rule |\n| --- | --- | --- |\n"
         "| `fixed_exit` | `exit` (required) | always answer at this exit |\n"
-        "| `confidence` | `threshold` (0.9) | answer at the first exit whose confidence reaches "
-        "the threshold |\n"
+        "| `full` | | always answer at the last exit |\n"
+        f"| `confidence` | {THRESHOLDS} | answer at the first exit whose confidence reaches "
+        "its threshold |\n"
         "| `deadline_aware` | `quantile` (0.95), `when_none_fits` (`earliest_exit`, or `drop`) | "
         "the deepest exit whose latency quantile fits what is left of the deadline, the way home "
-        "included |\n\n"
+        "included |\n"
+        f"| `deadline_confidence` | {THRESHOLDS}; `quantile` (0.95), `when_none_fits` "
+        "(`earliest_exit`, or `drop`) | go on exit by exit until confident enough, or until the "
+        "next exit would be too late |\n"
+        "| `anytime` | `quantile` (0.95), `first_exit` (`finish`, or `cut`) | go on segment by "
+        "segment until the deadline cuts it, and answer with the last finished exit; `cut` drops "
+        "requests that had none |\n"
+        "| `load_adaptive` | `quantile` (0.95), `when_none_fits` (`earliest_exit`, or `drop`) | "
+        "as `deadline_aware`, but with each worker's share of the queue to be served in the time "
+        "that is left too: the longer the queue, the earlier the exit |\n"
+        f"| `offload` | {THRESHOLDS}; `quantile` (0.95), `when_none_fits` (`earliest_exit`, or "
+        "`drop`), `raw_input` (false) | where not confident enough, send on what the next tier can "
+        "answer in time, else go on here if that fits; with `raw_input`, also before the first "
+        "exit |\n"
+        "| `imprecise` | `mandatory` (1), `quantile` (0.95) | always compute exit `mandatory`; "
+        "go on from there while the next exit fits and nobody waits |\n"
+        "| `oracle` | `quantile` (0.05) | knows which exits are correct and what they take: answer "
+        "where it is soonest correct, refuse what cannot be in time; simulated only |\n\n"
+        "Thresholds are given in one of four ways: `threshold` for every exit; `thresholds`, a "
+        "list with one for each exit but the last; `wanted_accuracy` (0 to 1), the cheapest "
+        "threshold with that accuracy on the validation split; `wanted_cost_ms`, the most accurate "
+        "threshold with at most that mean time to the answer. The last two look at no deadline.\n\n"
         "Any other key is a parameter of the policy. [CONTRIBUTING](../CONTRIBUTING.md) shows how "
         "to write your own."
     )
@@ -151,6 +238,8 @@ def _distributions(schema: dict[str, Any]) -> str:
             properties = dict(section["properties"])
             kind = properties.pop("distribution")["const"]
             parameters = ", ".join(f"`{one}`" for one in properties)
+            if section["additionalProperties"]:
+                parameters += ", and those of the distribution"
             lines.append(f"| `{kind}` | {parameters} | {section['description']} |")
     return "\n".join(lines)
 

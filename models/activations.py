@@ -2,8 +2,9 @@
 
 Where only classifiers are trained, the backbone says the same of an image at every step, for every
 strategy and seed. What is kept for an exit is what its branch makes of the activation without any
-weight: after global average pooling, a few numbers. Training reads bf16; validation and test
-accuracies are taken on fp32, so that they are those of the network as it will be deployed.
+weight: after global average pooling, a few numbers. Training reads bf16, computed in the arithmetic
+in which the training itself would run the backbone; validation and test accuracies are taken on
+fp32, so that they are those of the network as it will be deployed.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def compute_activations(
     folder: Path,
     dtype: torch.dtype,
     on_images: Callable[[int], None] | None = None,
+    autocast: bool = False,
 ) -> None:
     """Write the activations of every image of ``split`` at every exit to files in ``folder``.
 
@@ -57,6 +59,7 @@ def compute_activations(
 
     Args:
         on_images: called with the number of images done.
+        autocast: compute in bf16, as a training with precision ``bf16`` does.
 
     Raises:
         ArtifactError: the disk has no room for them; nothing is left in ``folder`` then.
@@ -73,7 +76,10 @@ def compute_activations(
     shapes: list[tuple[int, ...]] = []
     network.eval().to(memory_format=torch.channels_last)
     try:
-        with torch.inference_mode():
+        with (
+            torch.inference_mode(),
+            torch.autocast(network.device.type, torch.bfloat16, enabled=autocast),
+        ):
             for start in range(0, len(split), _BATCH):
                 positions = np.arange(start, min(start + _BATCH, len(split)))
                 parts = _kept(network, images.batch(positions))
@@ -132,7 +138,9 @@ class StoredInputs:
         for exit in exits:
             values = self.stored[exit - 1][rows].to(self.device).float()
             if exit < network.exit_count:
-                values = network.branch(exit)[network.frozen_prefixes[exit - 1] : -1](values)
+                # One by one: a slice of a sequence is a new module, at every step.
+                for module in list(network.branch(exit))[network.frozen_prefixes[exit - 1] : -1]:
+                    values = module(values)
             features[exit] = values
         return features
 

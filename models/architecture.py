@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from models.importing import module_file
+from models.importing import source_file
 
 #: CIFAR ResNets of He et al. (2016), section 4.2: depth 6n + 2, by name, with n.
 RESNET_BLOCKS = {"resnet8": 1, "resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9}
@@ -91,7 +91,7 @@ class Architecture:
         classes: number of classes.
         input_shape: channels, height and width of one image.
         resize: height and width to which images are scaled before the network; None leaves them.
-        code: hash of a user's file that defines the backbone.
+        code: hash of the file that defines a user's backbone; see :func:`code_hash`.
         folder: a user's file is relative to it; no part of the network's identity.
     """
 
@@ -150,10 +150,12 @@ def read_architecture(identity: dict[str, Any], folder: Path = Path()) -> Archit
 
 
 def code_hash(backbone: str, folder: Path) -> str:
-    """Hash of the user's file that defines ``backbone``; empty where it is no file.
+    """Hash of the file that defines ``backbone``: a user's, or that of an installed module.
+
+    Empty where there is none. What the file imports is not in it.
 
     Raises:
         OSError: the file cannot be read.
     """
-    file = module_file(backbone, folder)
+    file = source_file(backbone, folder)
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file else ""

@@ -118,18 +118,31 @@ BRANCH_DESIGNS = {
 }
 
 
-def build_branch(design: str, activation: Tensor, classes: int) -> nn.Sequential:
+def channels_last(activation: Tensor) -> bool | None:
+    """Whether ``activation`` is (1, H, W, C); None where its shape does not say.
+
+    Images are square, and so are feature maps: that tells where the channels are, unless there
+    are as many of them as rows.
+    """
+    _, *shape = activation.shape
+    if len(shape) != 3 or shape[0] != shape[1]:
+        return False
+    return None if shape[1] == shape[2] else True
+
+
+def build_branch(
+    design: str, activation: Tensor, classes: int, last: bool | None = None
+) -> nn.Sequential:
     """A branch of ``design`` for activations like ``activation``.
 
     Args:
         activation: an example, (1, C, H, W), (1, H, W, C), (1, tokens, C) or (1, C).
+        last: whether it has its channels last; by default, its shape says.
 
     Raises:
         NetworkError: the design cannot take such activations.
     """
-    _, *shape = activation.shape
-    # Images are square, and so are feature maps: that tells where the channels are.
-    if len(shape) == 3 and shape[0] == shape[1] != shape[2]:
+    if channels_last(activation) if last is None else last:
         first = ChannelsFirst()
         return nn.Sequential(first, *BRANCH_DESIGNS[design](first(activation), classes))
     return BRANCH_DESIGNS[design](activation, classes)

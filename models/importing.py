@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import sys
 import types
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,35 @@ def module_file(reference: str, folder: Path) -> Path | None:
     """The file of ``file.py:Name``, relative to ``folder``; None for an installed module."""
     module, _ = _parts(reference)
     return (folder / module).resolve() if module.endswith(".py") else None
+
+
+def source_file(reference: str, folder: Path) -> Path | None:
+    """The file that an import path leads to, found without running it or a package above it.
+
+    None where no module of that name is found, or it has no file.
+    """
+    file = module_file(reference, folder)
+    if file:
+        return file
+    module, _ = _parts(reference)
+    top, *below = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top) if top else None
+    except (ImportError, ValueError):  # a relative name; a module that says nothing of itself
+        return None
+    name = top
+    for part in below:
+        name = f"{name}.{part}"
+        spec = _inside(spec, name)
+    if spec is None or not spec.has_location or spec.origin is None:
+        return None
+    return Path(spec.origin)
+
+
+def _inside(package: ModuleSpec | None, name: str) -> ModuleSpec | None:
+    if package is None or package.submodule_search_locations is None:
+        return None
+    return PathFinder.find_spec(name, list(package.submodule_search_locations))
 
 
 def import_callable(reference: str, folder: Path) -> Callable[..., Any]:

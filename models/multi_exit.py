@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from models.architecture import Architecture
 from models.backbones import build_backbone
-from models.branches import build_branch, frozen_prefix
+from models.branches import build_branch, channels_last, frozen_prefix
 from models.errors import NetworkError
 from models.tracing import (
     State,
@@ -24,6 +24,9 @@ from models.tracing import (
     split,
     trace,
 )
+
+#: Pixels by which an image grows to tell channels from rows: a multiple of every usual stride.
+_LARGER = 32
 
 
 class MultiExitNetwork(nn.Module):
@@ -66,8 +69,13 @@ class MultiExitNetwork(nn.Module):
             *segments, self._last_classifier = split(traced, [*early, before_classifier])
             self._segments = tuple(segments)
         self.branches = nn.ModuleList(
-            build_branch(architecture.branch, activation, architecture.classes)
-            for activation in self._example_activations(image)
+            build_branch(
+                architecture.branch,
+                activation,
+                architecture.classes,
+                self._channels_last(exit, activation, image),
+            )
+            for exit, activation in enumerate(self._example_activations(image), start=1)
         )
         #: Leading modules of each branch that hold no weights; see :func:`frozen_prefix`.
         self.frozen_prefixes = tuple(
@@ -191,6 +199,25 @@ class MultiExitNetwork(nn.Module):
                 f"shape (1, {self.architecture.classes})"
             )
         return activations[:-1]
+
+    def _channels_last(self, exit: int, activation: Tensor, image: Tensor) -> bool:
+        """Whether the feature maps at an early exit have their channels last.
+
+        Where there are as many channels as rows, a larger image tells: channels stay as many.
+        """
+        told = channels_last(activation)
+        if told is not None:
+            return told
+        state: State = (F.pad(image, (0, _LARGER, 0, _LARGER)),)
+        try:
+            with torch.no_grad():
+                for segment in range(1, exit + 1):
+                    state = self.run_segment(segment, state)
+        except Exception:
+            # Made for one size of images alone, which none is that keeps its channels last.
+            return False
+        _, first, _, last = state[0].shape
+        return bool(first != activation.shape[1] and last == activation.shape[3])
 
 
 def _exit_nodes(architecture: Architecture, traced: Traced, image: Tensor) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import NodePathTracer
 from torchvision.ops import StochasticDepth
@@ -367,10 +368,15 @@ def _segment(nodes: list[fx.Node], inputs: list[fx.Node], outputs: list[fx.Node]
 def flop_counter() -> Iterator[FlopCounterMode]:
     """Counts the FLOPs of what runs inside; a multiply-accumulate counts as two."""
     fused = torch.backends.mha.get_fastpath_enabled()
-    # The counter does not know the fused attention of inference mode.
+    # The counter knows neither the fused attention of inference mode nor, in some versions, that
+    # of processors; as matrix products it counts attention everywhere.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with (
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+        ):
             yield counter
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)

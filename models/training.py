@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.errors import NetworkError, TrainingError
-from models.host import has_fast_bf16
+from models.host import resolved_precision
 from models.inputs import Inputs
 from models.losses import build_loss
 from models.multi_exit import MultiExitNetwork
@@ -96,17 +96,6 @@ class DivergedError(TrainingError):
     def __init__(self, message: str, good_step: int) -> None:
         super().__init__(message)
         self.good_step = good_step
-
-
-def resolved_precision(precision: str, device: str = "cpu") -> str:
-    """``auto`` becomes ``bf16`` where the host has instructions for it, else ``fp32``.
-
-    Without such instructions, bf16 autocast was measured to train ten times slower than fp32.
-    """
-    if precision != "auto":
-        return precision
-    fast = torch.cuda.is_bf16_supported() if device == "cuda" else has_fast_bf16()
-    return "bf16" if fast else "fp32"
 
 
 def learning_rate_at(step: int, steps: int, settings: TrainingSettings) -> float:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ from offramp.scenario import LoadedScenario, find_scenario, load_scenario, shipp
 if TYPE_CHECKING:
     from offramp.pipeline import Pipeline
     from offramp.report.build import Report
+    from sim.link_loads import LinkLoad
     from sim.verdict import OfferedLoad
 
 
@@ -124,14 +126,21 @@ def init(
 
 
 @app.command()
-def check(scenario: ScenarioArgument, set: SetOption = None) -> None:
-    """Validate a scenario and print it with every default filled in."""
+def check(scenario: ScenarioArgument, set: SetOption = None, store: StoreOption = None) -> None:
+    """Validate a scenario and print it with every default filled in.
+
+    What is doubtful, and the load that is offered to nodes and shared links, go to standard error.
+    """
     from ruamel.yaml import YAML
 
     from offramp.stages.network import check_network
 
-    loaded = load_scenario(scenario, set or [])
+    pipeline = _pipeline(scenario, set, store, quiet=True)
+    loaded = pipeline.loaded
     check_network(loaded.experiment, loaded.error_at)
+    for warning in loaded.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    show_load(*pipeline.offered_load(), lambda line: typer.echo(line, err=True))
     yaml = YAML()
     yaml.default_flow_style = None
     yaml.dump(loaded.scenario.model_dump(), sys.stdout)
@@ -289,6 +298,12 @@ def show_report(report: Report, console: Console) -> None:
     for row in report.differences[report.differences["over"] == "training seeds"].itertuples():
         gain = points(row.aud_difference, row.half_width)
         console.result(f"{row.of} − {row.less}, {row.given}: {gain} points of AUD")
+    if report.oracle is not None:
+        for row in report.summary[report.summary["policy"] != report.oracle].itertuples():
+            share = percent(row.oracle_share, row.oracle_share_half_width)
+            console.result(f"{row.strategy}, {row.policy}: {share} of the AUD of {report.oracle}")
+    for row in report.links[report.links["verdict"] != "STABLE"].itertuples():
+        console.result(f"link {row.link}, {row.direction}, {row.policy}: {row.verdict}")
     for row in report.nodes.itertuples():
         if row.verdict != "STABLE":
             console.result(f"node {row.node}, {row.policy}: {row.verdict}")
@@ -296,16 +311,25 @@ def show_report(report: Report, console: Console) -> None:
     console.result(f"report: {report.page}")
 
 
-def show_load(loads: list[OfferedLoad], console: Console) -> None:
-    """Print what every node is asked, before a run."""
-    for load in loads:
-        shares = ", ".join(f"{share:.2f} at exit {exit}" for exit, share in enumerate(load.load, 1))
-        console.note(
-            f"offered load  node {load.node}: {load.rate_hz:g} requests/s on {load.workers} "
+def show_load(nodes: list[OfferedLoad], links: list[LinkLoad], say: Callable[[str], None]) -> None:
+    """Say what every node and link is asked, before a run."""
+    for node in nodes:
+        shares = ", ".join(f"{share:.2f} at exit {exit}" for exit, share in enumerate(node.load, 1))
+        say(
+            f"offered load  node {node.node}: {node.rate_hz:g} requests/s on {node.workers} "
             f"worker(s); work per worker {shares}"
         )
-        if load.load[0] >= 1:
-            console.note(f"  node {load.node} cannot keep up even at its first exit")
+        if node.load[0] >= 1:
+            say(f"  node {node.node} cannot keep up even at its first exit")
+    for link in links:
+        # A device's own link says nothing new unless it is too slow for that device.
+        if link.shared_by > 1 or link.load >= 1:
+            say(
+                f"offered load  link {link.link}, {link.direction}: {link.load:.2f} of what it "
+                f"can carry, shared by {link.shared_by} device(s)"
+            )
+        if link.load >= 1:
+            say(f"  link {link.link} cannot carry it: its {link.direction} queue grows")
 
 
 def _pipeline(scenario: str, set: list[str] | None, store: Path | None, quiet: bool) -> Pipeline:
@@ -318,7 +342,7 @@ def _pipeline(scenario: str, set: list[str] | None, store: Path | None, quiet: b
         loaded,
         Store(store or default_root()),
         console,
-        lambda loads: show_load(loads, console),
+        lambda nodes, links: show_load(nodes, links, console.note),
     )
 
 

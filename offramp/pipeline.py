@@ -21,10 +21,13 @@ from models.files import try_to_write, write_text
 from offramp.console import Console
 from offramp.scenario import LoadedScenario
 from offramp.stages import keys
+from offramp.stages.inputs import Inputs, find_inputs, fitted_policies, world_of
 from offramp.stages.layout import MANIFEST, PROFILE
-from offramp.stages.simulation import Inputs, find_inputs, run_simulation, world_of
+from offramp.stages.simulation import run_simulation
 from offramp.store import Store, default_root
-from offramp.worlds import check_node_profiles, needs_host_profile
+from offramp.worlds import check_node_profiles, needs_host_profile, outline_of
+from sim.link_loads import LinkLoad, link_loads
+from sim.traffic import offered_traffic
 from sim.verdict import OfferedLoad, offered_loads
 
 if TYPE_CHECKING:
@@ -38,13 +41,13 @@ class Pipeline:
     """Runs the stages of one scenario, and notes how long each took and what it reused.
 
     Attributes:
-        show_load: told the offered load of every node before anything is simulated.
+        show_load: told the offered load of every node and link before anything is simulated.
     """
 
     loaded: LoadedScenario
     store: Store = field(default_factory=lambda: Store(default_root()))
     console: Console = field(default_factory=lambda: Console(quiet=True))
-    show_load: Callable[[list[OfferedLoad]], None] = lambda loads: None
+    show_load: Callable[[list[OfferedLoad], list[LinkLoad]], None] = lambda nodes, links: None
     wall_s: dict[str, float] = field(default_factory=dict)
     reused: dict[str, bool] = field(default_factory=dict)
 
@@ -73,7 +76,22 @@ class Pipeline:
                     self.loaded.experiment, self.store, self.console
                 ):
                     self._note(f"{name}, seed {seed}", folder, reused=False)
+        if fitted_policies(self.loaded):
+            self._predict_validation()
         return trained
+
+    def _predict_validation(self) -> None:
+        """Predict the validation split, on which a policy is fitted, with every network."""
+        made = [made_from for _, _, made_from in keys.trained_networks(self.loaded.experiment)]
+        wanted = [keys.validation_key(made_from) for made_from in made]
+        reused = all(self.store.find("validation", key) for key in wanted)
+        if not reused:
+            self.store.check_writable()
+            from offramp.stages.validating import predict_validation
+
+            with self._timed("predict validation"):
+                predict_validation(self.loaded.experiment, self.store, self.console)
+        self._note("validation predictions", self.store.root / "validation", reused)
 
     def profile(self, again: bool = False) -> Path:
         """Profile the network on this host, if that was not done before; return the file.
@@ -101,15 +119,33 @@ class Pipeline:
     def simulate(self, results: Path, jobs: int | None = None) -> None:
         """Simulate from what earlier stages left in the store; write into ``results``."""
         check_writable(results)
+        for warning in self.loaded.warnings:
+            self.console.note(f"warning: {warning}")
         inputs = find_inputs(self.loaded, self.store, self._arguments())
         world = world_of(self.loaded, inputs)
-        self.show_load(offered_loads(world))
+        self.show_load(offered_loads(world), link_loads(world, offered_traffic(world)))
         with self._timed("simulate"):
             reused = run_simulation(
                 self.loaded, inputs, world, self.store, results, self.console, jobs
             )
         self._note("simulation", results, reused)
         write_text(results / MANIFEST, json.dumps(self._manifest(inputs), indent=1) + "\n")
+
+    def offered_load(self) -> tuple[list[OfferedLoad], list[LinkLoad]]:
+        """What every node and link is asked, as far as it is known without measuring anything.
+
+        Nodes are left out as long as one of them waits for this host's profile.
+        """
+        loaded, profile = self.loaded, None
+        if needs_host_profile(loaded):
+            made_from = keys.profile_key(loaded.scenario, loaded.experiment)
+            folder = self.store.find("profile", made_from)
+            if folder is None:
+                world = outline_of(loaded.scenario, loaded.folder)
+                return [], link_loads(world, offered_traffic(world))
+            profile = folder / PROFILE
+        world = world_of(loaded, Inputs({}, profile))
+        return offered_loads(world), link_loads(world, offered_traffic(world))
 
     def report(self, results: Path) -> Report:
         """Write tables, figures and page into ``results``."""

@@ -46,6 +46,16 @@ class LoadedScenario:
         scenario = self.scenario
         return Experiment(scenario.data, scenario.model, scenario.training, self.folder)
 
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What is doubtful, each with the place where it was written; nothing was refused."""
+        from offramp.checks.warnings import warnings_of
+
+        found = warnings_of(self.scenario, self.folder)
+        return [
+            self.written.message(place, text) if self.written else text for place, text in found
+        ]
+
     def error_at(self, location: Location, text: str) -> ScenarioError:
         """An error about a key, with the place where it was written."""
         return ScenarioError(self.written.message(location, text) if self.written else text)

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from models.errors import ScenarioError, did_you_mean
-from offramp.schema import SINGLE
+from offramp.schema import OR_ELSE
 from offramp.yaml_lines import Location, NotYamlError, read_yaml
 
 
@@ -139,32 +139,32 @@ def _describe(source: Source, data: Any, details: ErrorDetails) -> str:
     given = details["input"]
     if details["type"] == "missing":
         return source.message((*location, details["loc"][-1]), "this key is required")
-    if details["type"] == "union_tag_not_found":
-        return source.message(
-            location, f"given {_shown(given)}; allowed: a number, or a mapping with 'distribution'"
-        )
-    if details["type"] == "union_tag_invalid":
-        tags = [tag.strip("' ") for tag in str(context["expected_tags"]).split(",")]
-        return source.message(
-            (*location, "distribution"),
-            f"unknown distribution {context['tag']!r}{did_you_mean(context['tag'], tags)} "
-            f"(allowed: {', '.join(tag for tag in tags if tag != 'number')})",
-        )
+    if details["type"].startswith("union_tag"):
+        return _describe_tag(source, location, details)
     if details["type"] == "literal_error":
         values = str(context["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
+        near = did_you_mean(given, values)
+        if details["loc"][-1] in OR_ELSE:
+            values.append(f"or {OR_ELSE[str(details['loc'][-1])]}")
         return source.message(
-            location,
-            f"given {_shown(given)}{did_you_mean(given, values)} (allowed: {', '.join(values)})",
+            location, f"given {_shown(given)}{near} (allowed: {', '.join(values)})"
         )
     if details["type"] == "string_pattern_mismatch":
         return source.message(
             location, f"given {_shown(given)}; allowed: letters, digits, '_', '-' and '.'"
         )
-    if details["type"] == "model_type":
+    if details["type"] in ("model_type", "model_attributes_type"):
         return source.message(location, f"given {_shown(given)}; a mapping of keys is expected")
     if details["type"] == "too_short":
         kind = "mapping" if isinstance(given, dict) else "list"
-        return source.message(location, f"given {_shown(given)}; allowed: a {kind} with an entry")
+        least = context["min_length"]
+        entries = "an entry" if least == 1 else f"{least} entries"
+        return source.message(location, f"given {_shown(given)}; allowed: a {kind} with {entries}")
+    if details["type"] == "too_long":
+        most = context["max_length"]
+        return source.message(
+            location, f"given {_shown(given)}; allowed: a list with {most} entries"
+        )
     allowed_text = (
         details["msg"]
         .replace("Input should be ", "")
@@ -175,9 +175,28 @@ def _describe(source: Source, data: Any, details: ErrorDetails) -> str:
         .replace("a valid string", "text")
         .replace("a valid boolean", "true or false")
     )
-    if details["loc"][-1] == SINGLE:
-        allowed_text += ", or a list"
+    if details["loc"][-1] in OR_ELSE:
+        allowed_text += f", or {OR_ELSE[str(details['loc'][-1])]}"
     return source.message(location, f"given {_shown(given)}; allowed: {allowed_text}")
+
+
+def _describe_tag(source: Source, location: Location, details: ErrorDetails) -> str:
+    """A mapping whose key says of which kind it is, and that key is absent or wrong."""
+    context = details["ctx"]
+    key = str(context["discriminator"]).strip("'")
+    if "(" in key:  # a function, which looks at numbers too
+        key = "distribution"
+    if details["type"] == "union_tag_not_found":
+        given = details["input"]
+        if key == "distribution":
+            allowed = "allowed: a number, or a mapping with 'distribution'"
+            return source.message(location, f"given {_shown(given)}; {allowed}")
+        return source.message((*location, key), "this key is required")
+    tags = [tag.strip("' ") for tag in str(context["expected_tags"]).split(",")]
+    tag, near = context["tag"], did_you_mean(context["tag"], tags)
+    tags = [tag for tag in tags if tag != "number"]
+    given = f"unknown distribution {tag!r}" if key == "distribution" else f"given {tag!r}"
+    return source.message((*location, key), f"{given}{near} (allowed: {', '.join(tags)})")
 
 
 def _shown(value: Any) -> str:

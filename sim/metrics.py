@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from sim import records
-from sim.world import Run, World
+from sim.distributions import Floats
+from sim.run import Run
+from sim.world import World
 
 #: Identifies a run among the arms of a comparison.
 ARM = ["strategy", "training_seed", "policy", "replication"]
@@ -27,24 +29,102 @@ def run_metrics(world: World, run: Run) -> dict[str, float]:
     ``hit_ratio`` is on-time requests over all offered. Latencies, from creation to answer, and
     ``accuracy`` are over answered requests only, and NaN where there are none.
     """
-    rows = run.measured(world)
-    offered = int(rows.sum())
-    outcome, exit = run.outcome[rows], run.exit[rows]
-    answered = exit > 0
-    latency = (run.received_s - run.workload.requests.created_s)[rows][answered]
-    metrics: dict[str, float] = {"offered": offered, "answered": int(answered.sum())}
-    for name, code in zip(records.OUTCOMES, range(len(records.OUTCOMES)), strict=True):
-        metrics[name] = int((outcome == code).sum())
-    correct = run.correct[rows]
-    metrics["aud"] = _ratio(int((correct & (outcome == records.ON_TIME)).sum()), offered)
-    metrics["hit_ratio"] = _ratio(metrics["on_time"], offered)
-    metrics["accuracy"] = _ratio(int(correct[answered].sum()), metrics["answered"])
-    metrics["latency_mean_s"] = float(latency.mean()) if len(latency) else math.nan
-    for percent in (50, 95, 99):
-        metrics[f"latency_p{percent}_s"] = (
-            float(np.percentile(latency, percent)) if len(latency) else math.nan
+    exact = ExactMetrics(world.warm_up_s, world.duration_s)
+    take_in(exact, run)
+    return exact.metrics()
+
+
+class RunMetrics(Protocol):
+    """Gathers the metrics of :func:`run_metrics` from a run that comes in slices."""
+
+    def add(
+        self,
+        created_s: Floats,
+        received_s: Floats,
+        exit: NDArray[np.integer],
+        correct: NDArray[np.bool_],
+        outcome: NDArray[np.integer],
+    ) -> None:
+        """Take in a slice of finished requests; arrays of length N.
+
+        Args:
+            received_s: of answers; ignored where there was none.
+            exit: that answered; 0 if none did.
+            outcome: index into :data:`sim.records.OUTCOMES`.
+        """
+
+    def metrics(self) -> dict[str, float]:
+        """See :func:`run_metrics`."""
+
+    def settling(self) -> tuple[float, float]:
+        """Mean latency of answers in the first quarter of the window, and in the rest."""
+
+
+def take_in(metrics: RunMetrics, part: Run) -> None:
+    """Add a run, or a slice of it."""
+    exit = np.where(part.answered, part.exit, 0)
+    metrics.add(part.requests.created_s, part.received_s, exit, part.correct, part.outcome)
+
+
+class ExactMetrics:
+    """Keeps the latency of every answer; :class:`sim.summary.RunSummary` does without.
+
+    Args:
+        warm_up_s: requests created before it are left out.
+        duration_s: of the measured window.
+    """
+
+    def __init__(self, warm_up_s: float, duration_s: float) -> None:
+        self._warm_up_s = warm_up_s
+        self._first_quarter_s = warm_up_s + duration_s / 4
+        self._outcomes = np.zeros(len(records.OUTCOMES), dtype=np.int64)
+        self._correct = self._correct_on_time = 0
+        # Of requests created in the first quarter of the window, and in the rest.
+        self._latencies: tuple[list[Floats], list[Floats]] = ([], [])
+
+    def add(
+        self,
+        created_s: Floats,
+        received_s: Floats,
+        exit: NDArray[np.integer],
+        correct: NDArray[np.bool_],
+        outcome: NDArray[np.integer],
+    ) -> None:
+        """See :class:`RunMetrics`."""
+        measured = created_s >= self._warm_up_s
+        answered = measured & (exit > 0)
+        self._outcomes += np.bincount(outcome[measured], minlength=len(records.OUTCOMES))
+        self._correct += int(np.count_nonzero(correct & answered))
+        on_time = measured & (outcome == records.ON_TIME)
+        self._correct_on_time += int(np.count_nonzero(correct & on_time))
+        latency, early = (received_s - created_s)[answered], created_s[answered]
+        self._latencies[0].append(latency[early < self._first_quarter_s])
+        self._latencies[1].append(latency[early >= self._first_quarter_s])
+
+    def metrics(self) -> dict[str, float]:
+        """See :class:`RunMetrics`."""
+        latency = np.concatenate([np.zeros(0), *self._latencies[0], *self._latencies[1]])
+        offered = int(self._outcomes.sum())
+        metrics: dict[str, float] = {"offered": offered, "answered": len(latency)}
+        for name, count in zip(records.OUTCOMES, self._outcomes, strict=True):
+            metrics[name] = int(count)
+        metrics["aud"] = _ratio(self._correct_on_time, offered)
+        metrics["hit_ratio"] = _ratio(metrics["on_time"], offered)
+        metrics["accuracy"] = _ratio(self._correct, len(latency))
+        metrics["latency_mean_s"] = float(latency.mean()) if len(latency) else math.nan
+        percents = (50, 95, 99)
+        quantiles = np.percentile(latency, percents) if len(latency) else (math.nan,) * 3
+        for percent, quantile in zip(percents, quantiles, strict=True):
+            metrics[f"latency_p{percent}_s"] = float(quantile)
+        return metrics
+
+    def settling(self) -> tuple[float, float]:
+        """See :class:`RunMetrics`."""
+        first, rest = (np.concatenate([np.zeros(0), *parts]) for parts in self._latencies)
+        return (
+            float(first.mean()) if len(first) else math.nan,
+            float(rest.mean()) if len(rest) else math.nan,
         )
-    return metrics
 
 
 def _ratio(part: float, whole: float) -> float:

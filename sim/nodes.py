@@ -1,198 +1,491 @@
-"""Edge nodes: one FIFO queue before k workers, each of which serves one request at a time."""
+"""Nodes: a queue before k workers, each of which serves one request, or one batch, at a time."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from heapq import heappush
-from typing import Any
-
-import simpy
-from simpy.events import NORMAL
+from typing import Any, Literal, Protocol
 
 from models.errors import PolicyError
-from sim.policies import ANSWER, DROP, Decision, Policy, policy_text
+from sim.clock import Call, Clock
+from sim.energy import PowerStates
+from sim.policy import ANSWER, DROP, OFFLOAD, Decision, NextTier, Policy, policy_text
+from sim.queues import Discipline, queue_of
+from sim.records import DROPPED, LOST
+from sim.requests import Request
 from sim.service import Service
+
+Admission = Literal["all", "feasible"]
 
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """What a node is; shared by all runs."""
+    """What a node is; shared by all runs.
+
+    Attributes:
+        workers: requests, or batches, served at the same time.
+        discipline: which waiting request a free worker takes.
+        queue_limit: requests that may wait; more are refused. None: any number.
+        admission: ``feasible`` refuses what could not answer in time even at the first exit, given
+            the mean work that waits.
+        batch_size, batch_wait_s: a worker takes up to so many requests together, and waits so long
+            for a batch to fill.
+        replicas: nodes of this kind that share the work.
+        next_tier: name of the node to which requests may be sent on, and ``tier_link`` that of the
+            link to it.
+        last_exit: of the part of the network that it holds; None: all exits.
+        energy: what it takes in each of its states.
+    """
 
     name: str
     workers: int
     service: Service
+    discipline: Discipline = "fifo"
+    queue_limit: int | None = None
+    admission: Admission = "all"
+    batch_size: int = 1
+    batch_wait_s: float = 0.0
+    replicas: int = 1
+    next_tier: str | None = None
+    tier_link: str | None = None
+    last_exit: int | None = None
+    energy: PowerStates | None = None
 
 
-class Clock(simpy.Environment):
-    """A SimPy environment that can call back at an absolute time.
+class Site(Protocol):
+    """Where a node stands: what becomes of requests that leave it."""
 
-    SimPy schedules by delay, and ``now + (time - now)`` need not be ``time``: events that should
-    coincide would swap by a rounding error.
-    """
+    def answered(self, request: Request) -> None:
+        """The request's answer is ready."""
 
-    def call_at(self, time: float, callback: Callable[[simpy.Event], None], value: object) -> None:
-        """Call ``callback(event)`` at ``time``, with ``event.value`` set to ``value``."""
-        event = simpy.Event(self)
-        event._ok = True
-        event._value = value
-        event.callbacks = [callback]
-        heappush(self._queue, (time, NORMAL, next(self._eid), event))
+    def refused(self, request: Request) -> None:
+        """The request was dropped or lost, as its ``outcome`` says."""
 
+    def sent_on(self, request: Request) -> None:
+        """The request goes on to the next tier."""
 
-class Journey:
-    """A worker and the request that it serves: what a policy sees as the request's view.
+    def way_home_s(self, node: Node, group: int, quantile: float) -> float:
+        """Quantile of the seconds that an answer takes from the node to a device of the group."""
 
-    There is one for each worker, used again for request after request.
-    """
-
-    __slots__ = ("_clock", "_way_home", "confidence", "deadline_at_s", "drawn", "exit", "request")
-
-    def __init__(self, clock: Clock, way_home: Callable[[int, float], float]) -> None:
-        self._clock = clock
-        self._way_home = way_home
-        self.request = -1
-        self.exit = 0
-        self.confidence = float("nan")
-        self.deadline_at_s = 0.0
-        self.drawn: Any = None
-
-    @property
-    def remaining_s(self) -> float:
-        """See :class:`sim.policies.RequestView`."""
-        return self.deadline_at_s - self._clock.now
-
-    def way_home_s(self, quantile: float) -> float:
-        """See :class:`sim.policies.RequestView`."""
-        return self._way_home(self.request, quantile)
+    def correct_exits(self, request: Request) -> tuple[bool, ...]:
+        """Whether each exit is right about the request's sample."""
 
 
 class Node:
-    """A node in one run; it is its own view for the policy.
+    """A node in one run; it is its own view for the policy (:class:`sim.policy.NodeView`).
+
+    Requests that are known ahead wait in a feed, in the order of their arrival. They cost no event
+    while every worker is busy: whatever has arrived joins the queue when a worker looks for work,
+    or when a policy may look at the queue.
 
     Args:
-        confidence: per sample, the confidence of each exit.
-        sample, deadline_at_s: per request.
-        way_home: quantile of the seconds home, by request and quantile.
-        started: called with the request when a worker takes it.
-        answered: called with the request and the exit that answers it.
-        dropped: called with the request when the policy refuses it.
+        index: among the nodes of the run.
+        scores: per sample, the confidence of each exit.
+        visits: where every visit is noted as (request, node, arrived, started, left, batch); None
+            where visits follow from the requests' own times.
     """
 
     def __init__(
         self,
         clock: Clock,
         spec: NodeSpec,
+        name: str,
+        index: int,
         policy: Policy,
-        confidence: Sequence[Sequence[float]],
-        sample: Sequence[int],
-        deadline_at_s: Sequence[float],
-        drawn: Sequence[Any],
-        way_home: Callable[[int, float], float],
-        started: Callable[[int], None],
-        answered: Callable[[int, int], None],
-        dropped: Callable[[int], None],
+        site: Site,
+        scores: Sequence[Sequence[float]],
+        visits: list[tuple[int, int, float, float, float, int]] | None,
     ) -> None:
-        self.name = spec.name
+        self.clock = clock
+        self.spec = spec
+        self.name = name
+        self.index = index
         self.workers = spec.workers
-        self.exit_count = spec.service.exit_count
-        self._clock = clock
-        self._service = spec.service
+        self.exit_count = spec.last_exit or spec.service.exit_count
+        self.next_tier: NextTier | None = None
         self._policy = policy
-        self._confidence = confidence
-        self._sample = sample
-        self._deadline_at_s = deadline_at_s
-        self._drawn = drawn
-        self._started, self._answered, self._dropped = started, answered, dropped
-        self._queue: deque[int] = deque()
-        self._idle = [Journey(clock, way_home) for _ in range(spec.workers)]
+        self._decide = policy.decide
+        self._seconds = spec.service.seconds
+        self._site = site
+        self.scores = scores
+        self._answered = site.answered
+        self._visits = visits
+        self._queue = queue_of(spec.discipline)
+        self._idle = spec.workers
+        self._feed: deque[Request] = deque()
+        self._waking = False
+        self._factors: list[float] = []
+        self._slowness = 1.0
+        self._incarnation = 0
+        self._serving: set[Request] | None = None
+        self._batches = spec.batch_size > 1
+        self._takes_notes = visits is not None
+        self._when_computed = (self._computed,)
+        self._when_cut_off = (self._cut_off,)
         self._latencies: dict[tuple[float, int], tuple[float, ...]] = {}
+        #: What is known of the way home, by device group and quantile.
+        self.ways_home: dict[tuple[int, float], float] = {}
+        plain = spec.queue_limit is None and spec.admission == "all"
+        self._admit: Callable[[Request], None] = self._queue.push if plain else self._admit_if
+        self._mean_s = spec.service.means() if spec.admission == "feasible" else ()
+
+    # --- what a policy may know ----------------------------------------------------------------
 
     @property
     def queue_length(self) -> int:
         """Requests that wait for a worker."""
         return len(self._queue)
 
+    @property
+    def idle_workers(self) -> int:
+        """Workers that serve nothing."""
+        return self._idle
+
     def latencies_s(self, quantile: float, since: int = 0) -> tuple[float, ...]:
-        """See :class:`sim.policies.NodeView`."""
+        """See :class:`sim.policy.NodeView`."""
         key = (quantile, since)
         known = self._latencies.get(key)
         if known is None:
-            known = self._latencies[key] = self._service.quantiles(quantile, since)
+            known = self.spec.service.quantiles(quantile, since)[: self.exit_count - since]
+            self._latencies[key] = known
         return known
+
+    def way_home_s(self, group: int, quantile: float) -> float:
+        """Quantile of the seconds that an answer takes to a device of ``group``."""
+        known = self._site.way_home_s(self, group, quantile)
+        self.ways_home[group, quantile] = known
+        return known
+
+    def correct_exits(self, request: Request) -> tuple[bool, ...]:
+        """Whether each exit is right about the request's sample."""
+        return self._site.correct_exits(request)
+
+    def service_times_s(self, request: Request) -> tuple[float, ...]:
+        """The seconds that ``request`` will truly take to each exit after its last."""
+        return tuple(
+            self._seconds(request.drawn, request.exit, exit) * self._slowness
+            for exit in range(request.exit + 1, self.exit_count + 1)
+        )
 
     # --- the way of a request through a node, from arrival to answer ---------------------------
 
-    def arrive(self, request: int) -> None:
-        """A request has reached the node: an idle worker takes it, or it joins the queue."""
-        if self._idle:
-            journey = self._idle.pop()
-            self._take(journey, request)
-            self._serve(journey)
+    def expect(self, requests: Iterable[Request]) -> None:
+        """Requests will arrive, at times that ascend and are not before those expected already."""
+        self._feed.extend(requests)
+        self._await_next()
+
+    def arrive(self, request: Request) -> None:
+        """A request has reached the node now."""
+        self._admit_arrived()
+        self._admit(request)
+        self._start()
+
+    def _await_next(self) -> None:
+        """While a worker is idle, wake when the next expected request arrives."""
+        if self._idle and self._feed and not self._waking:
+            self._waking = True
+            # What arrived while every worker was busy is found at once.
+            time = max(self._feed[0].arrived_s, self.clock._now)
+            self.clock.call_at(time, self._wake, None)
+
+    def _wake(self, call: Call) -> None:
+        self._waking = False
+        if self._idle:  # else whoever frees a worker, or repairs the node, looks for work
+            self._admit_arrived()
+            self._start()
+
+    def _admit_arrived(self) -> None:
+        """Whatever has arrived by now joins the queue."""
+        feed, admit, now = self._feed, self._admit, self.clock._now
+        while feed and feed[0].arrived_s <= now:
+            admit(feed.popleft())
+
+    def _admit_if(self, request: Request) -> None:
+        """Let a request join the queue unless the node is full, or it would be in vain."""
+        limit = self.spec.queue_limit
+        waiting = len(self._queue)
+        # A worker that is idle takes it at once: nobody waits then.
+        refuse = limit is not None and waiting >= limit + self._idle
+        if not refuse and self._mean_s:
+            request.node = self
+            before = max(0, waiting + 1 - self._idle)
+            work_s = before / self.workers * self._mean_s[0]
+            remaining_s = request.deadline_at_s - request.arrived_s
+            needed_s = work_s + self._mean_s[0] + request.way_home_s(0.5)
+            refuse = needed_s > remaining_s
+        if refuse:
+            self._refuse(request, DROPPED, request.arrived_s)
         else:
-            self._queue.append(request)
+            self._queue.push(request)
 
-    def _take(self, journey: Journey, request: int) -> None:
-        journey.request = request
-        journey.exit = 0
-        journey.confidence = float("nan")
-        journey.deadline_at_s = self._deadline_at_s[request]
-        journey.drawn = self._drawn[request]
-        self._started(request)
+    def _start(self) -> None:
+        """Idle workers take what waits."""
+        while self._idle and self._queue:
+            self._idle -= 1
+            self._serve(self._take())
+        self._await_next()
 
-    def _serve(self, journey: Journey) -> None:
-        """Do what the policy says; once a request is answered or refused, take the next."""
+    def _take(self) -> Request:
+        request = self._queue.take()
+        request.node = self
+        request.started_s = self.clock._now
+        if self._serving is not None:
+            self._serving.add(request)
+        return request
+
+    def _serve(self, request: Request) -> None:
+        """Do what the policy says; once a request has left, its worker takes the next."""
+        clock, feed, queue = self.clock, self._feed, self._queue
+        now = clock._now
         while True:
-            decision = self._ask(journey)
-            if decision is ANSWER:
-                self._answered(journey.request, journey.exit)
-            elif decision is DROP:
-                self._dropped(journey.request)
+            if feed and feed[0].arrived_s <= now:
+                self._admit_arrived()
+            try:
+                decision = self._decide(request, self)
+            except Exception as error:
+                raise self._raised(request, error) from error
+            if decision is ANSWER and request.exit:
+                request.finished_s = request.home_s = now
+                if self._takes_notes:
+                    self._note_leaving(request, now)
+                self._answered(request)
+            elif decision.__class__ is Decision and request.exit < decision.exit <= self.exit_count:
+                self._compute(request, decision)
+                return
             else:
-                busy = self._service.seconds(journey.drawn, journey.exit, decision.exit)
-                journey.exit = decision.exit
-                self._clock.call_at(self._clock.now + busy, self._exit_computed, journey)
+                self._leave(request, decision)
+            if not queue or self._batches:
+                self._idle += 1
+                self._start()
                 return
-            if not self._queue:
-                self._idle.append(journey)
-                return
-            self._take(journey, self._queue.popleft())
+            request = queue.take()
+            request.node = self
+            request.started_s = now
+            if self._serving is not None:
+                self._serving.add(request)
 
-    def _exit_computed(self, event: simpy.Event) -> None:
-        journey: Journey = event._value
-        sample = self._sample[journey.request]
-        journey.confidence = self._confidence[sample][journey.exit - 1]
-        self._serve(journey)
+    def _compute(self, request: Request, decision: Decision) -> None:
+        """A worker computes on to the exit that was decided; the request is its own event."""
+        request.target = exit = decision.exit
+        if exit != request.exit + 1:
+            request.pass_over(exit)
+        busy = self._seconds(request.drawn, request.exit, exit) * self._slowness
+        within = decision.within_s
+        if within is None or busy <= within:
+            request.callbacks = self._when_computed
+        else:
+            request.callbacks = self._when_cut_off
+            busy = within
+        self.clock.push(self.clock._now + busy, request)
+
+    def _computed(self, request: Request) -> None:
+        if request.outcome >= 0:
+            return  # lost when the node went down
+        request.exit = exit = request.target
+        request.confidence = self.scores[request.sample][exit - 1]
+        self._serve(request)
+
+    def _cut_off(self, request: Request) -> None:
+        """Time is up: the last exit that was finished answers."""
+        if request.outcome < 0:
+            self._admit_arrived()
+            self._leave(request, ANSWER if request.exit else DROP)
+            self._idle += 1
+            self._start()
+
+    def _leave(self, request: Request, decision: Decision) -> None:
+        """A request leaves its worker: answered, refused or sent on."""
+        now = self.clock._now
+        if decision is DROP:
+            self._refuse(request, DROPPED, now)
+        elif decision is ANSWER and request.exit:
+            request.finished_s = request.home_s = now
+            self._note_leaving(request, now)
+            self._answered(request)
+        elif decision is OFFLOAD and self.next_tier is not None:
+            self._note_leaving(request, now)
+            if request.began is None:
+                request.began = (request.arrived_s, request.started_s)
+            self._site.sent_on(request)
+        else:
+            raise self._impossible(request, decision)
+
+    def _refuse(self, request: Request, outcome: int, left_s: float) -> None:
+        request.outcome = outcome
+        request.node = self
+        request.finished_s = left_s
+        self._note_leaving(request, left_s)
+        self._site.refused(request)
+
+    def _note_leaving(self, request: Request, left_s: float) -> None:
+        if self._serving is not None:
+            self._serving.discard(request)
+        if self._visits is not None:
+            self._visits.append(
+                (
+                    request.index,
+                    self.index,
+                    request.arrived_s,
+                    request.started_s,
+                    left_s,
+                    request.batch,
+                )
+            )
+
+    # --- faults --------------------------------------------------------------------------------
+
+    def can_go_down(self) -> None:
+        """Keep account of what is being served, which a crash loses."""
+        self._serving = set()
+        self._takes_notes = True
+
+    def go_down(self) -> None:
+        """Crash: whatever waits or is being served here is lost."""
+        assert self._serving is not None
+        self._admit_arrived()
+        now = self.clock._now
+        lost = [*self._queue, *sorted(self._serving, key=lambda request: request.index)]
+        self._queue.clear()
+        self._serving.clear()
+        self._idle = 0
+        self._incarnation += 1
+        for request in lost:
+            self._refuse(request, LOST, now)
+
+    def come_back(self) -> None:
+        """Repaired: every worker is idle, and what has arrived since is there."""
+        self._idle = self.workers
+        self._admit_arrived()
+        self._start()
+
+    def slow_down(self, factor: float) -> None:
+        """From now on, steps that begin take 1 / ``factor`` as long, on top of what slows it."""
+        self._factors.append(factor)
+        self._slowness = 1.0 / math.prod(self._factors)
+
+    def speed_up(self, factor: float) -> None:
+        """A :meth:`slow_down` is over."""
+        self._factors.remove(factor)
+        self._slowness = 1.0 / math.prod(self._factors)
 
     # -------------------------------------------------------------------------------------------
 
-    def _ask(self, journey: Journey) -> Decision:
-        try:
-            decision = self._policy.decide(journey, self)
-        except Exception as error:
-            raise PolicyError(
-                f"policy {policy_text(self._policy)} raised {type(error).__name__}: {error} "
-                f"{self._situation(journey)}"
-            ) from error
-        if decision is ANSWER:
-            possible = journey.exit > 0
-        elif decision is DROP:
-            possible = True
-        else:
-            possible = isinstance(decision, Decision) and (
-                journey.exit < decision.exit <= self.exit_count
-            )
-        if not possible:
-            raise PolicyError(
-                f"policy {policy_text(self._policy)} decided {decision!r} "
-                f"{self._situation(journey)}; possible are run_to({journey.exit + 1}) to "
-                f"run_to({self.exit_count}), DROP, and ANSWER once an exit is computed"
-            )
-        return decision
-
-    def _situation(self, journey: Journey) -> str:
-        return (
-            f"for request {journey.request} at node {self.name!r}, {self._clock.now:.6f} s into "
-            f"the run, after exit {journey.exit}"
+    def _raised(self, request: Request, error: Exception) -> PolicyError:
+        return PolicyError(
+            f"policy {policy_text(self._policy)} raised {type(error).__name__}: {error} "
+            f"{self._situation(request)}"
         )
+
+    def _impossible(self, request: Request, decision: object) -> PolicyError:
+        sent_on = ", OFFLOAD" if self.next_tier else ""
+        return PolicyError(
+            f"policy {policy_text(self._policy)} decided {decision!r} "
+            f"{self._situation(request)}; possible are run_to({request.exit + 1}) to "
+            f"run_to({self.exit_count}), DROP{sent_on}, and ANSWER once an exit is computed"
+        )
+
+    def _situation(self, request: Request) -> str:
+        return (
+            f"for request {request.index} at node {self.name!r}, {self.clock._now:.6f} s into "
+            f"the run, after exit {request.exit}"
+        )
+
+
+class BatchingNode(Node):
+    """A node whose workers serve several requests together.
+
+    A worker takes what waits, up to the batch size; if that is less, it waits until the request at
+    the head has waited for ``batch_wait_s``. Each member is asked about by itself. All of them are
+    computed to the nearest exit that any of them wants; who leaves makes the rest faster.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._starting = False
+
+    def _start(self) -> None:
+        if self._starting:
+            return  # who has left at once has an idle worker below
+        self._starting = True
+        self._start_batches()
+        self._starting = False
+        self._await_next()
+
+    def _start_batches(self) -> None:
+        size, queue = self.spec.batch_size, self._queue
+        while self._idle and queue:
+            if len(queue) < size:
+                ripe_s = queue.head().arrived_s + self.spec.batch_wait_s
+                if self.clock._now < ripe_s:
+                    self.clock.call_at(ripe_s, self._ripe, None)
+                    break
+            self._idle -= 1
+            batch = [self._take()]
+            # Requests that come from another tier go on where they were.
+            position = batch[0].exit
+            while len(batch) < size and queue and queue.head().exit == position:
+                batch.append(self._take())
+            if len(batch) == 1:
+                self._serve(batch[0])
+            else:
+                self._serve_batch(batch, position)
+
+    def _ripe(self, call: Call) -> None:
+        self._admit_arrived()
+        self._start()
+
+    def _serve_batch(self, batch: list[Request], position: int) -> None:
+        """Ask about every member whose exit was reached; compute on those that stay."""
+        if self._feed:
+            self._admit_arrived()
+        staying = [it for it in batch if it.exit != position or self._goes_on(it)]
+        clock = self.clock
+        if not staying:
+            self._idle += 1
+            self._start()
+        else:
+            to = min([request.target for request in staying])
+            drawn = [request.drawn for request in staying]
+            busy = self.spec.service.batch_seconds(drawn, position, to) * self._slowness
+            for request in staying:
+                request.batch = max(request.batch, len(staying))
+            call = (staying, to, self._incarnation)
+            clock.call_at(clock._now + busy, self._batch_computed, call)
+
+    def _goes_on(self, request: Request) -> bool:
+        """Ask the policy; whether the request stays to be computed to its new target."""
+        try:
+            decision = self._decide(request, self)
+        except Exception as error:
+            raise self._raised(request, error) from error
+        if decision.__class__ is Decision and request.exit < decision.exit <= self.exit_count:
+            request.target = decision.exit
+            request.pass_over(decision.exit)
+            if decision.within_s is not None:
+                at = self.clock._now + decision.within_s
+                self.clock.call_at(at, self._cut_member, (request, request.exit))
+            return True
+        self._leave(request, decision)
+        return False
+
+    def _batch_computed(self, call: Call) -> None:
+        batch, position, incarnation = call.value
+        if incarnation == self._incarnation:  # else lost when the node went down
+            self._go_on(batch, position)
+
+    def _go_on(self, batch: list[Request], position: int) -> None:
+        """What was computed: some members have reached their target, some were cut off before."""
+        staying = [request for request in batch if not request.has_left]
+        for request in staying:
+            if request.target == position:
+                request.exit = position
+                request.confidence = self.scores[request.sample][position - 1]
+        self._serve_batch(staying, position)
+
+    def _cut_member(self, call: Call) -> None:
+        """Time is up for one member: it is answered, and the rest of its batch goes on."""
+        request, exit = call.value
+        if request.exit == exit and not request.has_left:
+            self._leave(request, ANSWER if exit else DROP)

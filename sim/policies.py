@@ -1,118 +1,65 @@
-"""Policies: what decides at a node which exit answers a request.
+"""The policies that ship. :mod:`sim.policy` says what a policy may look at and decide.
 
-A policy knows neither SimPy nor MQTT; the simulator and a live node call the same object. It is
-any object with a ``decide(request, node)`` method; a node asks it when a worker takes a request
-from the queue, and again after each exit that was computed. To add one, write a class like those
-below in a file of your own and name it in the scenario: ``policy: my_policies.py:MyPolicy``. Its
-keyword arguments become keys in the YAML.
+Where the network is split over tiers, a policy that wants more than its node can compute sends the
+request on. Latencies and ways enter with a ``quantile`` where a rule looks at the deadline: higher
+is more cautious.
 """
 
 from __future__ import annotations
 
-import inspect
-import math
-import typing
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
-from models.errors import PolicyError, did_you_mean
-from models.importing import import_callable, is_import_path
+from sim.confidence import ByConfidence
+from sim.policy import (
+    ANSWER,
+    DROP,
+    OFFLOAD,
+    Decision,
+    NodeView,
+    Policy,
+    RequestView,
+    run_to,
+)
 
+WhenNoneFits = Literal["earliest_exit", "drop"]
 
-class Decision:
-    """What a node does next with a request: :data:`ANSWER`, :data:`DROP` or :func:`run_to`."""
-
-    __slots__ = ("exit", "name")
-
-    def __init__(self, name: str, exit: int = 0) -> None:
-        self.name = name
-        self.exit = exit
-
-    def __repr__(self) -> str:
-        return f"run_to({self.exit})" if self.exit else self.name
-
-    def __reduce__(self) -> str | tuple[Any, ...]:
-        # Decisions are told apart by identity: a copied policy must hold the same ones.
-        return (run_to, (self.exit,)) if self.exit else self.name
+#: What is decided before the first exit, by the name that it has in a scenario.
+_WHEN_NONE_FITS: dict[str, Decision] = {"earliest_exit": run_to(1), "drop": DROP}
 
 
-#: Send the answer of the last exit computed.
-ANSWER = Decision("ANSWER")
-#: Refuse the request; no answer is sent.
-DROP = Decision("DROP")
-
-_RUN_TO = tuple(Decision("run_to", exit) for exit in range(1, 65))
+def _check_exit(name: str, exit: int) -> None:
+    if exit < 1:
+        raise ValueError(f"{name} is {exit}; exits are numbered from 1")
 
 
-def run_to(exit: int) -> Decision:
-    """Compute on to ``exit`` (1 is the earliest) and its classifier, passing the exits between.
-
-    Raises:
-        ValueError: exits are numbered from 1, and no network has more than 64.
-    """
-    if not 1 <= exit <= len(_RUN_TO):
-        raise ValueError(f"there is no exit {exit}: exits are numbered from 1 to {len(_RUN_TO)}")
-    return _RUN_TO[exit - 1]
+def _check_exit_exists(name: str, exit: int, exit_count: int) -> None:
+    if exit > exit_count:
+        raise ValueError(f"{name} is {exit}, but the network has exits 1 to {exit_count}")
 
 
-class RequestView(Protocol):
-    """What a policy may know of a request. Valid during one call of ``decide`` only."""
-
-    @property
-    def remaining_s(self) -> float:
-        """Seconds until the deadline passes at the device; negative when it has."""
-
-    @property
-    def exit(self) -> int:
-        """The last exit computed, 0 before the first."""
-
-    @property
-    def confidence(self) -> float:
-        """Largest softmax probability at that exit; NaN before the first."""
-
-    def way_home_s(self, quantile: float) -> float:
-        """Quantile of the time that the answer needs to reach the device."""
+def _check_quantile(quantile: float) -> None:
+    if not 0 < quantile < 1:
+        raise ValueError(f"quantile is {quantile}; it lies between 0 and 1, both excluded")
 
 
-class NodeView(Protocol):
-    """What a policy may know of its node."""
-
-    @property
-    def name(self) -> str:
-        """The node's name in the scenario."""
-
-    @property
-    def exit_count(self) -> int:
-        """Number of exits of the network that it serves."""
-
-    @property
-    def queue_length(self) -> int:
-        """Requests that wait for a worker, this one excluded."""
-
-    @property
-    def workers(self) -> int:
-        """Requests that it can serve at the same time."""
-
-    def latencies_s(self, quantile: float, since: int = 0) -> tuple[float, ...]:
-        """Quantile of the seconds from exit ``since`` (0: the image) to each later exit.
-
-        The first entry belongs to exit ``since + 1``.
-        """
+def _send_on(exit: int, node: NodeView) -> Decision:
+    """At the node's last exit: to the next tier if it goes deeper, else the answer."""
+    tier = node.next_tier
+    return OFFLOAD if tier is not None and tier.exit_count > exit else ANSWER
 
 
-def policy_text(policy: Policy) -> str:
-    """A policy's name in messages: its own if it has one, else its class."""
-    own = type(policy).__repr__ is not object.__repr__
-    return repr(policy) if own else type(policy).__name__
+def _next_tier_fits(request: RequestView, node: NodeView, budget_s: float, quantile: float) -> bool:
+    """Whether the next tier can compute a later exit and send its answer back in time."""
+    tier = node.next_tier
+    if tier is None or tier.exit_count <= request.exit:
+        return False
+    there_s = tier.latencies_s(quantile, request.exit)[0]
+    return tier.round_trip_s(request, quantile) + there_s <= budget_s
 
 
-class Policy(Protocol):
-    """Decides what a node does with a request."""
-
-    def decide(self, request: RequestView, node: NodeView) -> Decision:
-        """Return :data:`ANSWER` (once an exit was computed), :data:`DROP`, or ``run_to(exit)``."""
+# --- without a look at the deadline --------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -120,41 +67,55 @@ class FixedExit:
     """Always answer at ``exit``."""
 
     exit: int
+    _run: Decision = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.exit < 1:
-            raise ValueError(f"exit is {self.exit}; exits are numbered from 1")
+        _check_exit("exit", self.exit)
+        object.__setattr__(self, "_run", run_to(self.exit))
 
     def check(self, exit_count: int) -> None:
         """Refuse an exit that the network lacks."""
-        if self.exit > exit_count:
-            raise ValueError(f"exit is {self.exit}, but the network has exits 1 to {exit_count}")
+        _check_exit_exists("exit", self.exit, exit_count)
 
     def decide(self, request: RequestView, node: NodeView) -> Decision:
-        """See :class:`Policy`."""
-        return ANSWER if request.exit else run_to(self.exit)
+        """See :class:`sim.policy.Policy`."""
+        exit = request.exit
+        if exit >= self.exit:
+            return ANSWER
+        if self.exit <= node.exit_count or node.next_tier is None:
+            return self._run
+        return run_to(node.exit_count) if exit < node.exit_count else OFFLOAD
 
 
 @dataclass(frozen=True)
-class Confidence:
-    """Answer at the first exit whose confidence reaches ``threshold``, at the latest at the last.
-
-    The rule of BranchyNet (Teerapittayanon et al. 2016) and MSDNet (Huang et al. 2018, section 4),
-    with the largest softmax probability as the confidence. It does not look at deadlines.
-    """
-
-    threshold: float = 0.9
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold is {self.threshold}; it lies between 0 and 1")
+class Full:
+    """Always answer at the last exit, the backbone's own classifier."""
 
     def decide(self, request: RequestView, node: NodeView) -> Decision:
-        """See :class:`Policy`."""
+        """See :class:`sim.policy.Policy`."""
         exit = request.exit
-        if exit and (exit == node.exit_count or request.confidence >= self.threshold):
+        return run_to(node.exit_count) if exit < node.exit_count else _send_on(exit, node)
+
+
+@dataclass(frozen=True)
+class Confidence(ByConfidence):
+    """Answer at the first exit whose confidence reaches its threshold, at the latest at the last.
+
+    The rule of BranchyNet (Teerapittayanon et al. 2016) and MSDNet (Huang et al. 2018, section 4),
+    and over tiers of DDNN (Teerapittayanon et al. 2017), with the largest softmax probability as
+    the confidence. It does not look at deadlines. Thresholds as in
+    :class:`sim.confidence.ByConfidence`.
+    """
+
+    def decide(self, request: RequestView, node: NodeView) -> Decision:
+        """See :class:`sim.policy.Policy`."""
+        exit = request.exit
+        if exit and request.confidence >= self._enough[exit]:
             return ANSWER
-        return run_to(exit + 1)
+        return run_to(exit + 1) if exit < node.exit_count else _send_on(exit, node)
+
+
+# --- under a deadline ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -162,7 +123,8 @@ class DeadlineAware:
     """Answer at the deepest exit whose latency still fits what is left of the deadline.
 
     What is left is counted when a worker takes the request, so the way up and the queue are spent
-    already; the way home and the inference enter with their ``quantile``.
+    already; the way home and the inference enter with their ``quantile``. Only the exits of the
+    node itself count.
 
     Attributes:
         quantile: of the latencies; higher is more cautious.
@@ -170,114 +132,273 @@ class DeadlineAware:
     """
 
     quantile: float = 0.95
-    when_none_fits: Literal["earliest_exit", "drop"] = "earliest_exit"
+    when_none_fits: WhenNoneFits = "earliest_exit"
+    _otherwise: Decision = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not 0 < self.quantile < 1:
-            raise ValueError(f"quantile is {self.quantile}; it lies between 0 and 1, both excluded")
+        _check_quantile(self.quantile)
+        object.__setattr__(self, "_otherwise", _WHEN_NONE_FITS[self.when_none_fits])
 
     def decide(self, request: RequestView, node: NodeView) -> Decision:
-        """See :class:`Policy`."""
-        if request.exit:
+        """See :class:`sim.policy.Policy`."""
+        exit = request.exit
+        if exit and request.confidences:
             return ANSWER
-        budget = request.remaining_s - request.way_home_s(self.quantile)
-        latencies = node.latencies_s(self.quantile)
-        for exit in range(node.exit_count, 0, -1):
-            if latencies[exit - 1] <= budget:
-                return run_to(exit)
-        return DROP if self.when_none_fits == "drop" else run_to(1)
+        budget_s = request.remaining_s - request.way_home_s(self.quantile)
+        return self._deepest_within(budget_s, exit, node)
+
+    def _deepest_within(self, budget_s: float, exit: int, node: NodeView) -> Decision:
+        latencies = node.latencies_s(self.quantile, exit)
+        for steps in range(len(latencies), 0, -1):
+            if latencies[steps - 1] <= budget_s:
+                return run_to(exit + steps)
+        return ANSWER if exit else self._otherwise
 
 
+@dataclass(frozen=True)
+class LoadAdaptive(DeadlineAware):
+    """Answer at the deepest exit at which the node could serve the queue too before the deadline.
+
+    With q requests waiting for w workers, an exit is deep enough to be affordable when
+    (1 + q / w) times its latency fits what is left of the deadline: this request and its share of
+    those that wait behind it, all at that exit. As the queue grows, the exit gets earlier; while
+    nobody waits, this is :class:`DeadlineAware`. It needs no threshold that would have to be
+    tuned for the load.
+
+    Attributes:
+        quantile, when_none_fits: as in :class:`DeadlineAware`.
+    """
+
+    def decide(self, request: RequestView, node: NodeView) -> Decision:
+        """See :class:`sim.policy.Policy`."""
+        exit = request.exit
+        if exit and request.confidences:
+            return ANSWER
+        budget_s = request.remaining_s - request.way_home_s(self.quantile)
+        return self._deepest_within(budget_s / (1 + node.queue_length / node.workers), exit, node)
+
+
+@dataclass(frozen=True)
+class DeadlineConfidence(ByConfidence):
+    """Go on exit by exit until confident enough, or until the next exit would be too late.
+
+    The usual combination: the threshold of BranchyNet (Teerapittayanon et al. 2016) within a
+    latency bound as in Edgent (Li, Zhou & Chen 2018). After the node's last exit, the first exit
+    of the next tier is the next one, with the way there and back.
+
+    Attributes:
+        quantile: of the latencies and the way home; higher is more cautious.
+        when_none_fits: before the first exit, if even that would be late: ``earliest_exit``
+            computes it all the same; ``drop`` refuses.
+    """
+
+    quantile: float = 0.95
+    when_none_fits: WhenNoneFits = "earliest_exit"
+    _otherwise: Decision = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_quantile(self.quantile)
+        object.__setattr__(self, "_otherwise", _WHEN_NONE_FITS[self.when_none_fits])
+
+    def decide(self, request: RequestView, node: NodeView) -> Decision:
+        """See :class:`sim.policy.Policy`."""
+        exit = request.exit
+        if exit and request.confidence >= self._enough[exit]:
+            return ANSWER
+        quantile = self.quantile
+        budget_s = request.remaining_s - request.way_home_s(quantile)
+        if exit < node.exit_count:
+            if node.latencies_s(quantile, exit)[0] <= budget_s:
+                return run_to(exit + 1)
+        elif _next_tier_fits(request, node, budget_s, quantile):
+            return OFFLOAD
+        return ANSWER if exit else self._otherwise
+
+
+@dataclass(frozen=True)
+class Offload(DeadlineConfidence):
+    """Finish here or send on: where not confident enough, the next tier computes the rest.
+
+    After each exit: answer if confident enough; else send on if the next tier can compute an exit
+    and have its answer back in time; else go on here if the next exit fits; else answer with what
+    there is. In the manner of DDNN (Teerapittayanon et al. 2017), Edgent (Li, Zhou & Chen 2018)
+    and SPINN (Laskaridis et al. 2020), which send a split network's activations on. What the next
+    tier's queue costs is not known, and not counted.
+
+    Attributes:
+        quantile, when_none_fits: as in :class:`DeadlineConfidence`.
+        raw_input: whether a request may be sent on before its first exit, as it came.
+    """
+
+    raw_input: bool = False
+
+    def decide(self, request: RequestView, node: NodeView) -> Decision:
+        """See :class:`sim.policy.Policy`."""
+        exit = request.exit
+        if exit and request.confidence >= self._enough[exit]:
+            return ANSWER
+        quantile = self.quantile
+        budget_s = request.remaining_s - request.way_home_s(quantile)
+        if (exit or self.raw_input) and _next_tier_fits(request, node, budget_s, quantile):
+            return OFFLOAD
+        if exit < node.exit_count and node.latencies_s(quantile, exit)[0] <= budget_s:
+            return run_to(exit + 1)
+        return ANSWER if exit else self._otherwise
+
+
+@dataclass(frozen=True)
+class Anytime:
+    """Go on segment by segment until the deadline cuts it; answer with the last finished exit.
+
+    Anytime prediction (Zilberstein 1996; Huang et al. 2018, section 4): it does not foresee
+    whether the next exit fits, but cuts the computation off when an answer must leave to be on
+    time. It passes through every exit, and pays for each classifier on its way.
+
+    Attributes:
+        quantile: of the way home; higher is more cautious.
+        first_exit: ``finish`` computes the first exit however long it takes, so that there is
+            always an answer; ``cut`` drops requests without one.
+    """
+
+    quantile: float = 0.95
+    first_exit: Literal["finish", "cut"] = "finish"
+    _may_cut_from: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _check_quantile(self.quantile)
+        object.__setattr__(self, "_may_cut_from", {"finish": 1, "cut": 0}[self.first_exit])
+
+    def decide(self, request: RequestView, node: NodeView) -> Decision:
+        """See :class:`sim.policy.Policy`."""
+        exit = request.exit
+        if exit < self._may_cut_from:
+            return run_to(1)
+        budget_s = request.remaining_s - request.way_home_s(self.quantile)
+        if budget_s <= 0:
+            return ANSWER if exit else DROP
+        if exit < node.exit_count:
+            return run_to(exit + 1, budget_s)
+        return OFFLOAD if _next_tier_fits(request, node, budget_s, self.quantile) else ANSWER
+
+
+@dataclass(frozen=True)
+class Imprecise:
+    """Compute the mandatory exits; go on while the next exit fits and nobody waits.
+
+    Imprecise computation (Liu et al. 1991): the segments up to exit ``mandatory`` are the
+    mandatory part, which is always computed, and the others are optional parts, shed first; cast
+    so for networks by Yao et al. (2020, "Scheduling real-time deep learning services as imprecise
+    computations"), whose scheduler also reckons what each optional part is worth. Once begun, an
+    optional segment is finished even if a request arrives.
+
+    Attributes:
+        mandatory: the exit that every request reaches.
+        quantile: of the latencies and the way home; higher is more cautious.
+    """
+
+    mandatory: int = 1
+    quantile: float = 0.95
+    _run: Decision = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _check_exit("mandatory", self.mandatory)
+        _check_quantile(self.quantile)
+        object.__setattr__(self, "_run", run_to(self.mandatory))
+
+    def check(self, exit_count: int) -> None:
+        """Refuse an exit that the network lacks."""
+        _check_exit_exists("mandatory", self.mandatory, exit_count)
+
+    def decide(self, request: RequestView, node: NodeView) -> Decision:
+        """See :class:`sim.policy.Policy`."""
+        exit = request.exit
+        if exit < self.mandatory:
+            if self.mandatory <= node.exit_count or node.next_tier is None:
+                return self._run
+            return run_to(node.exit_count) if exit < node.exit_count else OFFLOAD
+        if exit < node.exit_count and not node.queue_length:
+            budget_s = request.remaining_s - request.way_home_s(self.quantile)
+            if node.latencies_s(self.quantile, exit)[0] <= budget_s:
+                return run_to(exit + 1)
+        return ANSWER
+
+
+# --- knowing what cannot be known ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Answer where it is soonest correct, if in time; refuse at once what cannot be.
+
+    It sees which exits classify the sample correctly and how long each will take this request
+    (:meth:`sim.policy.RequestView.foresight`); the way home it knows only by its quantile. If no
+    exit of the node will do, it sends on what a later exit of the next tier classifies correctly
+    and, as far as is known, in time.
+
+    What it bounds: of requests taken from the queue at the same moment, none that it refuses could
+    have been answered at this node correctly and in time, and none that it answers could have
+    freed its worker earlier with such an answer, on the direct way to an exit. A refusal holds the
+    worker for no time at all, so it delays nobody. Hence no policy has a higher AUD at a node
+    where requests do not wait for each other; nor behind one FIFO worker, if the soonest correct
+    answer takes the same time for every request.
+
+    What it does not bound: policies that serve in another order; that refuse a request which could
+    succeed, but takes so long that several others would fail; that answer together, in a batch;
+    or that choose among tiers better than it does, one request at a time. Under heavy load with
+    unequal times such a policy may do better. With a random way home the statements hold for its
+    quantile only.
+
+    Attributes:
+        quantile: of the way home, and of what the next tier takes. A low one refuses only what
+            would be late even on a quick way home.
+    """
+
+    quantile: float = 0.05
+
+    def __post_init__(self) -> None:
+        _check_quantile(self.quantile)
+
+    def decide(self, request: RequestView, node: NodeView) -> Decision:
+        """See :class:`sim.policy.Policy`."""
+        exit = request.exit
+        correct, seconds = request.foresight()
+        if exit and correct[exit - 1]:
+            return ANSWER
+        budget_s = request.remaining_s - request.way_home_s(self.quantile)
+        soonest = _soonest_correct(exit, correct, seconds, budget_s)
+        if soonest:
+            return run_to(soonest)
+        tier = node.next_tier
+        if tier is not None:
+            there_s = budget_s - tier.round_trip_s(request, self.quantile)
+            if _soonest_correct(exit, correct, tier.latencies_s(self.quantile, exit), there_s):
+                return OFFLOAD
+        return DROP
+
+
+def _soonest_correct(
+    exit: int, correct: Sequence[bool], seconds: Sequence[float], budget_s: float
+) -> int:
+    """The correct exit after ``exit`` that is reached first, 0 if none is within the budget."""
+    possible = (
+        (time_s, later)
+        for later, time_s in enumerate(seconds, start=exit + 1)
+        if time_s <= budget_s and correct[later - 1]
+    )
+    return min(possible, default=(0.0, 0))[1]
+
+
+#: By the name that they have in a scenario.
 POLICIES: dict[str, Callable[..., Policy]] = {
     "fixed_exit": FixedExit,
+    "full": Full,
     "confidence": Confidence,
     "deadline_aware": DeadlineAware,
+    "deadline_confidence": DeadlineConfidence,
+    "anytime": Anytime,
+    "load_adaptive": LoadAdaptive,
+    "offload": Offload,
+    "imprecise": Imprecise,
+    "oracle": Oracle,
 }
-
-
-def build_policy(
-    reference: str, parameters: dict[str, Any], folder: Path, exit_count: int
-) -> Policy:
-    """Build a policy from its name or import path and its parameters.
-
-    Args:
-        reference: a name in :data:`POLICIES`, ``package.module:Class``, ``package.module.Class``,
-            or ``file.py:Class`` with the file relative to ``folder``.
-        exit_count: exits of the network; a policy with a ``check(exit_count)`` method may refuse.
-
-    Raises:
-        PolicyError: it is unknown, cannot be imported, or refuses its parameters.
-    """
-    factory = POLICIES.get(reference) or _import(reference, folder)
-    _check_parameters(factory, reference, parameters)
-    try:
-        policy = factory(**parameters)
-        if hasattr(policy, "check"):
-            policy.check(exit_count)
-    except ValueError as error:
-        raise PolicyError(f"policy {reference!r}: {error}") from error
-    except Exception as error:
-        # Whatever a user's class raises is theirs to mend.
-        raise PolicyError(f"policy {reference!r}: {type(error).__name__}: {error}") from error
-    if not callable(getattr(policy, "decide", None)):
-        raise PolicyError(f"policy {reference!r} has no method decide(request, node)")
-    return policy
-
-
-def _import(reference: str, folder: Path) -> Callable[..., Policy]:
-    if not is_import_path(reference):
-        raise PolicyError(
-            f"unknown policy {reference!r}{did_you_mean(reference, POLICIES)} "
-            f"(allowed: {', '.join(POLICIES)}, or an import path such as my_policies.py:MyPolicy)"
-        )
-    try:
-        return import_callable(reference, folder)
-    except ImportError as error:
-        raise PolicyError(f"policy {reference!r} {error}") from error
-
-
-def _check_parameters(
-    factory: Callable[..., Policy], reference: str, parameters: dict[str, Any]
-) -> None:
-    try:
-        signature = inspect.signature(factory)
-    except (TypeError, ValueError):
-        return
-    accepted = signature.parameters
-    if any(item.kind is item.VAR_KEYWORD for item in accepted.values()):
-        return
-    for name in parameters:
-        if name not in accepted:
-            allowed = f"allowed: {', '.join(accepted)}" if accepted else "it has none"
-            raise PolicyError(
-                f"policy {reference!r} has no parameter {name!r}{did_you_mean(name, accepted)} "
-                f"({allowed})"
-            )
-    for name, item in accepted.items():
-        if item.default is item.empty and name not in parameters:
-            raise PolicyError(f"policy {reference!r} needs the parameter {name!r}")
-    try:
-        hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
-    except Exception:
-        return  # annotations that cannot be looked up, say for type checkers only
-    for name, value in parameters.items():
-        if not _fits(value, hints.get(name)):
-            raise PolicyError(
-                f"policy {reference!r}: {name} is {value!r}; allowed: {_hint_text(hints[name])}"
-            )
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a parameter from YAML is what its annotation says; what we cannot tell, fits."""
-    if typing.get_origin(hint) is Literal:
-        return value in typing.get_args(hint)
-    if hint in (int, float):
-        number = isinstance(value, int | hint) and not isinstance(value, bool)
-        return number and math.isfinite(value)
-    return isinstance(value, hint) if hint in (str, bool) else True
-
-
-def _hint_text(hint: Any) -> str:
-    if typing.get_origin(hint) is Literal:
-        return ", ".join(map(str, typing.get_args(hint)))
-    return {int: "an integer", float: "a number", str: "text", bool: "true or false"}[hint]

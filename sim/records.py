@@ -7,7 +7,8 @@ of the measured window has exactly one row and one outcome.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,21 @@ def named(codes: NDArray[Any], names: Iterable[str]) -> pa.DictionaryArray:
     )
 
 
+def named_where_used(
+    codes: NDArray[np.int64], count: int, name: Callable[[int], str]
+) -> pa.DictionaryArray:
+    """As :func:`named`, for many names of which few rows use most: only those are made.
+
+    Args:
+        count: of the names.
+        name: of each code.
+    """
+    if count <= len(codes):
+        return named(codes, map(name, range(count)))
+    used, places = np.unique(codes, return_inverse=True)
+    return named(places, map(name, used.tolist()))
+
+
 def repeated(name: str, length: int) -> pa.DictionaryArray:
     """A column that holds one name throughout."""
     return named(np.zeros(length, dtype=np.int32), [name])
@@ -95,12 +111,33 @@ def read_records(path: Path) -> pa.Table:
     Raises:
         ArtifactError: absent, truncated or foreign.
     """
+    with _opened(path) as file:
+        return file.read()
+
+
+def read_columns(path: Path, columns: list[str]) -> Iterator[pa.Table]:
+    """Read some columns of records, a row group at a time.
+
+    Raises:
+        ArtifactError: as :func:`read_records`.
+    """
+    with _opened(path) as file:
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group, columns=columns)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A records file, checked to be ours."""
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            if (schema.metadata or {}).get(b"format") != FORMAT.encode():
+                raise ArtifactError(
+                    f"{path}: not a records file of this version (expected {FORMAT!r})"
+                )
+            if not schema.equals(SCHEMA):
+                raise ArtifactError(f"{path}: its columns are not those of records")
+            yield file
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(f"{path}: not a readable records file: {error}") from error
-    if (table.schema.metadata or {}).get(b"format") != FORMAT.encode():
-        raise ArtifactError(f"{path}: not a records file of this version (expected {FORMAT!r})")
-    if not table.schema.equals(SCHEMA):
-        raise ArtifactError(f"{path}: its columns are not those of records")
-    return table

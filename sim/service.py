@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.artifacts import Profile
 from models.errors import ArtifactError
@@ -26,8 +27,11 @@ class Service(Protocol):
     def seconds(self, drawn: Any, since: int, to: int) -> float:
         """Seconds from exit ``since`` (0: the image) to the answer of exit ``to``."""
 
+    def batch_seconds(self, drawn: Sequence[Any], since: int, to: int) -> float:
+        """As ``seconds``, of requests that are computed together; ``drawn`` of each of them."""
+
     def quantiles(self, q: float, since: int) -> tuple[float, ...]:
-        """Quantile ``q`` of the seconds from ``since`` to each later exit."""
+        """Quantile ``q`` of the seconds from ``since`` to each later exit, for one request."""
 
     def means(self) -> tuple[float, ...]:
         """Expected seconds from the image to the answer of each exit."""
@@ -41,30 +45,36 @@ class ProfiledService:
     uniform number chooses the rank of the inference, so a slow draw is slow at every exit, and
     within later steps the parts stay together as they were measured.
 
+    A batch replays one inference of the measured batch sizes just below and above its own, at the
+    rank of its first member, interpolated in between.
+
     Args:
-        profile: its batch size 1 is used.
+        profile: its batch size 1 is used, and others for batches.
         speed: of the node relative to the profiled host; 0.5 takes twice as long.
+        largest_batch: requests that are computed together at most.
     """
 
-    def __init__(self, profile: Profile, speed: float = 1.0) -> None:
-        if 1 not in profile.seconds:
+    def __init__(self, profile: Profile, speed: float = 1.0, largest_batch: int = 1) -> None:
+        measured = sorted(profile.seconds)
+        if 1 not in measured:
             raise ArtifactError(
-                f"the profile has batch sizes {', '.join(map(str, profile.seconds))}, but not 1"
+                f"the profile has batch sizes {', '.join(map(str, measured))}, but not 1"
             )
-        measured = profile.seconds[1]
+        if largest_batch > measured[-1]:
+            raise ArtifactError(
+                f"batches of {largest_batch} are asked for, but the profile was measured with at "
+                f"most {measured[-1]} images (profile.batch_sizes)"
+            )
         self.exit_count = profile.exit_count
-        self._inferences = len(measured["exit"])
-        alone = np.sort(measured["exit"], axis=0) / speed
-        whole = measured["segment"].sum(axis=1) + measured["branch"].sum(axis=1)
-        # Ranks are taken among as many inferences as were measured for single exits.
-        ranks = np.argsort(whole, kind="stable")
-        ranks = ranks[(np.arange(self._inferences) * len(ranks)) // self._inferences]
-        reached = np.cumsum(measured["segment"][ranks], axis=1) / speed
-        branch = measured["branch"][ranks] / speed
-        self._tables: list[list[list[float]]] = [alone.T.tolist()]
-        for since in range(1, self.exit_count):
-            step = reached - reached[:, [since - 1]] + branch
-            self._tables.append(step.T.tolist())
+        self._inferences = len(profile.seconds[1]["exit"])
+        by_size = {
+            size: _tables(profile.seconds[size], self._inferences, speed) for size in measured
+        }
+        self._tables = _rows(by_size[1])
+        #: For each number of requests that are computed together, from 2 on.
+        self._batch_tables = {
+            size: _rows(_interpolated(by_size, size)) for size in range(2, largest_batch + 1)
+        }
 
     def draw(self, u: Floats) -> Sequence[int]:
         """See :class:`Service`: the rank of an inference."""
@@ -75,6 +85,11 @@ class ProfiledService:
         """See :class:`Service`."""
         return self._tables[since][to - 1][drawn]
 
+    def batch_seconds(self, drawn: Sequence[int], since: int, to: int) -> float:
+        """See :class:`Service`."""
+        tables = self._tables if len(drawn) == 1 else self._batch_tables[len(drawn)]
+        return tables[since][to - 1][drawn[0]]
+
     def quantiles(self, q: float, since: int) -> tuple[float, ...]:
         """See :class:`Service`."""
         return tuple(float(np.quantile(times, q)) for times in self._tables[since][since:])
@@ -82,6 +97,41 @@ class ProfiledService:
     def means(self) -> tuple[float, ...]:
         """See :class:`Service`."""
         return tuple(float(np.mean(times)) for times in self._tables[0])
+
+
+def _tables(
+    measured: dict[str, NDArray[np.float64]], ranks: int, speed: float
+) -> NDArray[np.float64]:
+    """(since, exit, rank): seconds from each exit, or the image, to each later one."""
+    exits = measured["exit"].shape[1]
+    alone = np.sort(measured["exit"], axis=0)
+    whole = measured["segment"].sum(axis=1) + measured["branch"].sum(axis=1)
+    order = np.argsort(whole, kind="stable")
+    order = order[(np.arange(ranks) * len(order)) // ranks]
+    reached = np.cumsum(measured["segment"][order], axis=1) / speed
+    branch = measured["branch"][order] / speed
+    tables = np.zeros((exits, exits, ranks))
+    tables[0] = alone[(np.arange(ranks) * len(alone)) // ranks].T / speed
+    for since in range(1, exits):
+        tables[since] = (reached - reached[:, [since - 1]] + branch).T
+    return tables
+
+
+def _interpolated(by_size: dict[int, NDArray[np.float64]], size: int) -> NDArray[np.float64]:
+    """Tables for a batch size between two that were measured."""
+    below = max(measured for measured in by_size if measured <= size)
+    above = min(measured for measured in by_size if measured >= size)
+    if below == above:
+        return by_size[size]
+    share = (size - below) / (above - below)
+    between: NDArray[np.float64] = (1 - share) * by_size[below] + share * by_size[above]
+    return between
+
+
+def _rows(tables: NDArray[np.float64]) -> list[list[list[float]]]:
+    # Python lists: twice as fast as arrays for one element at a time.
+    rows: list[list[list[float]]] = tables.tolist()
+    return rows
 
 
 class DistributedService:
@@ -100,6 +150,10 @@ class DistributedService:
     def seconds(self, drawn: float, since: int, to: int) -> float:
         """See :class:`Service`."""
         return 0.0 if since else drawn
+
+    def batch_seconds(self, drawn: Sequence[float], since: int, to: int) -> float:
+        """See :class:`Service`: a batch takes as long as its slowest member."""
+        return 0.0 if since else max(drawn)
 
     def quantiles(self, q: float, since: int) -> tuple[float, ...]:
         """See :class:`Service`."""

@@ -9,8 +9,11 @@ import numpy as np
 import pandas as pd
 
 from sim import records
-from sim.metrics import confidence_interval
-from sim.world import Run, World
+from sim.arrivals import ClosedLoop
+from sim.finished_visits import Finished, FinishedVisits
+from sim.metrics import ExactMetrics, confidence_interval, take_in
+from sim.run import Run
+from sim.world import World
 
 #: The latency of the first quarter of the window may differ from the rest by this much.
 SETTLED_WITHIN = 0.1
@@ -36,43 +39,86 @@ class OfferedLoad:
 
 
 def offered_loads(world: World) -> list[OfferedLoad]:
-    """The offered load of every node, for each exit."""
+    """The offered load of every kind of node that devices send to, for each exit.
+
+    Closed loops offer what they are served; their rate is not known before a run, and not counted.
+    """
     loads = []
     for node in world.nodes:
         rate = sum(
-            group.count * group.arrivals.rate() for group in world.groups if group.node == node.name
+            group.count * group.arrivals.rate()
+            for group in world.groups
+            if group.node == node.name and not isinstance(group.arrivals, ClosedLoop)
         )
-        load = tuple(rate * mean / node.workers for mean in node.service.means())
-        loads.append(OfferedLoad(node.name, node.workers, rate, load))
+        workers = node.workers * node.replicas
+        load = tuple(rate * mean / workers for mean in node.service.means())
+        loads.append(OfferedLoad(node.name, workers, rate, load))
     return loads
 
 
 def node_metrics(world: World, run: Run) -> list[dict[str, float | str]]:
-    """For each node of one run: work brought, waiting, and what was left at the window's end.
+    """See :class:`NodeLoads`, of a whole run."""
+    loads = NodeLoads(world)
+    loads.add(FinishedVisits().add(run))
+    return loads.metrics()
+
+
+class NodeLoads:
+    """For each kind of node of one run: work brought, waiting, and what was left at the end.
 
     ``work`` is the seconds of service that the requests of the measured window took, over the
-    worker-seconds of the window. ``drain_s`` is how long after the window a worker was still busy
-    with a request that had reached the node by then.
+    worker-seconds of the window; a batch counts for the first created of its requests. ``drain_s``
+    is how long after the window a worker was still busy with a request that had reached the node
+    by then. Devices that compute are not among the nodes. Memory does not grow with the requests.
     """
-    requests = run.workload.requests
-    rows = run.measured(world)
-    metrics: list[dict[str, float | str]] = []
-    for index, node in enumerate(world.nodes):
-        here = rows & (run.workload.node == index)
-        work = float(np.nansum((run.released_s - run.started_s)[here]))
-        waited = (run.started_s - requests.arrived_s)[here & ~np.isnan(run.started_s)]
-        reached = here & (requests.arrived_s <= world.horizon_s)
-        last = float(np.nanmax(run.released_s[reached], initial=0.0))
-        metrics.append(
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        kinds = len(world.nodes)
+        #: Worker-seconds, by kind of node.
+        self.busy_s = np.zeros(kinds)
+        self._waited_s, self._started = np.zeros(kinds), np.zeros(kinds, dtype=np.int64)
+        self._deadlines_s, self._visits = np.zeros(kinds), np.zeros(kinds, dtype=np.int64)
+        self._last_s = np.zeros(kinds)
+
+    def add(self, finished: Finished) -> None:
+        """Take in visits."""
+        world, kinds = self._world, len(self._world.nodes)
+        visits = finished.visits
+        counts = (finished.created_s >= world.warm_up_s) & (visits.node < len(world.node_names))
+        number = visits.service_number()
+        services = visits.services(number)
+        # Visits come in the order of creation: the first of a batch stands for it.
+        served = np.flatnonzero(number >= 0)
+        began = served[np.unique(number[served], return_index=True)[1]]
+        of_window = counts[began]
+        kind = np.searchsorted(world.first_node, visits.node, side="right") - 1
+        busy_s = (services.ended_s - services.started_s)[of_window]
+        self.busy_s += np.bincount(kind[began[of_window]], weights=busy_s, minlength=kinds)
+        visits, kind = visits.where(counts), kind[counts]
+        started = ~np.isnan(visits.started_s)
+        waited_s = (visits.started_s - visits.arrived_s)[started]
+        self._waited_s += np.bincount(kind[started], weights=waited_s, minlength=kinds)
+        self._started += np.bincount(kind[started], minlength=kinds)
+        deadline_s = finished.deadline_s[counts]
+        self._deadlines_s += np.bincount(kind, weights=deadline_s, minlength=kinds)
+        self._visits += np.bincount(kind, minlength=kinds)
+        reached = visits.arrived_s <= world.horizon_s
+        np.fmax.at(self._last_s, kind[reached], visits.left_s[reached])
+
+    def metrics(self) -> list[dict[str, float | str]]:
+        """One row for each kind of node."""
+        return [
             {
                 "node": node.name,
-                "work": work / (world.duration_s * node.workers),
-                "wait_mean_s": float(waited.mean()) if len(waited) else 0.0,
-                "drain_s": max(0.0, last - world.horizon_s),
-                "deadline_mean_s": float(run.deadline_s[here].mean()) if here.any() else 0.0,
+                "work": float(self.busy_s[kind])
+                / (self._world.duration_s * node.workers * node.replicas),
+                "wait_mean_s": float(self._waited_s[kind]) / max(1, int(self._started[kind])),
+                "drain_s": max(0.0, float(self._last_s[kind]) - self._world.horizon_s),
+                "deadline_mean_s": float(self._deadlines_s[kind]) / max(1, int(self._visits[kind])),
             }
-        )
-    return metrics
+            for kind, node in enumerate(self._world.nodes)
+        ]
 
 
 def load_verdict(work: float, drain_s: float, deadline_s: float) -> str:
@@ -92,19 +138,18 @@ def load_verdict(work: float, drain_s: float, deadline_s: float) -> str:
 
 def settling(world: World, run: Run) -> tuple[float, float]:
     """Mean latency of answered requests in the first quarter of the window, and in the rest."""
-    created = run.workload.requests.created_s
-    latency = run.received_s - created
-    answered = run.measured(world) & (run.exit > 0)
-    early = created < world.warm_up_s + world.duration_s / 4
-    first, rest = latency[answered & early], latency[answered & ~early]
-    return (
-        float(first.mean()) if len(first) else float("nan"),
-        float(rest.mean()) if len(rest) else float("nan"),
-    )
+    exact = ExactMetrics(world.warm_up_s, world.duration_s)
+    take_in(exact, run)
+    return exact.settling()
 
 
 def doubts(
-    runs: pd.DataFrame, nodes: pd.DataFrame, training_seeds: int, replications: int, compares: bool
+    runs: pd.DataFrame,
+    nodes: pd.DataFrame,
+    training_seeds: int,
+    replications: int,
+    compares: bool,
+    links: pd.DataFrame | None = None,
 ) -> list[str]:
     """Reasons why a result is INVALID; none if it is VALID.
 
@@ -112,6 +157,7 @@ def doubts(
         runs: one row per run, with ``offered``, ``first_quarter_s`` and ``rest_s``.
         nodes: one row per run and node, with ``verdict``.
         compares: whether strategies are compared, for which training seeds are counted.
+        links: one row per policy, link and direction, with ``load`` and ``verdict``.
     """
     reasons = []
     if replications < 2:
@@ -131,6 +177,12 @@ def doubts(
         f"node {row.node!r} is overloaded under {row.policy}: figures depend on the window's length"
         for row in overloaded.itertuples()
     ]
+    if links is not None:
+        reasons += [
+            f"the {row.direction} of link {row.link!r} is offered {row.load:.2f} of what it can "
+            f"carry under {row.policy}: figures depend on the window's length"
+            for row in links[links["verdict"] == "OVERLOADED"].itertuples()
+        ]
     unsettled = _unsettled(runs)
     if unsettled:
         reasons.append(

@@ -1,5 +1,6 @@
-"""The names that a scenario may use are those that the models floor knows."""
+"""The names that a scenario may use are those that the floors below know."""
 
+from dataclasses import fields
 from inspect import signature
 from typing import get_args
 
@@ -15,7 +16,7 @@ from models.architecture import (
     TORCHVISION_BACKBONES,
 )
 from models.branches import BRANCH_DESIGNS
-from models.datasets import DATASETS
+from models.datasets import DATASETS, load_dataset
 from models.losses import LOSSES
 from models.msdnet import MSDNETS
 from models.pacing import PACING_FUNCTIONS
@@ -23,15 +24,28 @@ from models.regimes import REGIMES
 from models.small_images import SMALL_IMAGE_NETWORKS
 from models.strategies import PER_EXIT_SCORING, RANKED_STRATEGIES, SCORING_FUNCTIONS, STRATEGIES
 from models.training import resolved_precision
+from offramp.checks.devices import TEST_SAMPLES
+from offramp.presets import link_presets
 from offramp.schema import (
+    AnyFault,
     DataSection,
+    EnergySection,
+    LinkPreset,
     ModelSection,
+    MqttSection,
+    NodeSection,
     PacingFunctionName,
     PacingSection,
     ScoringSection,
     Strategy,
     TrainingSection,
 )
+from sim.energy import PowerStates
+from sim.faults import FaultKind
+from sim.mqtt import Share
+from sim.mqtt_packets import QoS, Version
+from sim.nodes import Admission
+from sim.queues import Discipline
 
 
 def allowed(section, key):
@@ -115,3 +129,36 @@ def test_parameters_of_pacing_functions_are_keys_of_the_schema():
 def test_precisions():
     resolved = {resolved_precision(name) for name in allowed(TrainingSection, "precision")}
     assert resolved == {"fp32", "bf16"}
+
+
+# --- the world -----------------------------------------------------------------------------------
+
+
+def test_presets_of_links():
+    assert set(get_args(LinkPreset)) == set(link_presets())
+
+
+def test_queue_disciplines_and_admissions():
+    assert allowed(NodeSection, "queue") == set(get_args(Discipline))
+    assert allowed(NodeSection, "admission") == set(get_args(Admission))
+
+
+def test_mqtt():
+    assert allowed(MqttSection, "version") == set(get_args(Version))
+    assert allowed(MqttSection, "share") == set(get_args(Share))
+    assert get_args(MqttSection.model_fields["qos"].annotation) == get_args(QoS)
+
+
+def test_kinds_of_faults():
+    members = get_args(get_args(AnyFault)[0])
+    kinds = {get_args(member.model_fields["kind"].annotation)[0] for member in members}
+    assert kinds == set(get_args(FaultKind))
+
+
+def test_power_states():
+    assert set(EnergySection.model_fields) == {field.name for field in fields(PowerStates)}
+
+
+def test_samples_of_the_test_sets_that_traces_may_name():
+    assert set(TEST_SAMPLES) == set(DATASETS)
+    assert TEST_SAMPLES["digits"] == len(load_dataset("digits").test)

@@ -16,6 +16,8 @@ from offramp.report.figures import write_figures
 from offramp.report.page import write_page
 from offramp.report.results import (
     differences,
+    fault_counts,
+    link_verdicts,
     node_verdicts,
     read_results,
     summary,
@@ -32,7 +34,9 @@ class Report:
         page: its path.
         summary: one row per strategy and policy.
         differences: paired differences in AUD.
-        nodes: verdict on every node, by policy.
+        nodes, links: verdict on every node, and on every link that can only carry so much, by
+            policy.
+        oracle: the policy that knows everything, if it is among the policies.
         verdict: ``VALID`` or ``INVALID``.
         reasons: why it is not valid.
     """
@@ -41,6 +45,8 @@ class Report:
     summary: pd.DataFrame
     differences: pd.DataFrame
     nodes: pd.DataFrame
+    links: pd.DataFrame
+    oracle: str | None
     verdict: str
     reasons: list[str]
 
@@ -57,7 +63,7 @@ def build_report(results_folder: Path, output: Path | None = None) -> Report:
     results = read_results(results_folder)
     target = output or results_folder
     arms, gaps = summary(results), differences(results)
-    nodes = node_verdicts(results)
+    nodes, links, faults = node_verdicts(results), link_verdicts(results), fault_counts(results)
     verdict, reasons = validity(results)
     try:
         for frame, name in ((arms, SUMMARY_CSV), (gaps, DIFFERENCES)):
@@ -71,12 +77,15 @@ def build_report(results_folder: Path, output: Path | None = None) -> Report:
             "differences": _plain(gaps),
             "nodes": _plain(nodes),
         }
+        for name, frame in (("links", links), ("faults", faults)):
+            if len(frame):
+                content[name] = _plain(frame)
         write_text(target / SUMMARY_JSON, json.dumps(content, indent=1) + "\n")
         captions = write_figures(results, target / FIGURES)
         page = write_page(results, arms, gaps, captions, target)
     except OSError as error:
         raise ResultsError(f"cannot write the report to {target}: {error.strerror}") from error
-    return Report(page, arms, gaps, nodes, verdict, reasons)
+    return Report(page, arms, gaps, nodes, links, results.oracle, verdict, reasons)
 
 
 def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:

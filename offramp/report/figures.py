@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MplFigure
 
 from models.files import whole_file
+from offramp.report.figure import ABOVE, Figure, common_deadline_ms, t_interval
 from offramp.report.results import Results
 from offramp.report.style import (
     COLUMN,
@@ -27,22 +26,18 @@ from offramp.report.style import (
     exit_colours,
     paper_style,
 )
+from offramp.report.world_figures import (
+    aud_by_group,
+    energy_per_correct_answer,
+    telemetry_over_time,
+)
 from sim.metrics import confidence_interval
 
 #: Points of a latency curve: enough for a paper's column, few enough for a small CSV.
 ECDF_POINTS = 400
 
-#: One legend for the whole figure, where it hides no data.
-_ABOVE: dict[str, Any] = {"loc": "outside upper center", "ncols": 5, "frameon": False}
 
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure, the data behind it and what its caption says."""
-
-    drawing: MplFigure
-    data: pd.DataFrame
-    caption: str
+FIGURE_SUFFIXES = (".pdf", ".png", ".csv")
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
@@ -64,6 +59,8 @@ def write_figures(results: Results, folder: Path) -> dict[str, str]:
         for name, draw in FIGURES.items():
             figure = draw(results)
             if figure is None:
+                for suffix in FIGURE_SUFFIXES:  # of a report on other results
+                    (folder / f"{name}{suffix}").unlink(missing_ok=True)
                 continue
             save_figure(figure, folder, name)
             captions[name] = figure.caption
@@ -100,7 +97,7 @@ def aud_against_deadline(results: Results) -> Figure:
             palette=STRATEGY_COLOURS,
             dashes=STRATEGY_DASHES,
             markers=STRATEGY_MARKERS,
-            errorbar=_t_interval,
+            errorbar=t_interval,
             legend="auto" if axes is panels[0] else False,
             ax=axes,
         )
@@ -123,7 +120,7 @@ def aud_against_deadline(results: Results) -> Figure:
             )
     handles, labels = panels[0].get_legend_handles_labels()
     panels[0].legend().remove()
-    figure.legend(handles, labels, **_ABOVE)
+    figure.legend(handles, labels, **ABOVE)
     caption = (
         f"Accuracy under deadline against the deadline. Bands: 95 % t intervals over "
         f"{results.training_seeds} training seeds, each the mean of {results.replications} "
@@ -149,7 +146,7 @@ def exits_accuracy_and_latency(results: Results) -> Figure:
         palette=STRATEGY_COLOURS,
         markers=[STRATEGY_MARKERS[strategy] for strategy in results.strategies],
         linestyles=["-" if strategy == "standard" else "--" for strategy in results.strategies],
-        errorbar=_t_interval,
+        errorbar=t_interval,
         dodge=0.15 if len(results.strategies) > 1 else False,
         linewidth=1.2,
         err_kws={"linewidth": 1},
@@ -202,13 +199,18 @@ def exits_accuracy_and_latency(results: Results) -> Figure:
     return Figure(figure, data, caption + ".")
 
 
-def exits_taken(results: Results) -> Figure:
+def exits_taken(results: Results) -> Figure | None:
     """Share of all offered requests answered at each exit, by strategy and policy."""
-    counts = results.latencies.groupby(["policy", "strategy", "exit"], observed=True).size()
-    shares = (
-        counts / counts.groupby(["policy", "strategy"], observed=True).transform("sum")
-    ).rename("share")
+    if not results.has_records:
+        return None
     last = int(results.exit_accuracy["exit"].max())
+    shares = {
+        (policy, strategy, exit): count / results.answers[strategy, policy].offered
+        for policy in results.policies
+        for strategy in results.strategies
+        for exit, count in enumerate(results.answers[strategy, policy].exits.tolist())
+        if count
+    }
     colours = [UNANSWERED_COLOUR, *exit_colours(last)]
     arms = [(policy, strategy) for policy in results.policies for strategy in results.strategies]
     figure, axes = plt.subplots(figsize=(DOUBLE_COLUMN, 0.7 + 0.26 * len(arms)))
@@ -239,27 +241,29 @@ def exits_taken(results: Results) -> Figure:
     axes.set(xlabel="share of offered requests", xlim=(0, 1))
     axes.xaxis.set_major_formatter(PERCENT)
     axes.grid(visible=False)
-    figure.legend(**_ABOVE)
+    figure.legend(**ABOVE)
     caption = (
         "Share of all offered requests that each exit answered, over "
         f"{results.training_seeds} training seeds and {results.replications} replications."
     )
-    return Figure(figure, shares.reset_index(), caption)
+    data = [(*arm, exit, share) for (*arm, exit), share in shares.items()]
+    return Figure(
+        figure, pd.DataFrame(data, columns=["policy", "strategy", "exit", "share"]), caption
+    )
 
 
-def latency_ecdf(results: Results) -> Figure:
+def latency_ecdf(results: Results) -> Figure | None:
     """Distribution of latency over offered requests, by strategy, one panel per policy."""
+    if not results.has_records:
+        return None
     deadline_ms = common_deadline_ms(results)
     figure, panels = _panels_per_policy(results)
     curves = []
     for policy, axes in zip(results.policies, panels, strict=True):
         longest = 0.0
         for strategy in results.strategies:
-            arm = results.latencies[
-                (results.latencies["policy"] == policy)
-                & (results.latencies["strategy"] == strategy)
-            ]
-            latency_ms = np.sort(arm["latency_s"].dropna().to_numpy()) * 1e3
+            arm = results.answers[strategy, policy]
+            latency_ms = arm.latency_s * 1e3
             if not len(latency_ms):
                 continue
             share = np.linspace(0, 1, ECDF_POINTS)
@@ -270,7 +274,7 @@ def latency_ecdf(results: Results) -> Figure:
                     "policy": policy,
                     "strategy": strategy,
                     "latency_ms": points,
-                    "share": share * len(latency_ms) / len(arm),
+                    "share": share * len(latency_ms) / arm.offered,
                 }
             )
             curves.append(curve)
@@ -299,7 +303,7 @@ def latency_ecdf(results: Results) -> Figure:
             )
         axes.set_xlim(0, 1.05 * max(longest, deadline_ms or 0.0) or 1.0)
     if curves:
-        figure.legend(*panels[0].get_legend_handles_labels(), **_ABOVE)
+        figure.legend(*panels[0].get_legend_handles_labels(), **ABOVE)
     caption = (
         "Latency from creation to answer, as the share of all offered requests answered by then; "
         "a curve that ends below 100 % leaves requests unanswered. Each axis ends past the 99th "
@@ -310,20 +314,16 @@ def latency_ecdf(results: Results) -> Figure:
     return Figure(figure, pd.concat(curves) if curves else pd.DataFrame(), caption)
 
 
-FIGURES: dict[str, Callable[[Results], Figure]] = {
+#: By name, in the order of the page; None where results have nothing to draw.
+FIGURES: dict[str, Callable[[Results], Figure | None]] = {
     "aud_against_deadline": aud_against_deadline,
     "exits_accuracy_and_latency": exits_accuracy_and_latency,
     "exits_taken": exits_taken,
     "latency_ecdf": latency_ecdf,
+    "aud_by_group": aud_by_group,
+    "energy_per_correct_answer": energy_per_correct_answer,
+    "telemetry_over_time": telemetry_over_time,
 }
-
-
-def common_deadline_ms(results: Results) -> float | None:
-    """The deadline if it is the same for every request, else None."""
-    deadlines = [group["deadline_ms"] for group in results.scenario["devices"].values()]
-    values = {spec.get("value") if isinstance(spec, dict) else float(spec) for spec in deadlines}
-    value = values.pop() if len(values) == 1 else None
-    return None if value is None else float(value)
 
 
 def _panels_per_policy(results: Results) -> tuple[MplFigure, list[Axes]]:
@@ -338,11 +338,6 @@ def _panels_per_policy(results: Results) -> tuple[MplFigure, list[Axes]]:
     for axes in used[count:]:
         axes.set_visible(False)
     return figure, used[:count]
-
-
-def _t_interval(values: pd.Series) -> tuple[float, float]:
-    interval = confidence_interval(values.to_numpy())
-    return interval.low, interval.high
 
 
 def _window(results: Results) -> str:

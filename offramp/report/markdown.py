@@ -28,6 +28,14 @@ def milliseconds(*seconds: float) -> str:
     return " / ".join("-" if math.isnan(one) else f"{1e3 * one:.1f}" for one in seconds)
 
 
+def number(value: float, half_width: float = 0.0) -> str:
+    """A number to three digits, with the half width of its interval if there is one."""
+    if math.isnan(value):
+        return "-"
+    interval = f" ± {half_width:.2g}" if half_width > 0 else ""
+    return f"{value:.3g}{interval}"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table; what would end a cell is escaped."""
     lines = [header, ["---"] * len(header), *rows]

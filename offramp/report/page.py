@@ -11,8 +11,23 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from models.files import write_text
-from offramp.report.markdown import milliseconds, percent, points, table
-from offramp.report.results import Results, interval_over, node_verdicts, validity
+from offramp.report.markdown import milliseconds, number, percent, points, table
+from offramp.report.results import (
+    Results,
+    fault_counts,
+    interval_over,
+    link_verdicts,
+    node_verdicts,
+    validity,
+)
+from offramp.report.world_tables import (
+    energy_table,
+    fault_table,
+    further_files,
+    group_table,
+    link_table,
+    oracle_lines,
+)
 from offramp.stages.layout import DIFFERENCES, FIGURES, RECORDS, REPORT, SUMMARY_CSV
 
 
@@ -27,16 +42,18 @@ def write_page(
     scenario = results.scenario
     verdict, reasons = validity(results)
     parts = [f"# {scenario['name']}", scenario["description"]]
-    parts += [answer(results, differences), _verdict_lines(verdict, reasons)]
+    parts += [answer(results, differences), oracle_lines(results, summary)]
+    parts.append(_verdict_lines(verdict, reasons))
     parts += ["## Accuracy under deadline", _summary_table(summary)]
     parts.append(
         "AUD is correct and on-time requests over all requests offered. Intervals: 95 %, "
         f"Student's t, of AUD and accuracy over {_units(results, 'aud')}, of the hit ratio over "
         f"{_units(results, 'hit_ratio')}. Latency percentiles (ms) are "
-        f"over answered requests, from creation to answer. {results.replications} replications of "
+        f"over answered requests, from creation to answer{_digest(results)}. "
+        f"{results.replications} replications of "
         f"{scenario['simulation']['duration_s']:g} s after "
         f"{scenario['simulation']['warm_up_s']:g} s of warm-up; all arms see the same requests, "
-        "links and samples."
+        "links and samples." + _fairness(results)
     )
     if len(differences):
         parts += ["## Differences", _difference_table(differences)]
@@ -45,6 +62,14 @@ def write_page(
         parts.append(f"![{caption}]({FIGURES}/{name}.png)")
         parts.append(f"*{caption}* ([PDF]({FIGURES}/{name}.pdf), [data]({FIGURES}/{name}.csv))")
     parts += ["## Nodes", _node_table(node_verdicts(results))]
+    for title, text in (
+        ("Links", link_table(link_verdicts(results))),
+        ("Groups of devices", group_table(results)),
+        ("Energy", energy_table(results, summary)),
+        ("Faults", fault_table(fault_counts(results))),
+    ):
+        if text:
+            parts += [f"## {title}", text]
     if results.profile:
         parts += ["## Exits", _exit_table(results.profile.about["exits"])]
         host = results.profile.about["host"]
@@ -53,10 +78,38 @@ def write_page(
             table(["", ""], [[k, str(v)] for k, v in host.items()]),
         ]
     parts += ["## Scenario", "```yaml\n" + _yaml(scenario) + "```"]
-    parts.append(f"Data: `{RECORDS}` (one row per request), `{SUMMARY_CSV}`, `{DIFFERENCES}`.")
+    parts.append(_data_line(results))
     path = folder / REPORT
     write_text(path, "\n\n".join(part for part in parts if part) + "\n")
     return path
+
+
+def _digest(results: Results) -> str:
+    if results.has_records:
+        return ""
+    return (
+        ", and come from a t-digest (`simulation.records: summary`): off by at most 0.1 % of the "
+        "requests in rank"
+    )
+
+
+def _fairness(results: Results) -> str:
+    if "jain_aud" not in results.runs:
+        return ""
+    return (
+        " Fairness is Jain's index of AUD over devices: 1 if all fare alike, 1/n if one of n has "
+        "everything; mean over replications."
+    )
+
+
+def _data_line(results: Results) -> str:
+    files = [f"`{name}`" for name in (SUMMARY_CSV, DIFFERENCES)] + further_files(results)
+    if results.has_records:
+        return f"Data: `{RECORDS}` (one row per request), {', '.join(files)}."
+    return (
+        f"Data: {', '.join(files)}. No record per request was kept (`simulation.records: "
+        "summary`), so there is no figure of the exits taken or of the distribution of latencies."
+    )
 
 
 def _units(results: Results, metric: str) -> str:
@@ -120,6 +173,8 @@ def _summary_table(summary: pd.DataFrame) -> str:
         "p50 / p95 / p99 (ms)",
     ]
     header += ["late", "dropped", "lost"]
+    fairness = "jain_aud" in summary
+    header += ["fairness"] if fairness else []
     rows = [
         [
             row.strategy,
@@ -131,6 +186,7 @@ def _summary_table(summary: pd.DataFrame) -> str:
             percent(row.late),
             percent(row.dropped),
             percent(row.lost),
+            *([number(row.jain_aud)] if fairness else []),
         ]
         for row in summary.itertuples()
     ]

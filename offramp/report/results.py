@@ -12,14 +12,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from models.artifacts import Profile, read_profile
 from models.errors import ResultsError
 from offramp.stages.layout import (
     DEADLINE_SWEEP,
+    ENERGY,
     EXIT_ACCURACY,
+    FAULT_TIMES,
+    FAULTS,
+    GROUPS,
+    LINKS,
     MANIFEST,
+    NODE_TELEMETRY,
     NODES,
+    PERCENTILES,
     PROFILE,
     RECORDS,
     RUNS,
@@ -32,7 +40,7 @@ from sim.metrics import (
     over_training_seeds,
     paired_difference,
 )
-from sim.records import read_records
+from sim.records import read_columns
 from sim.verdict import doubts, load_verdict, outcome_shares
 
 
@@ -44,6 +52,7 @@ class Results:
         runs: metrics of every run; see :func:`sim.metrics.run_metrics`.
         nodes: metrics of every run and node; see :func:`sim.verdict.node_metrics`.
         sweep: as ``runs``, for every scale of the deadlines.
+        others: tables that only some results have, by the name of their file.
         exit_accuracy: test accuracy by strategy, training seed and exit.
         profile: of this host, or None if no node used it.
         manifest: the resolved scenario, versions, hashes and times.
@@ -54,6 +63,7 @@ class Results:
     nodes: pd.DataFrame
     sweep: pd.DataFrame
     exit_accuracy: pd.DataFrame
+    others: dict[str, pd.DataFrame]
     profile: Profile | None
     manifest: dict[str, Any]
 
@@ -83,13 +93,69 @@ class Results:
         """Number of replications."""
         return int(self.runs["replication"].nunique())
 
+    @property
+    def has_records(self) -> bool:
+        """Whether there is a record for every request, or a summary alone."""
+        kept: str = self.scenario["simulation"].get("records", "full")
+        return kept == "full"
+
+    @property
+    def oracle(self) -> str | None:
+        """The policy that knows what will come of a request, if it is among the policies."""
+        named = [spec["policy"] for spec in self.scenario["policies"]]
+        if len(named) != len(self.policies) or "oracle" not in named:
+            return None
+        return self.policies[named.index("oracle")]
+
     @cached_property
-    def latencies(self) -> pd.DataFrame:
-        """Latency of every request, NaN if never answered, with its arm and exit (0: none)."""
-        table = read_records(self.folder / RECORDS)
-        latency = pc.subtract(table["received_s"], table["created_s"])
-        frame = table.select(["strategy", "policy", "exit", "outcome"]).to_pandas()
-        return frame.assign(exit=frame["exit"].fillna(0).astype(int), latency_s=latency.to_numpy())
+    def answers(self) -> dict[tuple[str, str], Answers]:
+        """Of the records: what was answered when and where, by strategy and policy."""
+        parts: dict[tuple[str, str], list[Answers]] = {}
+        columns = ["strategy", "policy", "exit", "created_s", "received_s"]
+        for table in read_columns(self.folder / RECORDS, columns):
+            names = [table[name].unify_dictionaries().combine_chunks() for name in columns[:2]]
+            codes = [name.indices.to_numpy() for name in names]
+            latency_s = pc.subtract(table["received_s"], table["created_s"]).to_numpy()
+            exits = pc.fill_null(table["exit"], 0).to_numpy()
+            arm = codes[0].astype(np.int64) * len(names[1].dictionary) + codes[1]
+            for code in np.unique(arm).tolist():
+                of_arm = arm == code
+                strategy, policy = divmod(code, len(names[1].dictionary))
+                key = (names[0].dictionary[strategy].as_py(), names[1].dictionary[policy].as_py())
+                parts.setdefault(key, []).append(Answers.of(latency_s[of_arm], exits[of_arm]))
+        return {arm: Answers.joined(of_arm) for arm, of_arm in parts.items()}
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What was answered of some requests.
+
+    Attributes:
+        latency_s: (N,) of the answers, ascending.
+        exits: how many requests each exit answered; at 0, those without an answer.
+    """
+
+    latency_s: NDArray[np.float64]
+    exits: NDArray[np.int64]
+
+    @staticmethod
+    def of(latency_s: NDArray[np.float64], exit: NDArray[np.int32]) -> Answers:
+        """From the latency of each request, NaN without an answer, and its exit."""
+        answered = ~np.isnan(latency_s)
+        return Answers(latency_s[answered], np.bincount(np.where(answered, exit, 0)))
+
+    @staticmethod
+    def joined(parts: list[Answers]) -> Answers:
+        """Those of several parts together."""
+        exits = np.zeros(max(len(part.exits) for part in parts), dtype=np.int64)
+        for part in parts:
+            exits[: len(part.exits)] += part.exits
+        return Answers(np.sort(np.concatenate([part.latency_s for part in parts])), exits)
+
+    @property
+    def offered(self) -> int:
+        """All requests, answered or not."""
+        return int(self.exits.sum())
 
 
 #: Columns that each table must have.
@@ -100,8 +166,19 @@ _COLUMNS = {
     EXIT_ACCURACY: ["strategy", "training_seed", "exit", "accuracy"],
 }
 
+#: Columns of tables that only some results have.
+_OTHER_COLUMNS = {
+    GROUPS: [*ARM, "group", "offered", "aud", "hit_ratio", "latency_mean_s"],
+    LINKS: [*ARM, "link", "direction", "shared_by", "load"],
+    ENERGY: [*ARM, "what", "name", "idle_j", "compute_j", "transmit_j", "receive_j"],
+    FAULTS: ["replication", "kind", "target", "targets", "count", "down_s"],
+    FAULT_TIMES: ["kind", "target", "name", "start_s", "end_s"],
+    NODE_TELEMETRY: [*ARM[:3], "time_s", "node", "queue_length", "utilisation"],
+    PERCENTILES: ["strategy", "policy", *(f"latency_p{percent}_s" for percent in (50, 95, 99))],
+}
+
 #: Columns of names, which may look like numbers or like missing values and are neither.
-_NAMES = ("strategy", "policy", "node")
+_NAMES = ("strategy", "policy", "node", "link", "group", "name", "target")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -144,6 +221,11 @@ def read_results(folder: Path) -> Results:
     """
     manifest = _read_manifest(folder / MANIFEST)
     frames = {name: _read_table(folder / name, columns) for name, columns in _COLUMNS.items()}
+    others = {
+        name: _read_table(folder / name, columns)
+        for name, columns in _OTHER_COLUMNS.items()
+        if (folder / name).exists()
+    }
     profile = read_profile(folder / PROFILE) if (folder / PROFILE).exists() else None
     return Results(
         folder,
@@ -151,6 +233,7 @@ def read_results(folder: Path) -> Results:
         frames[NODES],
         frames[DEADLINE_SWEEP],
         frames[EXIT_ACCURACY],
+        others,
         profile,
         manifest,
     )
@@ -168,15 +251,26 @@ def interval_over(metric: str, training_seeds: int) -> str:
     return "training seeds"
 
 
+#: Metrics of whole runs that are reported with an interval over replications, where they are.
+RUN_METRICS = ("jain_aud",)
+#: Of these, the numerator is pooled over trainings, and so is the denominator, which is given.
+POOLED_METRICS = {
+    "device_j_per_request": "offered",
+    "j_per_request": "offered",
+    "j_per_correct_on_time": "correct_on_time",
+}
+
+
 def summary(results: Results) -> pd.DataFrame:
     """One row per strategy and policy.
 
-    Shares carry 95 % intervals over what :func:`interval_over` says; latency percentiles, in
-    seconds, are over the answered requests of all seeds and replications together.
+    Shares carry 95 % intervals over what :func:`interval_over` says, everything else over
+    replications. Latency percentiles, in seconds, are over the answered requests of all seeds and
+    replications together.
     """
     rows = []
     shares = outcome_shares(results.runs)
-    by_arm = results.latencies.groupby(["strategy", "policy"], observed=True)["latency_s"]
+    oracle = oracle_shares(results)
     for policy in results.policies:
         for strategy in results.strategies:
             row: dict[str, Any] = {"strategy": strategy, "policy": policy}
@@ -187,15 +281,68 @@ def summary(results: Results) -> pd.DataFrame:
                     values = over_replications(results.runs, metric).xs((strategy, policy))
                 half_width = confidence_interval(values.to_numpy()).half_width
                 row |= {metric: by_seed.mean(), f"{metric}_half_width": half_width}
-            latency = by_arm.get_group((strategy, policy)).dropna().to_numpy()
-            for percent in (50, 95, 99):
-                row[f"latency_p{percent}_s"] = (
-                    float(np.percentile(latency, percent)) if len(latency) else math.nan
-                )
+            row |= _latency_percentiles(results, strategy, policy)
             row |= shares.loc[(strategy, policy)].to_dict()
+            for metric, interval in _other_metrics(results, strategy, policy).items():
+                row |= {metric: interval.mean, f"{metric}_half_width": interval.half_width}
+            if (strategy, policy) in oracle:
+                interval = oracle[strategy, policy]
+                row |= {
+                    "oracle_share": interval.mean,
+                    "oracle_share_half_width": interval.half_width,
+                }
             row |= {"training_seeds": results.training_seeds, "replications": results.replications}
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _latency_percentiles(results: Results, strategy: str, policy: str) -> dict[str, float]:
+    percents = (50, 95, 99)
+    names = [f"latency_p{percent}_s" for percent in percents]
+    if not results.has_records:
+        of_arm = results.others[PERCENTILES].set_index(["strategy", "policy"])
+        return {name: float(of_arm.loc[(strategy, policy), name]) for name in names}
+    latency_s = results.answers[strategy, policy].latency_s
+    values = np.percentile(latency_s, percents) if len(latency_s) else [math.nan] * 3
+    return {name: float(value) for name, value in zip(names, values, strict=True)}
+
+
+def _other_metrics(results: Results, strategy: str, policy: str) -> dict[str, Interval]:
+    """Fairness and energy of one arm, where they are known: over replications."""
+    runs = results.runs
+    runs = runs[(runs["strategy"] == strategy) & (runs["policy"] == policy)]
+    found = {}
+    for metric in RUN_METRICS:
+        if metric in runs:
+            found[metric] = confidence_interval(runs.groupby("replication")[metric].mean())
+    correct = (runs["aud"] * runs["offered"]).round()
+    for metric, denominator in POOLED_METRICS.items():
+        if metric in runs:
+            whole = runs["offered"] if denominator == "offered" else correct
+            of_all = runs["j_per_request" if denominator != "offered" else metric]
+            joules = (of_all * runs["offered"]).groupby(runs["replication"]).sum()
+            wholes = whole.groupby(runs["replication"]).sum()
+            found[metric] = confidence_interval(joules[wholes > 0] / wholes[wholes > 0])
+    return found
+
+
+def oracle_shares(results: Results) -> dict[tuple[str, str], Interval]:
+    """Part of the oracle's AUD that each other policy reaches, by strategy and policy.
+
+    Over replications, each with the oracle on the same requests; none without an oracle.
+    """
+    if results.oracle is None:
+        return {}
+    by_replication = over_replications(results.runs, "aud")
+    found = {}
+    for strategy in results.strategies:
+        values = by_replication.xs(strategy, level="strategy")
+        best = values.xs(results.oracle, level="policy")
+        for policy in results.policies:
+            if policy != results.oracle:
+                share = (values.xs(policy, level="policy") / best)[best > 0]
+                found[strategy, policy] = confidence_interval(share.to_numpy())
+    return found
 
 
 def baseline_strategy(strategies: list[str]) -> str:
@@ -253,6 +400,28 @@ def node_verdicts(results: Results) -> pd.DataFrame:
     return means.reset_index()
 
 
+def link_verdicts(results: Results) -> pd.DataFrame:
+    """One row per policy, link and direction: mean load of the busiest link, and its verdict."""
+    keys = ["policy", "link", "direction"]
+    if LINKS not in results.others:
+        return pd.DataFrame(columns=[*keys, "shared_by", "load", "verdict"])
+    loads = results.others[LINKS].groupby(keys, sort=False)[["shared_by", "load"]].mean()
+    loads["shared_by"] = loads["shared_by"].astype(int)
+    loads["verdict"] = ["OVERLOADED" if load >= 1 else "STABLE" for load in loads["load"]]
+    return loads.reset_index()
+
+
+def fault_counts(results: Results) -> pd.DataFrame:
+    """One row per kind of fault and target: mean count and seconds of a replication."""
+    keys = ["kind", "target"]
+    if FAULTS not in results.others:
+        return pd.DataFrame(columns=[*keys, "targets", "count", "down_s"])
+    faults = results.others[FAULTS]
+    totals = faults.groupby(keys, sort=False)[["count", "down_s"]].sum() / results.replications
+    totals.insert(0, "targets", faults.groupby(keys, sort=False)["targets"].max())
+    return totals.reset_index()
+
+
 def validity(results: Results) -> tuple[str, list[str]]:
     """``VALID`` or ``INVALID``, and the reasons for the latter."""
     reasons = doubts(
@@ -261,5 +430,6 @@ def validity(results: Results) -> tuple[str, list[str]]:
         results.training_seeds,
         results.replications,
         compares=len(results.strategies) > 1,
+        links=link_verdicts(results),
     )
     return ("INVALID" if reasons else "VALID"), reasons

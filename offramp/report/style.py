@@ -34,6 +34,20 @@ STRATEGY_MARKERS = {
     "random_curriculum": "D",
 }
 
+#: For bars, legible in grey.
+STRATEGY_HATCHES: dict[str, str] = {
+    "standard": "",
+    "curriculum": "///",
+    "anti_curriculum": "...",
+    "random_curriculum": "xxx",
+}
+
+#: So that lines that coincide show through each other.
+LINE_STYLES = ("-", "--", "-.", ":")
+
+#: Behind lines, while something is down.
+FAULT_COLOUR = "#DDCC77"
+
 #: Requests that no exit answered.
 UNANSWERED_COLOUR = "#BBBBBB"
 
@@ -67,6 +81,11 @@ def paper_style() -> Iterator[None]:
         mpl.use("agg")
         mpl.rcParams.update(_RC)
         yield
+
+
+def policy_colours(count: int) -> list[Any]:
+    """Colours of policies, which colour-blind readers can tell apart as far as they go."""
+    return list(sns.color_palette("colorblind", count))
 
 
 def exit_colours(count: int) -> list[Any]:

@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
-from models.architecture import IMAGENET, code_hash
+from models.architecture import (
+    IMAGENET,
+    SMALL_IMAGE_BACKBONES,
+    TORCHVISION_BACKBONES,
+    code_hash,
+)
 from models.datasets import SPLIT_SEED
-from models.host import fingerprint, has_fast_bf16
+from models.host import fingerprint, resolved_device, resolved_precision
 from models.strategies import PER_EXIT_SCORING, RANKED_STRATEGIES
 from offramp.experiment import Experiment
 from offramp.schema import Scenario, Strategy
@@ -17,7 +22,7 @@ from offramp.store import file_hash
 #: Raise when a change of code changes what a stage makes from the same settings.
 TRAINING_VERSION = 2
 PROFILING_VERSION = 2
-SIMULATION_VERSION = 1
+SIMULATION_VERSION = 2
 
 
 def _data_key(experiment: Experiment) -> dict[str, Any]:
@@ -50,6 +55,29 @@ def _weights_key(experiment: Experiment, weights: str | None) -> str | None:
     return file_hash(experiment.file(weights))
 
 
+def _software(backbone: str) -> dict[str, str]:
+    """Versions of the packages that compute a network."""
+    names = ["torch"]
+    built_by_torchvision = (*TORCHVISION_BACKBONES, *SMALL_IMAGE_BACKBONES)
+    if backbone in built_by_torchvision or backbone.startswith("torchvision."):
+        names.append("torchvision")
+    return {name: metadata.version(name) for name in names}
+
+
+def _computed_by(experiment: Experiment) -> dict[str, str]:
+    """Versions, and the device where it is not the processor, whose results differ in rounding."""
+    device = resolved_device(experiment.training.device)
+    return {
+        **_software(experiment.model.backbone),
+        **({} if device == "cpu" else {"device": device}),
+    }
+
+
+def _precision(experiment: Experiment) -> str:
+    training = experiment.training
+    return resolved_precision(training.precision, resolved_device(training.device))
+
+
 def _training_key(experiment: Experiment, seed: int) -> dict[str, Any]:
     """What every training of an experiment depends on."""
     settings = experiment.training.model_dump(
@@ -67,17 +95,14 @@ def _training_key(experiment: Experiment, seed: int) -> dict[str, Any]:
             "evaluations",
         }
     )
-    precision = experiment.training.precision
-    if precision == "auto":
-        precision = "bf16" if has_fast_bf16() else "fp32"
     return {
         "version": TRAINING_VERSION,
-        "torch": metadata.version("torch"),
+        **_computed_by(experiment),
         "data": _data_key(experiment),
         "architecture": experiment.architecture.identity(),
         "weights": _weights_key(experiment, experiment.model.weights),
         "regime": experiment.training.regime,
-        "settings": {**settings, "precision": precision},
+        "settings": {**settings, "precision": _precision(experiment)},
         "seed": seed,
     }
 
@@ -100,7 +125,7 @@ def frozen_backbone_key(experiment: Experiment, seed: int) -> dict[str, Any]:
     if experiment.model.weights:
         return {
             "weights": _weights_key(experiment, experiment.model.weights),
-            "torch": metadata.version("torch"),
+            **_computed_by(experiment),
         }
     return backbone_key(experiment, seed)
 
@@ -114,7 +139,15 @@ def activations_key(experiment: Experiment, seed: int, split: str, dtype: str) -
         "architecture": experiment.architecture.identity(),
         "split": split,
         "dtype": dtype,
+        **(_stored_arithmetic(experiment) if dtype == "bfloat16" else {}),
     }
+
+
+def _stored_arithmetic(experiment: Experiment) -> dict[str, Any]:
+    """In which numbers the stored activations of training images were computed, if not in fp32."""
+    training = experiment.training
+    stored = training.regime == "classifier_wise" and not training.augment
+    return {"computed_in": "bf16"} if stored and _precision(experiment) == "bf16" else {}
 
 
 def scores_key(experiment: Experiment, seed: int) -> dict[str, Any]:
@@ -123,6 +156,7 @@ def scores_key(experiment: Experiment, seed: int) -> dict[str, Any]:
     common = {"version": TRAINING_VERSION, "scoring": _scoring_key(experiment)}
     if scoring.function in ("c_score", "transfer"):
         return {**common, "data": _data_key(experiment)}
+    common |= _stored_arithmetic(experiment)
     if scoring.function == "final_exit":
         backbone = frozen_backbone_key(experiment, seed)
         return {
@@ -150,12 +184,17 @@ def _scoring_key(experiment: Experiment) -> dict[str, Any]:
     if scoring.function in ("self_taught", "transfer"):
         key["folds"] = scoring.folds
     if scoring.function == "transfer":
-        key["versions"] = {name: metadata.version(name) for name in ("torch", "scikit-learn")}
         assert scoring.backbone  # the experiment was checked for it
+        key["versions"] = {
+            **_software(scoring.backbone),
+            "scikit-learn": metadata.version("scikit-learn"),
+        }
         key["backbone"] = scoring.backbone
         key["code"] = code_hash(scoring.backbone, experiment.folder)
         key["weights"] = _weights_key(experiment, scoring.weights)
         key["resize"] = scoring.resize
+        if resolved_device(experiment.training.device) != "cpu":
+            key["device"] = resolved_device(experiment.training.device)
     if scoring.file:
         key["file"] = file_hash(experiment.file(scoring.file))
         key["key"] = scoring.key
@@ -196,7 +235,7 @@ def named_checkpoint_key(
     """What the predictions of a checkpoint file that the user named are made from."""
     return {
         "version": TRAINING_VERSION,
-        "torch": metadata.version("torch"),
+        **_computed_by(experiment),
         "images": _images_key(experiment),
         "architecture": experiment.architecture.identity(),
         "strategy": strategy,
@@ -216,12 +255,23 @@ def profile_key(scenario: Scenario, experiment: Experiment) -> dict[str, Any]:
     }
 
 
+def validation_key(trained: dict[str, Any]) -> dict[str, Any]:
+    """What the predictions of a trained network for the validation split are made from.
+
+    Args:
+        trained: the key of the network.
+    """
+    return {"split": "validation", "trained": trained}
+
+
 def simulation_key(scenario: Scenario, inputs: dict[str, str]) -> dict[str, Any]:
     """What the records of a simulation are made from: the world, and hashes of its inputs."""
-    parts = ("seed", "nodes", "links", "devices", "policies", "simulation")
+    parts = ("seed", "nodes", "links", "mqtt", "devices", "faults", "policies", "simulation")
     return {
         "version": SIMULATION_VERSION,
-        "versions": {name: metadata.version(name) for name in ("numpy", "scipy", "simpy")},
+        "versions": {
+            name: metadata.version(name) for name in ("numpy", "scipy", "simpy", "datasketches")
+        },
         "dataset": scenario.data.dataset,
         "scenario": scenario.model_dump(include=set(parts)),
         "inputs": inputs,

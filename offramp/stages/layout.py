@@ -5,16 +5,42 @@ CHECKPOINT = "checkpoint.safetensors"
 PREDICTIONS = "predictions.parquet"
 SCORES = "easiness.npy"
 
+# artefact of its own, where a policy is fitted
+VALIDATION_PREDICTIONS = "predictions_validation.parquet"
+
 # artefact of profiling; copied into results
 PROFILE = "profile.parquet"
 
 # artefact of simulation; copied into results
-RECORDS = "records.parquet"
 RUNS = "runs.csv"
 NODES = "nodes.csv"
+GROUPS = "groups.csv"
 DEADLINE_SWEEP = "deadline_sweep.csv"
 EXIT_ACCURACY = "exit_accuracy.csv"
-SIMULATION_FILES = (RECORDS, RUNS, NODES, DEADLINE_SWEEP, EXIT_ACCURACY)
+ALWAYS_SIMULATED = (RUNS, NODES, GROUPS, DEADLINE_SWEEP, EXIT_ACCURACY)
+
+# and these, where the scenario has or asks for them
+RECORDS = "records.parquet"
+PERCENTILES = "latency_percentiles.csv"
+DEVICES = "devices.csv"
+LINKS = "links.csv"
+ENERGY = "energy.csv"
+FAULTS = "faults.csv"
+FAULT_TIMES = "fault_times.csv"
+NODE_TELEMETRY = "telemetry_nodes.csv"
+REQUEST_TELEMETRY = "telemetry_requests.csv"
+SOMETIMES_SIMULATED = (
+    RECORDS,
+    PERCENTILES,
+    DEVICES,
+    LINKS,
+    ENERGY,
+    FAULTS,
+    FAULT_TIMES,
+    NODE_TELEMETRY,
+    REQUEST_TELEMETRY,
+)
+TRACES = "trace-*.json"
 
 # results only
 MANIFEST = "manifest.json"

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,97 +18,37 @@ import pandas as pd
 import pyarrow as pa
 
 from models.artifacts import Predictions, read_predictions
-from models.errors import ArtifactError, ScenarioError
+from models.errors import ArtifactError
 from models.files import whole_file
 from offramp.checks import policy_label
+from offramp.checks.memory import most_workers
 from offramp.console import Console
 from offramp.scenario import LoadedScenario
 from offramp.stages import keys
+from offramp.stages.arms import Arm, Job, Network, PolicyText, Replication, replicate
+from offramp.stages.inputs import Inputs
 from offramp.stages.layout import (
-    DEADLINE_SWEEP,
+    ALWAYS_SIMULATED,
+    DEVICES,
     EXIT_ACCURACY,
     MANIFEST,
-    NODES,
+    PERCENTILES,
     PREDICTIONS,
     PROFILE,
     RECORDS,
-    RUNS,
-    SIMULATION_FILES,
+    SOMETIMES_SIMULATED,
+    TRACES,
 )
-from offramp.store import Store, file_hash
-from offramp.worlds import (
-    build_world,
-    needs_host_profile,
-    node_profiles,
-    read_matching_profile,
-)
-from sim.metrics import run_metrics
-from sim.policies import POLICIES, build_policy
+from offramp.stages.record_parts import read_parts
+from offramp.store import Store
+from sim.outcome_counts import OutcomeCounts
+from sim.policies import POLICIES
 from sim.records import write_records
-from sim.verdict import node_metrics, settling
-from sim.world import World, record_table, simulate
+from sim.summary import RunSummary
+from sim.world import World
 
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a simulation starts from.
-
-    Attributes:
-        trained: folders of the trained networks, by strategy and training seed.
-        profile: this host's profile, or None where no node needs it.
-    """
-
-    trained: dict[tuple[str, int], Path]
-    profile: Path | None
-
-    def hashes(self, loaded: LoadedScenario) -> dict[str, str]:
-        """SHA-256 of every input file, by a name that says what it is."""
-        found = {
-            f"predictions of {strategy}, seed {seed}": file_hash(folder / PREDICTIONS)
-            for (strategy, seed), folder in self.trained.items()
-        }
-        if self.profile:
-            found["profile of this host"] = file_hash(self.profile)
-        for node, path in node_profiles(loaded).items():
-            found[f"profile of node {node}"] = file_hash(path)
-        return found
-
-
-def find_inputs(loaded: LoadedScenario, store: Store, command: str) -> Inputs:
-    """What training and profiling left in the store for this scenario.
-
-    Args:
-        command: arguments that name the scenario and the store, for the advice in errors.
-
-    Raises:
-        ArtifactError: something is not there; the message says which command makes it.
-    """
-    trained: dict[tuple[str, int], Path] = {}
-    for strategy, seed, made_from in keys.trained_networks(loaded.experiment):
-        folder = store.find("trained", made_from)
-        if folder is None:
-            raise ArtifactError(
-                f"strategy {strategy!r} with seed {seed} has not been trained with these "
-                f"settings: run `offramp train{command}` first"
-            )
-        trained[strategy, seed] = folder
-    profile = None
-    if needs_host_profile(loaded):
-        folder = store.find("profile", keys.profile_key(loaded.scenario, loaded.experiment))
-        if folder is None:
-            raise ArtifactError(
-                "this network has not been profiled on this host with these settings: "
-                f"run `offramp profile{command}` first"
-            )
-        profile = folder / PROFILE
-    return Inputs(trained, profile)
-
-
-def world_of(loaded: LoadedScenario, inputs: Inputs) -> World:
-    """The scenario's world with the profiles found."""
-    architecture = loaded.experiment.architecture
-    profile = read_matching_profile(inputs.profile, architecture) if inputs.profile else None
-    return build_world(loaded, profile)
+#: Arrays of more bytes than this are handed to worker processes once, as files.
+_SHARED_FROM = "32K"
 
 
 def run_simulation(
@@ -123,15 +63,17 @@ def run_simulation(
     """Simulate all arms and copy the result into ``results``; return whether it was reused.
 
     Args:
-        jobs: worker processes; None takes all processors. The result does not depend on it.
+        jobs: worker processes; None takes all processors. No more are used than fit into memory.
+            The result does not depend on it.
     """
-    job = _Job.of(loaded, inputs, world)
+    job = _job_of(loaded, inputs, world)
+    jobs = min(jobs or os.cpu_count() or 1, most_workers(loaded.scenario, loaded.folder))
     results.mkdir(parents=True, exist_ok=True)
     if any(spec.policy not in POLICIES for spec in loaded.scenario.policies):
         # The code of a user's own policy may change without its name: never reuse.
-        with tempfile.TemporaryDirectory(prefix=".simulation-", dir=results) as folder:
-            _simulate_into(Path(folder), job, console, jobs)
-            _copy_results(Path(folder), inputs, results)
+        with _scratch(store) as folder:
+            _simulate_into(folder, job, console, jobs)
+            _copy_results(folder, inputs, results)
         return False
     made_from = keys.simulation_key(loaded.scenario, inputs.hashes(loaded))
     found = store.find("simulation", made_from)
@@ -142,11 +84,28 @@ def run_simulation(
     return found is not None
 
 
+@contextmanager
+def _scratch(store: Store) -> Iterator[Path]:
+    """A folder of the store for what is not kept; one that a killed process left is swept away."""
+    made_from = {"scratch": os.getpid()}
+    try:
+        with store.make("scratch", made_from) as folder:
+            yield folder
+    finally:
+        store.discard("scratch", made_from)
+
+
 def _copy_results(folder: Path, inputs: Inputs, results: Path) -> None:
     # Without its manifest a folder is unfinished: it never passes for a whole run half-copied.
     (results / MANIFEST).unlink(missing_ok=True)
-    for name in SIMULATION_FILES:
-        _copy(folder / name, results / name)
+    there = [folder / name for name in (*ALWAYS_SIMULATED, *SOMETIMES_SIMULATED)]
+    there = [*filter(Path.exists, there), *sorted(folder.glob(TRACES))]
+    of_before = [results / name for name in SOMETIMES_SIMULATED]
+    for file in [*of_before, *results.glob(TRACES)]:
+        if file.name not in {it.name for it in there}:
+            file.unlink(missing_ok=True)
+    for file in there:
+        _copy(file, results / file.name)
     if inputs.profile:
         _copy(inputs.profile, results / PROFILE)
     else:
@@ -161,116 +120,146 @@ def _copy(source: Path, target: Path) -> None:
 # --- simulating --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Job:
-    """Everything that a worker process needs to simulate one replication of all arms."""
+def _job_of(loaded: LoadedScenario, inputs: Inputs, world: World) -> Job:
+    scenario, simulation = loaded.scenario, loaded.scenario.simulation
+    architecture = loaded.experiment.architecture.fingerprint()
 
-    world: World
-    predictions: dict[tuple[str, int], Predictions]
-    policies: list[tuple[str, str, dict[str, Any]]]
-    folder: Path
-    deadline_scales: list[float]
-    replications: int
+    def read(file: Path) -> Predictions:
+        predictions = read_predictions(file)
+        if predictions.architecture != architecture:
+            raise ArtifactError(f"{file} was made for another network")
+        return predictions
 
-    @classmethod
-    def of(cls, loaded: LoadedScenario, inputs: Inputs, world: World) -> _Job:
-        scenario = loaded.scenario
-        architecture = loaded.experiment.architecture.fingerprint()
-        predictions = {}
-        for arm, folder in inputs.trained.items():
-            predictions[arm] = read_predictions(folder / PREDICTIONS)
-            if predictions[arm].architecture != architecture:
-                raise ArtifactError(f"{folder / PREDICTIONS} was made for another network")
-        return cls(
-            world=world,
-            predictions=predictions,
-            policies=[
-                (policy_label(spec), spec.policy, spec.parameters) for spec in scenario.policies
-            ],
-            folder=loaded.folder,
-            deadline_scales=sorted({1.0, *scenario.simulation.deadline_scales}),
-            replications=scenario.simulation.replications,
-        )
-
-
-@dataclass(frozen=True)
-class _Replication:
-    """What one replication of all arms gave."""
-
-    records: pa.Table
-    runs: list[dict[str, Any]]
-    nodes: list[dict[str, Any]]
-    sweep: list[dict[str, Any]]
+    window_s = simulation.trace_window_s
+    job = Job(
+        world=world,
+        predictions={arm: read(folder / PREDICTIONS) for arm, folder in inputs.trained.items()},
+        validation={arm: read(file) for arm, file in inputs.validation.items()},
+        policies=[
+            PolicyText(policy_label(spec), spec.policy, spec.parameters)
+            for spec in scenario.policies
+        ],
+        folder=loaded.folder,
+        deadline_scales=sorted({1.0, *simulation.deadline_scales}),
+        replications=simulation.replications,
+        keeps_records=simulation.records == "full",
+        telemetry_step_s=simulation.telemetry_step_s,
+        trace_window_s=(window_s[0], window_s[1]) if window_s else None,
+    )
+    for network in job.predictions:
+        for text in job.policies:
+            job.policy(text, network)  # says what is wrong with it before anything is simulated
+    return job
 
 
-def _simulate_into(folder: Path, job: _Job, console: Console, jobs: int | None) -> None:
-    runs: list[dict[str, Any]] = []
-    nodes: list[dict[str, Any]] = []
-    sweep: list[dict[str, Any]] = []
-
-    def tables() -> Iterator[pa.Table]:
+def _simulate_into(folder: Path, job: Job, console: Console, jobs: int) -> None:
+    """Simulate every replication, and write what came of them all into ``folder``."""
+    tables = _Tables()
+    with tempfile.TemporaryDirectory(prefix=".replications-", dir=folder) as parts:
         with console.task("simulate replications", job.replications) as update:
-            for done, part in enumerate(_replications(job, jobs), start=1):
-                runs.extend(part.runs)
-                nodes.extend(part.nodes)
-                sweep.extend(part.sweep)
-                update(done)
-                yield part.records
 
-    write_records(folder / RECORDS, tables(), {"world": "simulated"})
-    for name, rows in ((RUNS, runs), (NODES, nodes), (DEADLINE_SWEEP, sweep)):
-        pd.DataFrame(rows).to_csv(folder / name, index=False)
+            def done() -> Iterator[Replication]:
+                for number, result in enumerate(_replications(job, Path(parts), jobs), start=1):
+                    tables.add(result)
+                    update(number)
+                    yield result
+
+            if job.keeps_records:
+                write_records(folder / RECORDS, _records(done()), {"world": "simulated"})
+            else:
+                for _ in done():
+                    pass
+        for trace in sorted(Path(parts).glob(TRACES)):
+            trace.rename(folder / trace.name)
+    for name, frame in tables.frames(job.world).items():
+        frame.to_csv(folder / name, index=False)
     exit_accuracy(job.predictions).to_csv(folder / EXIT_ACCURACY, index=False)
 
 
-def _replications(job: _Job, jobs: int | None) -> Iterator[_Replication]:
+def _replications(job: Job, folder: Path, jobs: int) -> Iterator[Replication]:
     """All replications in order, whichever process made them."""
-    workers = min(jobs or os.cpu_count() or 1, job.replications)
+    workers = min(jobs, job.replications)
     if workers == 1:
-        return (_replicate(job, replication) for replication in range(job.replications))
-    parallel = joblib.Parallel(n_jobs=workers, return_as="generator")
-    results: Iterator[_Replication] = parallel(
-        joblib.delayed(_replicate)(job, replication) for replication in range(job.replications)
+        return (replicate(job, replication, folder) for replication in range(job.replications))
+    parallel = joblib.Parallel(n_jobs=workers, return_as="generator", max_nbytes=_SHARED_FROM)
+    results: Iterator[Replication] = parallel(
+        joblib.delayed(replicate)(job, replication, folder)
+        for replication in range(job.replications)
     )
     return results
 
 
-def _replicate(job: _Job, replication: int) -> _Replication:
-    """Simulate one replication of every arm, all on the same workload."""
-    first = next(iter(job.predictions.values()))
-    workload = job.world.workload(len(first.label), replication)
-    if not (workload.requests.created_s >= job.world.warm_up_s).any():
-        raise ScenarioError(
-            f"no request is created in the measured window of replication {replication}: raise "
-            "simulation.duration_s, or the rates of the devices"
-        )
-    tables: list[pa.Table] = []
-    runs: list[dict[str, Any]] = []
-    nodes: list[dict[str, Any]] = []
-    sweep: list[dict[str, Any]] = []
-    for (strategy, seed), predictions in job.predictions.items():
-        for label, reference, parameters in job.policies:
-            arm = {
+def _records(results: Iterator[Replication]) -> Iterator[pa.Table]:
+    """The records of all replications, a part at a time."""
+    for result in results:
+        assert result.records is not None
+        yield from read_parts(result.records)
+        result.records.unlink()
+
+
+class _Tables:
+    """The tables of all replications, in their order."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._frames: dict[str, list[pd.DataFrame]] = {}
+        self._devices: dict[Arm, OutcomeCounts] = {}
+        self._summaries: dict[tuple[str, str], RunSummary] = {}
+
+    def add(self, result: Replication) -> None:
+        """Append what a replication gave."""
+        for name, rows in result.rows.items():
+            self._rows.setdefault(name, []).extend(rows)
+        for name, frames in result.frames.items():
+            self._frames.setdefault(name, []).extend(frames)
+        for arm, counts in result.devices.items():
+            before = self._devices.get(arm)
+            self._devices[arm] = before.plus(counts) if before else counts
+        for (strategy, _, policy), summary in result.summaries.items():
+            if (strategy, policy) in self._summaries:
+                self._summaries[strategy, policy].merge(summary)
+            else:
+                self._summaries[strategy, policy] = summary
+
+    def frames(self, world: World) -> dict[str, pd.DataFrame]:
+        """Every table that has rows, by the name of its file."""
+        found = {name: pd.DataFrame(rows) for name, rows in self._rows.items() if rows}
+        found |= {name: pd.concat(frames) for name, frames in self._frames.items()}
+        if self._devices:
+            found[DEVICES] = self._by_device(world)
+        if self._summaries:
+            found[PERCENTILES] = self._percentiles()
+        return found
+
+    def _by_device(self, world: World) -> pd.DataFrame:
+        names = [world.device_name(device) for device in range(world.devices)]
+        groups = [group.name for group in world.groups for _ in range(group.count)]
+        frames = []
+        for (strategy, seed, policy), counts in self._devices.items():
+            frame = counts.table()
+            arm = {"strategy": strategy, "training_seed": seed, "policy": policy}
+            owner = {**arm, "device": names, "group": groups}
+            for column, (name, values) in enumerate(owner.items()):
+                frame.insert(column, name, values)
+            frames.append(frame)
+        return pd.concat(frames)
+
+    def _percentiles(self) -> pd.DataFrame:
+        return pd.DataFrame(
+            {
                 "strategy": strategy,
-                "training_seed": seed,
-                "policy": label,
-                "replication": replication,
+                "policy": policy,
+                **{
+                    name: value
+                    for name, value in summary.metrics().items()
+                    if name.startswith("latency_p")
+                },
             }
-            for scale in job.deadline_scales:
-                policy = build_policy(reference, parameters, job.folder, first.exit_count)
-                run = simulate(job.world, workload, predictions, policy, scale)
-                metrics = run_metrics(job.world, run)
-                sweep.append({**arm, "deadline_scale": scale, **metrics})
-                if scale != 1.0:
-                    continue
-                tables.append(record_table(job.world, run, predictions, strategy, seed, label))
-                first_quarter, rest = settling(job.world, run)
-                runs.append({**arm, **metrics, "first_quarter_s": first_quarter, "rest_s": rest})
-                nodes.extend({**arm, **row} for row in node_metrics(job.world, run))
-    return _Replication(pa.concat_tables(tables).unify_dictionaries(), runs, nodes, sweep)
+            for (strategy, policy), summary in self._summaries.items()
+        )
 
 
-def exit_accuracy(predictions: dict[tuple[str, int], Predictions]) -> pd.DataFrame:
+def exit_accuracy(predictions: dict[Network, Predictions]) -> pd.DataFrame:
     """Test accuracy of each exit of each trained network."""
     return pd.DataFrame(
         {"strategy": strategy, "training_seed": seed, "exit": exit, "accuracy": accuracy}

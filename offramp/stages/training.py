@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property, lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.activations import StoredInputs, compute_activations, store_bytes
 from models.artifacts import write_predictions
 from models.checkpoint import Origin, load_checkpoint, save_checkpoint
-from models.datasets import Dataset, Split, data_root, load_dataset
-from models.difficulty import early_checkpoint, final_exit, last_features, self_taught, transfer
+from models.datasets import Dataset
 from models.errors import CheckpointError, TrainingError
-from models.inputs import ImageInputs, Inputs
-from models.label_noise import labels_from_file, symmetric_noise
-from models.multi_exit import MultiExitNetwork, build_network
-from models.pacing import PACING_FUNCTIONS, PacingFunction, paced_batches
+from models.host import resolved_device
+from models.inputs import Inputs
+from models.multi_exit import MultiExitNetwork
+from models.pacing import paced_batches
 from models.predicting import predict
-from models.published_scores import scores_from_file
-from models.regimes import Phase, backbone_phase, exit_by_exit, phases, with_last_classifier
+from models.regimes import Phase, backbone_phase
 from models.strategies import RANKED_STRATEGIES, sample_order, strategy_pacing
 from models.training import (
     DivergedError,
@@ -38,14 +35,13 @@ from models.training import (
 )
 from offramp.console import Console
 from offramp.experiment import Experiment
-from offramp.schema import PacingSection
 from offramp.stages import keys
-from offramp.stages.layout import CHECKPOINT, PREDICTIONS, SCORES
-from offramp.stages.network import scoring_network, starting_network
+from offramp.stages.layout import CHECKPOINT, PREDICTIONS
+from offramp.stages.scoring import Scoring
+from offramp.stages.starting_networks import StartingNetworks
+from offramp.stages.steps import pacing_function, random_numbers, steps_shown, training_settings
+from offramp.stages.training_data import TrainingData
 from offramp.store import Store
-
-#: The wrong labels are part of the data: all arms and seeds share them.
-_NOISE_SEED = 20210719
 
 
 def run_training(
@@ -59,7 +55,8 @@ def run_training(
     training = experiment.training
     torch.set_num_threads(training.threads or os.cpu_count() or 1)
     if training.scoring.function == "c_score" and training.needs_scores:
-        stage.published_scores()  # says what is wrong with the file before anything is trained
+        # Says what is wrong with the file before anything is trained.
+        stage.scoring.published_scores()
     for strategy, seed, made_from in keys.trained_networks(experiment):
         if store.find("trained", made_from):
             continue
@@ -72,216 +69,55 @@ def run_training(
         yield strategy, seed, store.path("trained", made_from)
 
 
-def training_settings(experiment: Experiment) -> TrainingSettings:
-    """The settings that every strategy of an experiment shares."""
-    training = experiment.training
-    return TrainingSettings(
-        batch_size=training.batch_size,
-        learning_rate=training.learning_rate,
-        momentum=training.momentum,
-        weight_decay=training.weight_decay,
-        warm_up_fraction=training.warm_up_fraction,
-        loss=training.loss,
-        exit_weights=tuple(training.exit_weights),
-        precision=training.precision,
-        evaluations=training.evaluations,
-    )
-
-
-def pacing_function(section: PacingSection) -> PacingFunction:
-    """The pacing function that an experiment names."""
-    arguments: dict[str, Any] = {"start_fraction": section.start_fraction}
-    if section.function == "varied_exponential":
-        arguments["increases_at"] = tuple(section.increases_at)
-    else:
-        arguments["full_at"] = section.full_at
-    if section.function in ("fixed_exponential", "varied_exponential"):
-        arguments["increase"] = section.increase
-    pacing: PacingFunction = PACING_FUNCTIONS[section.function](**arguments)
-    return pacing
-
-
-@lru_cache(maxsize=1)
-def _load_once(name: str, validation_fraction: float, root: Path) -> Dataset:
-    """The dataset; a study's experiments follow each other in one process."""
-    return load_dataset(name, validation_fraction, root)
-
-
 def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("training.device is cuda, but torch finds no CUDA device here")
-    cuda = name != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if cuda else "cpu")
-
-
-@contextmanager
-def _random_numbers(seed: int) -> Iterator[None]:
-    """What dropout draws: the same for all arms, whatever the process did before."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
+    device = resolved_device(name)  # as keys do
+    if device == "cuda" and not torch.cuda.is_available():
+        if name == "cuda":
+            raise TrainingError("training.device is cuda, but torch finds no CUDA device here")
+        raise TrainingError(
+            "this host has a CUDA device that torch cannot use: update its driver, or set "
+            "training.device to cpu"
+        )
+    return torch.device(device)
 
 
 class TrainingStage:
-    """What the trainings of one experiment share; data is loaded when first needed."""
+    """What the trainings of one experiment share."""
 
     def __init__(self, experiment: Experiment, store: Store, console: Console) -> None:
         self.experiment = experiment
         self.store = store
         self.console = console
         self.settings = training_settings(experiment)
-        training = experiment.training
-        self.device = _device(training.device)
-        self._stored: dict[Path, StoredInputs | None] = {}
+        self.device = _device(experiment.training.device)
+        self.samples = TrainingData(experiment, store, console, self.device)
+        self.networks = StartingNetworks(experiment, store, self.device, self._train_backbone)
+        self.scoring = Scoring(experiment, store, console, self.samples, self.networks)
 
-    # --- data ----------------------------------------------------------------------------------
-
-    @cached_property
+    @property
     def data(self) -> Dataset:
         """The dataset, its training labels made wrong where the experiment asks for it."""
-        section = self.experiment.data
-        data = _load_once(section.dataset, section.validation_fraction, data_root())
-        noise = section.label_noise
-        labels = data.train.labels
-        if noise and noise.file:
-            labels = labels_from_file(
-                self.experiment.file(noise.file),
-                noise.key,
-                data.train.index,
-                data.info.classes,
-                data.official_count,
-            )
-        if noise and noise.symmetric_percent:
-            labels = symmetric_noise(
-                labels, noise.symmetric_percent / 100, data.info.classes, _NOISE_SEED
-            )
-        train = replace(data.train, labels=labels)
-        return replace(data, info=self.experiment.info, train=train)
-
-    def _images(
-        self, split: Split, seed: int = 0, augment: bool = False, equilibrium: bool = False
-    ) -> ImageInputs:
-        return ImageInputs(split, self.data.info, augment, seed, equilibrium, self.device)
+        return self.samples.dataset
 
     def inputs(
         self, split: str, seed: int, network: MultiExitNetwork, equilibrium: bool = False
     ) -> Inputs:
         """What exits are trained on (``train``) or scored on (any split without augmentation)."""
-        samples: Split = getattr(self.data, split)
-        training = self.experiment.training
-        if training.regime == "classifier_wise" and not training.augment:
-            stored = self._activations(split, samples, seed, network)
-            if stored:
-                return stored
-        augment = split == "train" and training.augment
-        return self._images(samples, seed, augment, equilibrium)
+        return self.samples.inputs(split, seed, network, equilibrium)
 
     def plain(self, seed: int, network: MultiExitNetwork) -> Inputs:
         """The training samples without augmentation."""
-        if self.experiment.training.augment:
-            return self._images(self.data.train)
-        return self.inputs("train", seed, network)
-
-    def _activations(
-        self, split: str, samples: Split, seed: int, network: MultiExitNetwork
-    ) -> StoredInputs | None:
-        """The frozen backbone's activations, or None where the limit has no room for them."""
-        dtype = torch.bfloat16 if split == "train" else torch.float32
-        name = str(dtype).removeprefix("torch.")
-        made_from = keys.activations_key(self.experiment, seed, split, name)
-        opened = self.store.path("activations", made_from)
-        if opened not in self._stored:
-            self._stored[opened] = self._open_activations(split, samples, network, made_from, dtype)
-        return self._stored[opened]
-
-    def _open_activations(
-        self,
-        split: str,
-        samples: Split,
-        network: MultiExitNetwork,
-        made_from: dict[str, Any],
-        dtype: torch.dtype,
-    ) -> StoredInputs | None:
-        size = store_bytes(network, len(samples), dtype)
-        limit = self.experiment.training.activation_store_gb * 1e9
-        if size > limit:
-            self.console.note(
-                f"activations of the {split} images would take {size / 1e9:.1f} GB, more than "
-                f"training.activation_store_gb ({limit / 1e9:g}): the frozen backbone runs anew "
-                "at every step"
-            )
-            return None
-        if not self.store.find("activations", made_from):
-            with (
-                self.console.task(f"activations, {split}", len(samples)) as update,
-                self.store.make("activations", made_from) as folder,
-            ):
-                compute_activations(network, samples, self.data.info, folder, dtype, update)
-        folder = self.store.path("activations", made_from)
-        return StoredInputs(folder, samples.labels, self.device)
-
-    # --- networks ------------------------------------------------------------------------------
+        return self.samples.plain(seed, network)
 
     def initial_network(self, seed: int) -> tuple[MultiExitNetwork, bool]:
         """The weights that every strategy starts from, and whether the last exit has its own."""
-        experiment = self.experiment
-        network, whole = starting_network(experiment, seed)
-        if experiment.model.weights or experiment.training.regime != "classifier_wise":
-            return network.to(self.device), whole
-        made_from = keys.backbone_key(experiment, seed)
-        found = self.store.find("backbone", made_from)
-        if not found:
-            phase = backbone_phase(
-                network.exit_count, experiment.training.backbone_steps or experiment.training.steps
-            )
-            settings = replace(self.settings, loss="cross_entropy", exit_weights=())
-            augment = experiment.training.augment
-            origin = partial(self._origin, "standard", seed, regime="backbone")
-            with (
-                self._progress(f"train backbone, seed {seed}", phase.steps) as on_step,
-                self._keeping_the_last_good(network, origin, made_from),
-            ):
-                curve = self._train_phases(
-                    network.to(self.device),
-                    [phase],
-                    "standard",
-                    None,
-                    lambda: self._images(self.data.train, seed, augment),
-                    self._images(self.data.validation),
-                    settings,
-                    seed,
-                    on_step,
-                )
-            with self.store.make("backbone", made_from) as folder:
-                save_checkpoint(folder / CHECKPOINT, network, origin(phase.steps, curve))
-            found = self.store.path("backbone", made_from)
-        network, _ = load_checkpoint(found / CHECKPOINT, experiment.folder)
-        return network.to(self.device), True
+        return self.networks.of_seed(seed)
 
-    def phases(self, whole: bool, ranked: bool) -> list[Phase]:
-        """The phases of a training.
+    def easiness(self, seed: int, network: MultiExitNetwork, whole: bool) -> NDArray[np.float64]:
+        """Difficulty scores for one seed, (N,) or (N, exits)."""
+        return self.scoring.easiness(seed, network, whole)
 
-        Args:
-            whole: the last exit has weights of its own already.
-            ranked: the order of samples comes from a score.
-        """
-        training = self.experiment.training
-        exit_count = self.experiment.architecture.exit_count
-        parts = phases(training.regime, exit_count, training.steps)
-        if training.regime == "classifier_wise":
-            (phase,) = parts
-            if not whole:
-                phase = with_last_classifier(phase, exit_count)
-            if not training.scoring.per_exit:
-                return [phase]
-            if not whole and training.loss != "cross_entropy":
-                raise TrainingError(
-                    f"loss {training.loss} with training.scoring.per_exit needs a last exit that "
-                    f"is trained already; {self.experiment.model.weights} has none for these "
-                    "classes"
-                )
-            return exit_by_exit(phase) if ranked else [phase]
-        return parts
+    # --- training ------------------------------------------------------------------------------
 
     def train_network(self, strategy: str, seed: int, made_from: dict[str, Any]) -> None:
         """Train one network and store it with its predictions."""
@@ -289,11 +125,11 @@ class TrainingStage:
         ranked = strategy in RANKED_STRATEGIES
         network, whole = self.initial_network(seed)
         easiness = self.easiness(seed, network, whole) if ranked else None
-        parts = self.phases(whole, ranked)
+        parts = self.networks.phases(whole, ranked)
         total = sum(phase.steps for phase in parts)
         origin = partial(self._origin, strategy, seed)
         with (
-            self._progress(f"train {strategy}, seed {seed}", total) as on_step,
+            steps_shown(self.console, f"train {strategy}, seed {seed}", total) as on_step,
             self._keeping_the_last_good(network, origin, made_from),
         ):
             curve = self._train_phases(
@@ -308,6 +144,31 @@ class TrainingStage:
                 on_step,
             )
         self._store_trained(made_from, network, origin(training.steps, curve))
+
+    def _train_backbone(
+        self, network: MultiExitNetwork, seed: int, made_from: dict[str, Any]
+    ) -> None:
+        """Train the backbone of ``network`` with its own classifier, and store it."""
+        training = self.experiment.training
+        phase = backbone_phase(network.exit_count, training.backbone_steps or training.steps)
+        origin = partial(self._origin, "standard", seed, regime="backbone")
+        with (
+            steps_shown(self.console, f"train backbone, seed {seed}", phase.steps) as on_step,
+            self._keeping_the_last_good(network, origin, made_from),
+        ):
+            curve = self._train_phases(
+                network,
+                [phase],
+                "standard",
+                None,
+                lambda: self.samples.images(self.data.train, seed, training.augment),
+                self.samples.images(self.data.validation),
+                replace(self.settings, loss="cross_entropy", exit_weights=()),
+                seed,
+                on_step,
+            )
+        with self.store.make("backbone", made_from) as folder:
+            save_checkpoint(folder / CHECKPOINT, network, origin(phase.steps, curve))
 
     @contextmanager
     def _keeping_the_last_good(
@@ -363,7 +224,7 @@ class TrainingStage:
             # Anew for each phase: exits that are trained one by one see the same augmentation.
             inputs = make_inputs()
             try:
-                with _random_numbers(seed if separate else seed + number * 2**31):
+                with random_numbers(seed if separate else seed + number * 2**31):
                     trained = train(
                         network,
                         phase,
@@ -381,83 +242,6 @@ class TrainingStage:
                 curve.append(trained, done)
             done += phase.steps
         return curve
-
-    # --- scores --------------------------------------------------------------------------------
-
-    def easiness(self, seed: int, network: MultiExitNetwork, whole: bool) -> NDArray[np.float64]:
-        """Difficulty scores for one seed, (N,) or (N, exits): an artefact of their own."""
-        made_from = keys.scores_key(self.experiment, seed)
-        found = self.store.find("scores", made_from)
-        if not found:
-            scores = self._score(seed, network, whole)
-            with self.store.make("scores", made_from) as folder:
-                np.save(folder / SCORES, scores, allow_pickle=False)
-            found = self.store.path("scores", made_from)
-        easiness: NDArray[np.float64] = np.load(found / SCORES, allow_pickle=False)
-        return easiness
-
-    def _score(self, seed: int, network: MultiExitNetwork, whole: bool) -> NDArray[np.float64]:
-        scoring = self.experiment.training.scoring
-        data = self.data
-        if scoring.function == "c_score":
-            return self.published_scores()
-        if scoring.function == "final_exit":
-            if not whole:
-                raise TrainingError(
-                    "scoring function final_exit needs a backbone with a classifier of its own for "
-                    f"these {data.info.classes} classes; {self.experiment.model.weights} has none: "
-                    "set training.scoring.function to self_taught"
-                )
-            return final_exit(network, self.plain(seed, network))
-        if scoring.function == "transfer":
-            other = scoring_network(self.experiment).to(self.device)
-            features = last_features(other, self._images(data.train))
-            return transfer(features, data.train.labels, scoring.folds, seed=0)
-        return self._score_by_training(seed, network, whole)
-
-    def published_scores(self) -> NDArray[np.float64]:
-        """The scores in the file that the experiment names."""
-        scoring = self.experiment.training.scoring
-        assert scoring.file is not None  # the scenario was checked for it
-        file = self.experiment.file(scoring.file)
-        data = self.data
-        return scores_from_file(file, scoring.key, data.train.index, data.official_count)
-
-    def _score_by_training(
-        self, seed: int, network: MultiExitNetwork, whole: bool
-    ) -> NDArray[np.float64]:
-        training = self.experiment.training
-        scoring = training.scoring
-        steps = scoring.steps or training.steps
-        frozen = training.regime == "classifier_wise"
-        exit_count = network.exit_count
-        if frozen:
-            # The classifiers are what learns: the last of them stands for the network.
-            phase = replace(self.phases(whole, ranked=False)[0], steps=steps)
-        elif scoring.per_exit:
-            (phase,) = phases("end_to_end", exit_count, steps)
-        else:
-            phase = backbone_phase(exit_count, steps)
-        settings = replace(self.settings, loss="cross_entropy", exit_weights=(), evaluations=1)
-        networks = (
-            (lambda: self.initial_network(seed)[0])
-            if frozen or self.experiment.model.weights
-            else (lambda: build_network(self.experiment.architecture, seed).to(self.device))
-        )
-        inputs, plain = self.inputs("train", seed, network), self.plain(seed, network)
-        parts = scoring.folds if scoring.function == "self_taught" else 1
-        with (
-            self._progress(f"score difficulty, seed {seed}", parts * steps) as on_step,
-            _random_numbers(seed),
-        ):
-            if scoring.function == "self_taught":
-                margins = self_taught(
-                    networks, phase, inputs, plain, settings, scoring.folds, seed, on_step
-                )
-            else:
-                margins = early_checkpoint(networks, phase, inputs, plain, settings, seed, on_step)
-        of_last: NDArray[np.float64] = margins[:, max(phase.exits) - 1]
-        return margins if scoring.per_exit else of_last
 
     # --- results -------------------------------------------------------------------------------
 
@@ -493,7 +277,9 @@ class TrainingStage:
                 f"{file}: trained with seed {origin.seed}, but the scenario lists it as seed "
                 f"{seed}: strategies are compared seed by seed (training.seeds)"
             )
-        predictions = predict(network, origin, self._images(self.data.test), self.data.test, "test")
+        predictions = predict(
+            network, origin, self.samples.images(self.data.test), self.data.test, "test"
+        )
         with self.store.make("trained", made_from) as folder:
             save_checkpoint(folder / CHECKPOINT, network, origin)
             write_predictions(folder / PREDICTIONS, predictions)
@@ -519,8 +305,3 @@ class TrainingStage:
         with self.store.make("trained", made_from) as folder:
             save_checkpoint(folder / CHECKPOINT, network, origin)
             write_predictions(folder / PREDICTIONS, predictions)
-
-    @contextmanager
-    def _progress(self, description: str, total: int) -> Iterator[OnStep]:
-        with self.console.task(description, total) as update:
-            yield lambda step, loss: update(step)

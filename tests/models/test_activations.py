@@ -176,6 +176,27 @@ def test_they_are_computed_in_inference_mode_without_augmentation_batch_after_ba
     torch.testing.assert_close(all_of_them.stored[2][299:], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("branch", ["linear", "conv"])
+def test_under_autocast_they_are_what_a_bf16_training_would_compute_anew(branch, tmp_path):
+    network = settled(branch)
+    found = []
+    for autocast in (True, False):
+        folder = tmp_path / str(autocast)
+        folder.mkdir()
+        compute_activations(network, SPLIT, DIGITS, folder, torch.bfloat16, autocast=autocast)
+        found.append(StoredInputs(folder, SPLIT.labels))
+    images = ImageInputs(SPLIT, DIGITS)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected, near, far = (
+            inputs.features(network, EVERYWHERE, (1, 2, 3)) for inputs in (images, *found)
+        )
+    for exit in (1, 2, 3):
+        # bf16 is what all of them are rounded to on the way into a linear layer.
+        wanted = expected[exit].bfloat16()
+        assert torch.equal(near[exit].bfloat16(), wanted)
+        assert not torch.equal(far[exit].bfloat16(), wanted)
+
+
 def test_only_the_asked_exits_are_read_and_computed(tmp_path):
     network = settled("conv")
     inputs = stored(network, tmp_path)

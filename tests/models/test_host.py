@@ -7,9 +7,16 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 
 import models.host
-from models.host import fingerprint, has_fast_bf16
+from models.host import (
+    fingerprint,
+    has_cuda,
+    has_fast_bf16,
+    resolved_device,
+    resolved_precision,
+)
 
 #: Two processors of one machine, shortened; the second differs so that a mix-up shows.
 CPUINFO = """\
@@ -64,6 +71,34 @@ def test_flags_are_read_from_the_first_processor(system_files, flag, fast):
     system_files["/proc/cpuinfo"] = CPUINFO.format(flag=flag)
     assert has_fast_bf16() is fast
     assert fingerprint(1, "fp32")["processor"] == "Some CPU: the fast one @ 2.70GHz"
+
+
+@pytest.mark.parametrize(
+    ("built", "devices", "cuda"), [(True, 1, True), (True, 0, False), (False, 1, False)]
+)
+def test_cuda_takes_a_torch_that_knows_it_and_a_device(monkeypatch, built, devices, cuda):
+    monkeypatch.setattr(models.host, "_torch_is_built_for_cuda", lambda: built)
+    monkeypatch.setattr(models.host, "_cuda_devices", lambda: devices)
+    has_cuda.cache_clear()
+    try:
+        assert has_cuda() is cuda
+        assert resolved_device("auto") == ("cuda" if cuda else "cpu")
+    finally:
+        has_cuda.cache_clear()
+    assert (resolved_device("cpu"), resolved_device("cuda")) == ("cpu", "cuda")
+
+
+def test_torch_says_the_same_of_cuda_as_is_known_without_it():
+    assert models.host._torch_is_built_for_cuda() == (torch.version.cuda is not None)
+    assert has_cuda() == torch.cuda.is_available()
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_cuda_device_computes_in_bf16_whatever_the_processor_does(monkeypatch, fast):
+    monkeypatch.setattr(models.host, "has_fast_bf16", lambda: fast)
+    assert resolved_precision("auto", "cuda") == "bf16"
+    assert resolved_precision("auto", "cpu") == ("bf16" if fast else "fp32")
+    assert resolved_precision("fp32", "cuda") == "fp32"
 
 
 def test_a_fingerprint_says_what_a_latency_depends_on(system_files):

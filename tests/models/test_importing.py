@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.importing import import_callable, is_import_path, module_file
+from models.importing import import_callable, is_import_path, module_file, source_file
 
 
 @pytest.fixture
@@ -67,6 +67,32 @@ def test_these_are_none(reference):
 )
 def test_files_are_relative_to_the_folder(reference, file):
     assert module_file(reference, Path("/home/user")) == (Path(file) if file else None)
+
+
+def test_a_modules_file_is_found_without_running_it_or_its_package(package, tmp_path):
+    inside = tmp_path / "site" / "a_users_package"
+    (inside / "__init__.py").write_text("raise RuntimeError")
+    for reference in (f"{package}:Part", f"{package}.Part"):
+        assert source_file(reference, Path("/home/user")) == inside / "parts.py"
+    assert source_file("a_users_package:Part", Path()) == inside / "__init__.py"
+    assert source_file("mine.py:Mine", Path("/home/user")) == Path("/home/user/mine.py")
+    assert not [name for name in sys.modules if name.startswith("a_users_package")]
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "resnet20",
+        "no_such_package.parts:Part",
+        "a_users_package.none:Part",
+        "sys:path",
+        ".a:B",
+        ":",
+    ],
+)
+@pytest.mark.usefixtures("package")
+def test_where_there_is_no_file_none_is_found(reference):
+    assert source_file(reference, Path("/home/user")) is None
 
 
 # --- what is found -------------------------------------------------------------------------------

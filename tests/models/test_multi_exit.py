@@ -346,6 +346,48 @@ def test_a_branch_takes_the_channels_of_feature_maps_wherever_they_lie():
     assert network.branches[0][-1].in_features == 96
 
 
+#: Feature maps with as many channels as rows, of which one keeps its channels last.
+CUBES = {
+    "swin": ("cube.py:swin", "features.1", True),
+    "resnet": ("resnet8", "relu", False),
+    "of one size alone": ("cube.py:OneSize", "conv", False),
+}
+
+CUBE_CODE = """
+import torch
+from torch import nn
+from torchvision.models import SwinTransformer
+
+
+def swin(num_classes):
+    return SwinTransformer([1, 1], 16, [2, 2], [2, 2], [2, 2], num_classes=num_classes)
+
+
+class OneSize(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.places = nn.Parameter(torch.rand(1, 3, 16, 16))
+        self.conv = nn.Conv2d(3, 16, 3, padding=1)
+        self.fc = nn.Linear(16, num_classes)
+
+    def forward(self, x):
+        return self.fc(self.conv(x + self.places).mean((2, 3)))
+"""
+
+
+@pytest.mark.parametrize(("backbone", "exit", "last"), CUBES.values(), ids=CUBES)
+def test_so_it_does_where_there_are_as_many_channels_as_rows(backbone, exit, last, tmp_path):
+    (tmp_path / "cube.py").write_text(CUBE_CODE)
+    architecture = Architecture(backbone, (exit,), "linear", 3, (3, 16, 16), folder=tmp_path)
+    network = build_network(architecture, 0).eval()
+    images = some_images(2, (3, 16, 16))
+    with torch.inference_mode():
+        state = network.run_segment(1, network.start(images))
+        assert state[0].shape == (2, 16, 16, 16)
+        features = network.features(1, state)
+    torch.testing.assert_close(features, state[0].mean(dim=(1, 2) if last else (2, 3)))
+
+
 @pytest.mark.parametrize(
     "backbone",
     ["shufflenet_v2_x0_5", "squeezenet1_1", "densenet121", "vit_b_32", "swin_t", "convnext_tiny"],

@@ -16,9 +16,11 @@ from tiny_networks import (
 )
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+import models.host
 import models.inputs
 import models.training
 from models.errors import TrainingError
+from models.host import resolved_precision
 from models.inputs import ImageInputs
 from models.multi_exit import build_network
 from models.pacing import FixedExponentialPacing, paced_batches
@@ -29,7 +31,6 @@ from models.training import (
     accuracy_per_exit,
     class_probabilities,
     learning_rate_at,
-    resolved_precision,
     train,
 )
 
@@ -274,7 +275,7 @@ def test_accuracy_is_the_share_that_each_exit_classifies_correctly(monkeypatch):
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_auto_means_bf16_exactly_where_the_processor_has_it(monkeypatch, fast):
-    monkeypatch.setattr(models.training, "has_fast_bf16", lambda: fast)
+    monkeypatch.setattr(models.host, "has_fast_bf16", lambda: fast)
     assert resolved_precision("auto") == ("bf16" if fast else "fp32")
     assert resolved_precision("bf16") == "bf16"
     assert resolved_precision("fp32") == "fp32"

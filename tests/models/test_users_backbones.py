@@ -75,7 +75,7 @@ def test_so_will_a_class_of_an_installed_package(folder, separator, monkeypatch)
     monkeypatch.syspath_prepend(folder)
     try:
         architecture = architecture_in(folder / "elsewhere", f"a_users_networks{separator}Mine")
-        assert architecture.code == ""
+        assert architecture.code == code_hash("a_users_networks.py:Mine", folder)
         network = build_network(architecture, 0)
     finally:
         sys.modules.pop("a_users_networks", None)

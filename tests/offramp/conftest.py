@@ -164,6 +164,12 @@ def scenario(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def written() -> Callable[..., Path]:
+    """As ``scenario``, to a path of one's own."""
+    return write_scenario
+
+
+@pytest.fixture(scope="session")
 def offramp() -> Callable[..., Ran]:
     return run_offramp
 

@@ -3,6 +3,9 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -277,17 +280,50 @@ def test_an_interrupted_simulation_leaves_store_and_results_as_they_were(
     results = Path(shutil.copytree(trained.results, tmp_path / "results"))
     path = scenario({"seed": 8})
     before = snapshot(store, results)
-    replicate = stage._replicate
+    replicate = stage.replicate
 
-    def interrupted(job: Any, replication: int) -> Any:
+    def interrupted(job: Any, replication: int, folder: Path) -> Any:
         if replication == 1:
             raise KeyboardInterrupt
-        return replicate(job, replication)
+        return replicate(job, replication, folder)
 
-    monkeypatch.setattr(stage, "_replicate", interrupted)
+    monkeypatch.setattr(stage, "replicate", interrupted)
     ran = offramp("simulate", path, "--store", store, "-o", results, "-j", 1)
     assert ran.status == 130
     assert snapshot(store, results) == before
+
+
+def test_a_simulation_that_is_killed_leaves_nothing_half_written(
+    store: Path,
+    scenario: Callable[..., Path],
+    fixed_service: Change,
+    snapshot: Callable[..., dict[str, str]],
+    tmp_path: Path,
+) -> None:
+    results = tmp_path / "results"
+    (tmp_path / "mine.py").write_text(
+        "from pathlib import Path\n"
+        "from sim.policy import ANSWER, run_to\n"
+        "class Mine:\n"
+        "    def decide(self, request, node):\n"
+        f"        Path({str(tmp_path / 'begun')!r}).touch()\n"
+        "        return ANSWER if request.exit else run_to(1)\n"
+    )
+    long = {"simulation.duration_s": 3000, "policies": ["mine.py:Mine"]}
+    path = scenario({**fixed_service, **long})
+    arguments = ("simulate", path, "--store", store, "-o", results, "-j", 1)
+    process = subprocess.Popen([sys.executable, "-m", "offramp", *map(str, arguments)])
+    try:
+        for _ in range(600):
+            if (tmp_path / "begun").exists():
+                break
+            time.sleep(0.1)
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+    assert snapshot(results) == {}
+    assert all(name.startswith(".partial-") for name in artefacts(store, "scratch"))
 
 
 # --- networks and times from elsewhere ----------------------------------------------------------
@@ -353,7 +389,7 @@ def test_a_node_with_a_profile_of_its_own_needs_none_of_this_host(
     ).read_bytes()
     assert not (results / "profile.parquet").exists()
     inputs = json.loads((results / "manifest.json").read_text())["inputs"]
-    assert inputs["profile of node edge"] == file_hash(tmp_path / "board.parquet")
+    assert inputs["nodes.edge.profile"] == file_hash(tmp_path / "board.parquet")
     # Another profile under the same name is another world.
     slower = read_profile(tmp_path / "board.parquet")
     slower.seconds[1]["exit"][:] *= 3

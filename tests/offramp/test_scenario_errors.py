@@ -31,7 +31,11 @@ UNKNOWN_KEYS: list[Row] = [
     ({"training.pacing": {"full": 1}}, "training.pacing.full", ["'full_at'", "increase"]),
     ({"training.scoring.fold": 2}, "training.scoring.fold", ["'folds'", "allowed: function"]),
     ({"profile.thread": 1}, "profile.thread", ["'threads'", "repetitions"]),
-    ({"links.wifi.up_link": {}}, "links.wifi.up_link", ["'uplink'", "allowed: uplink, downlink"]),
+    (
+        {"links.wifi.up_link": {}},
+        "links.wifi.up_link",
+        ["'uplink'", "allowed: preset, shared_by, uplink"],
+    ),
     ({f"{UP}.latency": 1}, f"{UP}.latency", ["'latency_ms'", "bandwidth_mbps"]),
     ({"nodes.edge.speeed": 1}, "nodes.edge.speeed", ["'speed'", "allowed: workers"]),
     ({f"{CAMERAS}.cuont": 1}, f"{CAMERAS}.cuont", ["'count'", "deadline_ms"]),

@@ -117,10 +117,10 @@ def test_a_file_that_holds_no_scenario_is_one_message(
         ("quickstrt", "did you mean 'quickstart'?"),
         ("quickstart.yaml", "did you mean 'quickstart'?"),
         ("cifar", "did you mean 'cifar10'?"),
-        ("nothing-like-it", "cifar10, quickstart"),
-        (".", "cifar10, quickstart"),
-        ("", "cifar10, quickstart"),
-        ("x" * 5000, "cifar10, quickstart"),
+        ("nothing-like-it", "bursts_and_faults, cifar10, edge_cloud, fleet, quickstart"),
+        (".", "bursts_and_faults, cifar10, edge_cloud, fleet, quickstart"),
+        ("", "bursts_and_faults, cifar10, edge_cloud, fleet, quickstart"),
+        ("x" * 5000, "bursts_and_faults, cifar10, edge_cloud, fleet, quickstart"),
     ],
     ids=["typo", "with suffix", "part", "unlike", "folder", "empty", "long"],
 )
@@ -138,8 +138,14 @@ def test_every_scenario_that_ships_loads_by_its_name(name: str) -> None:
     assert loaded.source == name
 
 
-def test_quickstart_and_cifar10_ship() -> None:
-    assert sorted(shipped_scenarios()) == ["cifar10", "quickstart"]
+def test_these_scenarios_ship() -> None:
+    assert sorted(shipped_scenarios()) == [
+        "bursts_and_faults",
+        "cifar10",
+        "edge_cloud",
+        "fleet",
+        "quickstart",
+    ]
 
 
 def test_a_file_of_the_users_own_goes_before_a_scenario_that_ships(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from offramp import ScenarioError, load_scenario
 from offramp.cli import app
+from offramp.presets import link_presets
 from offramp.schema import Scenario
 
 REPEATABLE = settings(
@@ -73,14 +74,106 @@ def sections(required: dict[str, Any], optional: dict[str, Any]) -> st.SearchStr
     return st.fixed_dictionaries(required, optional=optional)
 
 
+LOSSES = st.floats(0, 99)
 DIRECTIONS = sections(
-    {}, {"latency_ms": distributions(), "bandwidth_mbps": st.none() | positive()}
-) | sections({"latency_ms": positive(), "jitter_ms": positive()}, {})
-LINKS = sections({}, {"uplink": DIRECTIONS, "downlink": DIRECTIONS})
+    {},
+    {
+        "latency_ms": distributions(),
+        "bandwidth_mbps": st.none() | positive(),
+        "loss_percent": LOSSES,
+    },
+) | sections({"latency_ms": positive(), "jitter_ms": positive()}, {"loss_percent": LOSSES})
+LINKS = sections(
+    {},
+    {
+        "preset": st.none() | st.sampled_from(sorted(link_presets())),
+        "shared_by": st.just("all") | st.integers(1, 99),
+        "uplink": DIRECTIONS,
+        "downlink": DIRECTIONS,
+    },
+)
+WATTS = st.floats(1, 9)
+ENERGY = st.fixed_dictionaries(
+    {
+        "idle_w": st.floats(0, 1),
+        "compute_w": WATTS,
+        "transmit_w": WATTS,
+        "receive_w": WATTS,
+        "source": st.just("a data sheet"),
+    }
+)
 NODES = sections(
     {},
-    {"workers": st.integers(1, 64), "speed": positive(), "service_ms": distributions()},
+    {
+        "workers": st.integers(1, 64),
+        "speed": positive(),
+        "service_ms": distributions(),
+        "replicas": st.integers(1, 9),
+        "queue": st.sampled_from(["fifo", "edf", "priority"]),
+        "queue_limit": st.none() | st.integers(0, 99),
+        "admission": st.sampled_from(["all", "feasible"]),
+        "batch": st.none() | st.fixed_dictionaries({"size": st.just(1), "wait_ms": positive()}),
+        "energy": st.none() | ENERGY,
+    },
 )
+ARRIVALS = st.one_of(
+    sections({"process": st.just("poisson"), "rate_hz": st.floats(1e-3, 10)}, {}),
+    sections(
+        {"process": st.just("periodic"), "rate_hz": st.floats(1e-3, 10)},
+        {"jitter_ms": st.floats(0, 99)},
+    ),
+    sections(
+        {
+            "process": st.just("on_off"),
+            "on_rate_hz": st.floats(1, 10),
+            "mean_on_s": positive(100),
+            "mean_off_s": positive(100),
+        },
+        {"off_rate_hz": st.floats(0, 0.9)},
+    ),
+    st.fixed_dictionaries(
+        {
+            "process": st.just("diurnal"),
+            "curve": st.lists(st.floats(0.1, 10), min_size=1, max_size=4).map(
+                lambda rates: [[10.0 * index, rate] for index, rate in enumerate(rates)]
+            ),
+            "period_s": st.floats(40, 1e5),
+        }
+    ),
+    st.fixed_dictionaries({"process": st.just("closed_loop"), "think_ms": st.floats(100, 1e4)}),
+)
+MQTT = sections(
+    {},
+    {
+        "version": st.sampled_from(["5", "3.1.1"]),
+        "qos": st.sampled_from([0, 1, 2]),
+        "tls": st.booleans(),
+        "broker_ms": distributions(),
+        "inflight": st.none() | st.integers(1, 99),
+        "session": st.sampled_from(["clean", "persistent"]),
+        "reconnect_ms": positive(),
+        "keep_alive_s": positive(),
+        "share": st.sampled_from(["round_robin", "random"]),
+    },
+)
+
+
+@st.composite
+def fault(draw: st.DrawFn, links: list[str], nodes: list[str], groups: list[str]) -> Any:
+    targets = {
+        "node_crash": {"node": nodes},
+        "slow_node": {"node": nodes},
+        "link_outage": {"link": links},
+        "device_churn": {"devices": groups},
+    }
+    kind = draw(st.sampled_from(sorted(targets)))
+    (key, names), *_ = targets[kind].items()
+    times = draw(
+        st.fixed_dictionaries({"at_s": positive(), "for_s": positive()})
+        | st.fixed_dictionaries({"mtbf_s": st.floats(1, 1e3), "mttr_s": positive()})
+    )
+    more = {"factor": draw(positive(10))} if kind == "slow_node" else {}
+    return {"kind": kind, key: draw(st.sampled_from(names)), **times, **more}
 
 
 SMOOTH_PACING = sections(
@@ -123,7 +216,8 @@ def trainings(draw: st.DrawFn, exits: int) -> dict[str, Any]:
     )
     if regime == "classifier_wise":
         scoring |= st.just({"function": "final_exit"})
-    weights = st.just([]) | st.lists(positive(10), min_size=exits + 1, max_size=exits + 1)
+    weights = st.lists(positive(10), min_size=exits + 1, max_size=exits + 1)
+    weights = st.just([]) if regime == "layer_wise" else st.just([]) | weights
     strategies = ["standard", "curriculum", "anti_curriculum", "random_curriculum"]
     return draw(
         sections(
@@ -221,13 +315,7 @@ def scenarios(draw: st.DrawFn) -> dict[str, Any]:
     places = draw(st.dictionaries(NAMES, NODES, min_size=1, max_size=2))
     devices = sections(
         {
-            "arrivals": sections(
-                {
-                    "process": st.sampled_from(["poisson", "periodic"]),
-                    "rate_hz": st.floats(1e-3, 10),
-                },
-                {},
-            ),
+            "arrivals": ARRIVALS,
             "deadline_ms": distributions(),
             "link": st.sampled_from(sorted(links)),
             "node": st.sampled_from(sorted(places)),
@@ -236,8 +324,16 @@ def scenarios(draw: st.DrawFn) -> dict[str, Any]:
             "count": st.integers(1, 1000),
             "request_bytes": st.none() | st.integers(1, 10**9),
             "response_bytes": st.integers(1, 10**9),
+            "samples": st.sampled_from([None, "drawn", "shuffled"])
+            | st.fixed_dictionaries({"correlated": st.floats(1, 99)}),
+            "priority": st.integers(-9, 9),
+            "compute": sections({}, {"speed": positive(), "service_ms": distributions()}),
+            "energy": st.none() | ENERGY,
         },
     )
+    groups = draw(st.dictionaries(NAMES, devices, min_size=1, max_size=2))
+    used = sorted({group["link"] for group in groups.values()})
+    faults = st.lists(fault(used, sorted(places), sorted(groups)), max_size=3)
     return draw(
         sections(
             {
@@ -256,12 +352,14 @@ def scenarios(draw: st.DrawFn) -> dict[str, Any]:
                 "training": trainings(exits),
                 "links": st.just(links),
                 "nodes": st.just(places),
-                "devices": st.dictionaries(NAMES, devices, min_size=1, max_size=2),
+                "devices": st.just(groups),
                 "policies": policies(exits),
             },
             {
                 "description": TEXTS,
                 "seed": st.integers(0, 2**63),
+                "mqtt": st.none() | MQTT,
+                "faults": faults,
                 "profile": sections(
                     {},
                     {
@@ -276,6 +374,7 @@ def scenarios(draw: st.DrawFn) -> dict[str, Any]:
                         "warm_up_s": st.floats(0, 100),
                         "replications": st.integers(1, 99),
                         "deadline_scales": st.lists(positive(100), max_size=4),
+                        "records": st.sampled_from(["full", "summary"]),
                     },
                 ),
             },
@@ -360,20 +459,45 @@ WHOLE: dict[str, Any] = {
         "wifi": {
             "uplink": {"latency_ms": 3, "jitter_ms": 1, "bandwidth_mbps": 20},
             "downlink": {"latency_ms": {"distribution": "uniform", "low": 1, "high": 2}},
-        }
+        },
+        "wan": {"preset": "lte", "shared_by": 2, "uplink": {"loss_percent": 1}},
     },
-    "nodes": {"edge": {"workers": 1, "speed": 0.1, "service_ms": 3}},
+    "mqtt": {"version": "5", "qos": 2, "backhaul": "wan", "session": "persistent"},
+    "nodes": {
+        "edge": {
+            "workers": 1,
+            "speed": 0.1,
+            "service_ms": 3,
+            "queue": "edf",
+            "batch": {"size": 2, "wait_ms": 1},
+            "next_tier": {"node": "cloud", "link": "wan"},
+            "last_exit": 1,
+        },
+        "cloud": {"service_ms": {"distribution": "scipy", "name": "gamma", "a": 2, "scale": 1}},
+    },
     "devices": {
         "cameras": {
             "count": 5,
-            "arrivals": {"process": "poisson", "rate_hz": 12},
+            "arrivals": {"process": "diurnal", "curve": [[0, 1], [5, 2]], "period_s": 9},
+            "samples": {"correlated": 5},
+            "compute": {"service_ms": 9, "last_exit": 1},
             "deadline_ms": {"distribution": "gamma", "mean": 40, "sd": 3},
             "link": "wifi",
             "node": "edge",
         }
     },
+    "faults": [
+        {"kind": "slow_node", "node": "edge", "factor": 0.5, "at_s": 1, "for_s": 1},
+        {"kind": "link_outage", "link": "wifi", "mtbf_s": 60, "mttr_s": 1},
+    ],
     "policies": ["deadline_aware", {"policy": "fixed_exit", "exit": 2, "label": "last"}],
-    "simulation": {"duration_s": 3, "warm_up_s": 0.5, "deadline_scales": [0.5, 1]},
+    "simulation": {
+        "duration_s": 3,
+        "warm_up_s": 0.5,
+        "deadline_scales": [0.5, 1],
+        "records": "summary",
+        "trace_window_s": [1, 2],
+    },
 }
 
 
@@ -421,7 +545,14 @@ ANYTHING = st.recursive(
 @example(place=("model", "weights"), how="replace", value="\0", key="")
 @example(place=("model", "weights"), how="replace", value="~nobody/x", key="")
 @example(place=("data", "label_noise"), how="replace", value={"file": "\0"}, key="")
-@settings(REPEATABLE, max_examples=120)
+@example(place=("links", "wan", "preset"), how="replace", value=[], key="")
+@example(place=("links", "wan", "uplink"), how="replace", value=["latency_ms"], key="")
+@example(place=("links", "wifi", "uplink"), how="replace", value={"latency_file": "\0"}, key="")
+@example(place=("devices", "cameras", "arrivals", "process"), how="replace", value=[], key="")
+@example(place=("devices", "cameras", "samples"), how="replace", value=[1], key="")
+@example(place=("faults", 0, "kind"), how="replace", value={}, key="")
+@example(place=("faults", 1, "mtbf_s"), how="replace", value=1e-300, key="")
+@settings(REPEATABLE, max_examples=200)
 def test_one_key_damaged_loads_or_is_a_scenario_error_with_its_place(
     tmp_path: Path, place: tuple[Any, ...], how: str, value: Any, key: Any
 ) -> None:

@@ -1,6 +1,7 @@
 """The training stage: every regime, strategy, score and loss, and what one training shares."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import offramp.stages.scoring as scoring_module
 import offramp.stages.training as stage_module
+import offramp.stages.training_data as data_module
+from models import host
 from models.activations import StoredInputs
 from models.architecture import Architecture
 from models.artifacts import Predictions, read_predictions
@@ -173,13 +177,13 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> Spied:
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Of the activations that are computed, how many images', and in which numbers."""
     found: list[str] = []
-    real = stage_module.compute_activations
+    real = data_module.compute_activations
 
     def compute(network: Any, split: Any, info: Any, folder: Any, dtype: Any, *rest: Any) -> None:
         found.append(f"{len(split)} {dtype}")
         real(network, split, info, folder, dtype, *rest)
 
-    monkeypatch.setattr(stage_module, "compute_activations", compute)
+    monkeypatch.setattr(data_module, "compute_activations", compute)
     return found
 
 
@@ -332,6 +336,46 @@ def test_activations_are_computed_once_for_all_strategies_and_budgets(
     for phase, inputs in classifiers:
         assert phase.segments == ()
         assert isinstance(inputs, StoredInputs)
+
+
+def test_activations_are_hashed_once_in_a_process(
+    empty_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = Store.find, []
+
+    def find(store: Store, kind: str, made_from: dict[str, Any]) -> Path | None:
+        asked.append(kind)
+        return real(store, kind, made_from)
+
+    monkeypatch.setattr(Store, "find", find)
+    for steps in (4, 5, 6):
+        run(experiment(**{**FROZEN, "steps": steps}), empty_store)
+    assert asked.count("trained") == 6
+    assert asked.count("activations") == 3, "one for each split"
+
+
+def test_activations_that_were_removed_are_computed_anew(
+    empty_store: Store, computed: list[str]
+) -> None:
+    run(experiment(**FROZEN), empty_store)
+    shutil.rmtree(empty_store.root / "activations")
+    run(experiment(**{**FROZEN, "steps": 6}), empty_store)
+    assert len(computed) == 6
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_only_training_images_are_computed_in_the_numbers_of_the_training(
+    precision: str, empty_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = data_module.compute_activations, {}
+
+    def compute(network: Any, split: Any, info: Any, folder: Any, dtype: Any, *rest: Any) -> None:
+        asked[dtype] = rest[-1]
+        real(network, split, info, folder, dtype, *rest)
+
+    monkeypatch.setattr(data_module, "compute_activations", compute)
+    run(experiment(**FROZEN, precision=precision), empty_store)
+    assert asked == {torch.bfloat16: precision == "bf16", torch.float32: False}
 
 
 def weights_file(path: Path, classes: int = 10) -> Path:
@@ -502,13 +546,13 @@ def test_else_the_plain_backbone_ranks(
     regime: str, empty_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    real = stage_module.self_taught
+    real = scoring_module.self_taught
 
     def scored(make: Any, phase: Phase, *rest: Any) -> Any:
         asked.append(phase)
         return real(make, phase, *rest)
 
-    monkeypatch.setattr(stage_module, "self_taught", scored)
+    monkeypatch.setattr(scoring_module, "self_taught", scored)
     run(experiment(regime=regime, strategies=["curriculum"]), empty_store)
     assert asked == [Phase((3,), (1, 2, 3), (3,), 2)]
     assert scores_of(empty_store).shape == (len(DIGITS.train),)
@@ -769,6 +813,80 @@ def test_a_trained_network_depends_on_what_makes_it_and_on_nothing_else(
     before, after = experiment(tmp_path), with_change(tmp_path, name, value)
     first, second = (keys.trained_key(made, "curriculum", 0) for made in (before, after))
     assert (first != second) == matters
+
+
+@pytest.fixture
+def on_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Lets this host have a CUDA device, or none, as far as keys know."""
+    return lambda there: monkeypatch.setattr(host, "has_cuda", lambda: there)
+
+
+def test_keys_know_the_device_that_auto_stands_for(on_cuda: Callable[[bool], None]) -> None:
+    found = {}
+    for there in (False, True):
+        on_cuda(there)
+        for device in ("auto", "cpu", "cuda"):
+            made = experiment(**FROZEN, device=device)
+            found[there, device] = [
+                keys.trained_key(made, "standard", 0),
+                keys.activations_key(made, 0, "test", "float32"),
+                keys.scores_key(made, 0),
+                keys.named_checkpoint_key(made, "standard", 0, ""),
+            ]
+    on_processor, on_device = found[False, "cpu"], found[True, "cuda"]
+    assert found[False, "auto"] == found[True, "cpu"] == on_processor
+    assert found[True, "auto"] == found[False, "cuda"] == on_device
+    for first, second in zip(on_processor, on_device, strict=True):
+        assert "device" not in json.dumps(first), "keys from before the device was in them"
+        assert first != second
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_keys_know_in_which_numbers_the_device_computes(
+    fast: bool, on_cuda: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "has_fast_bf16", lambda: fast)
+    for there, precision in ((True, "bf16"), (False, "bf16" if fast else "fp32")):
+        on_cuda(there)
+        made = experiment(device="auto", precision="auto")
+        assert keys.trained_key(made, "standard", 0)["settings"]["precision"] == precision
+
+
+@pytest.mark.parametrize(
+    ("backbone", "counts"),
+    [("resnet8", False), ("cifar_resnet18", True), ("squeezenet1_1", True)],
+)
+def test_torchvisions_version_counts_where_it_builds_the_network(
+    backbone: str, counts: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    weights_file(tmp_path / "other.safetensors")
+    scoring = {"function": "transfer", "backbone": backbone, "weights": "other.safetensors"}
+    found = []
+    for version in ("0.29.0", "0.30.0"):
+        monkeypatch.setattr(
+            keys.metadata,
+            "version",
+            lambda name, version=version: {"torchvision": version}.get(name, "1"),
+        )
+        made = experiment(tmp_path, model={"backbone": backbone, "exits": None})
+        found.append(
+            [
+                keys.trained_key(made, "standard", 0),
+                keys.scores_key(experiment(tmp_path, scoring=scoring), 0),
+            ]
+        )
+    for first, second in zip(*found, strict=True):
+        assert (first != second) == counts
+
+
+def test_activations_for_training_count_by_the_numbers_they_were_computed_in() -> None:
+    def key(precision: str, split: str, dtype: str, **changes: Any) -> dict[str, Any]:
+        made = experiment(**{**FROZEN, "precision": precision, **changes}, model={"weights": None})
+        return keys.activations_key(made, 0, split, dtype) | {"backbone": None}
+
+    assert key("bf16", "train", "bfloat16") != key("fp32", "train", "bfloat16")
+    assert key("bf16", "test", "float32") == key("fp32", "test", "float32")
+    assert "computed_in" not in key("fp32", "train", "bfloat16"), "keys from before it was in them"
 
 
 def test_each_strategy_depends_only_on_what_it_uses() -> None:

@@ -14,7 +14,7 @@ import pytest
 MINE = """\
 from dataclasses import dataclass
 
-from sim.policies import ANSWER, run_to
+from sim.policy import ANSWER, run_to
 
 
 @dataclass
@@ -120,7 +120,7 @@ def test_it_may_keep_state_which_no_other_run_sees(
     simulate: Callable[..., Any], results: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.py").write_text(
-        "from sim.policies import ANSWER, DROP, run_to\n"
+        "from sim.policy import ANSWER, DROP, run_to\n"
         "class First:\n"
         "    def __init__(self): self.seen = 0\n"
         "    def decide(self, request, node):\n"
@@ -160,7 +160,7 @@ def test_a_decision_that_cannot_be_is_one_message_and_leaves_nothing(
     snapshot: Callable[..., dict[str, str]],
 ) -> None:
     (tmp_path / "bad.py").write_text(
-        "from sim.policies import ANSWER, DROP, run_to\n"
+        "from sim.policy import ANSWER, DROP, run_to\n"
         "class Bad:\n"
         "    def decide(self, request, node):\n"
         f"        {code}\n"

@@ -3,37 +3,68 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_worlds import examples, group, node, random_predictions, records_of, run_of, world
+from tiny_worlds import (
+    direction,
+    examples,
+    group,
+    named,
+    node,
+    predictions,
+    random_predictions,
+    records_of,
+    run_of,
+    world,
+)
 
+from sim.arrivals import OnOff, Periodic, Poisson
 from sim.distributions import Exponential, Gamma, Uniform
-from sim.links import Direction, Link
+from sim.links import Link
 from sim.policies import Confidence, DeadlineAware, FixedExit
+from sim.samples import Correlated, Shuffled
 from sim.service import DistributedService
+from sim.simulation import simulate
+from sim.slices import Workload
 from sim.streams import Streams
-from sim.workload import Periodic, Poisson, Requests, draw_requests
+from sim.workload import Requests
 
-LINK = Link(Direction(Gamma(0.02, 0.01), 1e6), Direction(Gamma(0.02, 0.01), 1e6))
+LINK = Link(direction(Gamma(0.02, 0.01), 1e6), direction(Gamma(0.02, 0.01), 1e6))
 CAMERAS = group("cameras", 3, Poisson(2.0), Uniform(0.1, 0.5), LINK)
 METERS = group("meters", 2, Periodic(1.5), Exponential(0.4), LINK)
 EDGE = dataclasses.replace(node(), service=DistributedService(Exponential(0.1), 3))
 SHARED = ["request", "device", "node", "sample", "label", "created_s", "arrived_s"]
 
 
-def drawn(*groups, seed=1, replication=0, horizon_s=20.0, samples=50):
-    return draw_requests(groups, samples, horizon_s, Streams(seed, replication))
+def drawn(*groups, seed=1, replication=0, horizon_s=20.0, samples=50) -> pd.DataFrame:
+    """Everything drawn for each request, as it shows where nodes take no time at all."""
+    nodes = [node(mean_s=0.0, name=name) for name in ("edge", "elsewhere")]
+    a_world = world(*groups, *nodes, duration_s=horizon_s, seed=seed)
+    run = run_of(a_world, says=predictions(samples), replication=replication)
+    columns = {name: getattr(run.requests, name) for name in Requests.__dataclass_fields__}
+    home_s = run.received_s - run.finished_s
+    return pd.DataFrame(columns | {"arrived_s": run.arrived_s, "home_s": home_s})
 
 
-def by_device(requests: Requests, groups):
+def by_device(requests: pd.DataFrame, groups):
     """Everything drawn for each device, by its name."""
     names = [(one.name, number) for one in groups for number in range(one.count)]
-    fields = [name for name in Requests.__dataclass_fields__ if name not in ("group", "device")]
     return {
-        name: np.array([getattr(requests, field)[requests.device == index] for field in fields])
+        name: requests[requests["device"] == index].drop(columns=["group", "device"])
         for index, name in enumerate(names)
     }
+
+
+def assert_unchanged(before, after):
+    """Each device of ``before`` drew the same. Times on links are sums, up to their last digits."""
+    for name, requests in before.items():
+        for column in requests:
+            if column in ("arrived_s", "home_s"):
+                np.testing.assert_allclose(after[name][column], requests[column], rtol=1e-9)
+            else:
+                np.testing.assert_array_equal(after[name][column], requests[column])
 
 
 # --- arms ----------------------------------------------------------------------------------------
@@ -65,27 +96,37 @@ def test_arms_see_the_same_requests(policy, says_seed, deadline_scale):
 
 def test_arms_of_one_workload_leave_it_as_it_was():
     a_world = world(CAMERAS, EDGE)
-    run = run_of(a_world, FixedExit(1))
-    again = run_of(a_world, FixedExit(1))
+    says = random_predictions(50, 3, seed=1)
+    workload = Workload(a_world, says.label, replication=0)
+    run, other, again = (
+        simulate(a_world, workload, says, FixedExit(1), scale) for scale in (1.0, 0.1, 1.0)
+    )
     for field in Requests.__dataclass_fields__:
-        before, after = (
-            getattr(run.workload.requests, field),
-            getattr(again.workload.requests, field),
-        )
-        np.testing.assert_array_equal(before, after)
+        for arm in (other, again):
+            np.testing.assert_array_equal(
+                getattr(run.requests, field), getattr(arm.requests, field)
+            )
     assert run.received_s.tolist() == again.received_s.tolist()
+    assert run.deadline_s.tolist() == again.deadline_s.tolist()
+    assert run.outcome.tolist() == again.outcome.tolist() != other.outcome.tolist()
 
 
 # --- other devices and groups --------------------------------------------------------------------
 
 
+BURSTS = group("bursts", 2, OnOff(9.0, 0.0, 1.0, 2.0), Exponential(0.4), LINK, samples=Shuffled())
+FILMS = group("films", 2, Poisson(3.0), Uniform(0.1, 0.5), LINK, samples=Correlated(4.0))
+
+
 @given(
-    st.lists(st.sampled_from([CAMERAS, METERS]), min_size=1, max_size=2, unique=True),
+    st.lists(
+        st.sampled_from([CAMERAS, METERS, BURSTS, FILMS]), min_size=1, max_size=2, unique=True
+    ),
     st.integers(0, 1),
     st.integers(1, 60),
     st.integers(0, 10**6),
 )
-@examples(40)
+@examples(25)
 def test_adding_devices_to_a_group_reshuffles_no_other(groups, which, more, seed):
     which = min(which, len(groups) - 1)
     grown = list(groups)
@@ -93,19 +134,15 @@ def test_adding_devices_to_a_group_reshuffles_no_other(groups, which, more, seed
     before = by_device(drawn(*groups, seed=seed), groups)
     after = by_device(drawn(*grown, seed=seed), grown)
     assert len(after) == len(before) + more
-    for name, requests in before.items():
-        np.testing.assert_array_equal(after[name], requests)
+    assert_unchanged(before, after)
 
 
-def test_devices_that_need_more_numbers_than_are_drawn_at_a_time_reshuffle_no_other(monkeypatch):
-    # So few at a time that every device comes back for more, some more often than others.
-    monkeypatch.setattr("sim.workload.block_length", lambda rate_hz, horizon_s: 3)
-    crowd = dataclasses.replace(CAMERAS, count=200)
+def test_devices_that_need_more_numbers_than_are_drawn_at_a_time_reshuffle_no_other():
+    # A crowd draws fewer numbers of each device at a time: some come back for more.
+    crowd = dataclasses.replace(CAMERAS, count=2000)
     few, many = drawn(CAMERAS), drawn(crowd)
-    assert np.bincount(many.device).max() > 10 + np.bincount(few.device).max()
-    after = by_device(many, [crowd])
-    for name, requests in by_device(few, [CAMERAS]).items():
-        np.testing.assert_array_equal(after[name], requests)
+    assert np.bincount(many["device"]).max() > 10 + np.bincount(few["device"]).max()
+    assert_unchanged(by_device(few, [CAMERAS]), by_device(many, [CAMERAS]))
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -116,15 +153,14 @@ def test_adding_a_group_reshuffles_no_other(first):
     before = by_device(drawn(*before_groups), before_groups)
     after = by_device(drawn(*after_groups), after_groups)
     assert len(after) == len(before) + 7
-    for name, requests in before.items():
-        np.testing.assert_array_equal(after[name], requests)
+    assert_unchanged(before, after)
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"deadline": Exponential(9.0)},
-        {"link": Link(Direction(Exponential(0.3)), Direction())},
+        {"link": named(Link(direction(Exponential(0.3)), direction()))},
         {"request_bytes": 9},
         {"response_bytes": 9},
         {"node": "elsewhere"},
@@ -134,22 +170,7 @@ def test_changing_one_part_of_a_group_leaves_its_other_draws_alone(change):
     before = drawn(CAMERAS)
     after = drawn(dataclasses.replace(CAMERAS, **change))
     for field in ("created_s", "sample", "service_u", "device"):
-        np.testing.assert_array_equal(getattr(after, field), getattr(before, field))
-
-
-@given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 40))
-@examples(40)
-def test_rows_of_uniform_numbers_depend_on_no_other_row_and_grow_at_the_end_only(
-    devices, more, columns
-):
-    streams = Streams(seed=3, replication=1)
-    few = streams.device_uniforms("arrivals", "cameras", devices, block=8)
-    many = streams.device_uniforms("arrivals", "cameras", devices + more, block=8)
-    ahead = many.first(columns + 9).copy()
-    np.testing.assert_array_equal(many.first(columns)[:devices], few.first(columns))
-    np.testing.assert_array_equal(ahead[:, :columns], many.first(columns))
-    assert few.first(columns).shape == (devices, columns)
-    assert len(np.unique(ahead)) == ahead.size, "no number is drawn twice"
+        assert after[field].tolist() == before[field].tolist()
 
 
 # --- independence of what should be independent --------------------------------------------------
@@ -158,10 +179,10 @@ def test_rows_of_uniform_numbers_depend_on_no_other_row_and_grow_at_the_end_only
 @pytest.mark.parametrize("other", [{"replication": 1}, {"seed": 2}])
 def test_replications_and_seeds_differ_in_everything(other):
     one, two = drawn(CAMERAS, METERS), drawn(CAMERAS, METERS, **other)
-    for field in ("created_s", "deadline_s", "arrived_s", "service_u", "downlink_s"):
-        assert not set(getattr(one, field)) & set(getattr(two, field)), field
+    for field in ("created_s", "deadline_s", "arrived_s", "service_u", "home_s"):
+        assert not set(one[field]) & set(two[field]), field
     both = min(len(one), len(two))
-    assert (one.sample[:both] == two.sample[:both]).mean() < 0.2
+    assert (one["sample"][:both] == two["sample"][:both]).mean() < 0.2
 
 
 def test_a_seed_and_its_replications_are_not_another_seed():
@@ -176,12 +197,13 @@ def test_a_seed_and_its_replications_are_not_another_seed():
 def test_components_and_groups_have_streams_of_their_own():
     streams = Streams(1, 0)
     names = [
-        (component, name, block)
-        for component in ("arrivals", "service", "uplink")
+        (component, name)
+        for component in ("arrivals/gap", "service", "uplink", "uplink.1", "downlink")
         for name in ("cameras", "meters")
-        for block in (0, 1)
     ]
-    columns = np.array([streams.generator(*name).random(20_000) for name in names])
+    position = np.arange(20_000)
+    none = np.zeros_like(position)
+    columns = np.array([streams.uniforms(*name)(none, position) for name in names])
     correlation = np.corrcoef(columns) - np.eye(len(names))
     assert np.abs(correlation).max() < 5 / np.sqrt(20_000)
 
@@ -190,20 +212,19 @@ def test_what_is_drawn_for_a_request_is_independent_of_all_else_drawn_for_it():
     # All of it mapped back to uniform numbers; two groups alike but for their names. Delays are
     # so short that no message waits for the one before it.
     uniform, short = Uniform(0.0, 1.0), Uniform(0.0, 1e-6)
-    link = Link(Direction(short), Direction(short))
+    link = Link(direction(short), direction(short))
     groups = [group(name, 1, Poisson(1.0), uniform, link) for name in ("cameras", "meters")]
     columns = []
+    requests = drawn(*groups, horizon_s=21_000.0, samples=100_000)
     for index in (0, 1):
-        requests = drawn(*groups, horizon_s=21_000.0, samples=10**6)
-        mine = np.flatnonzero(requests.group == index)[:20_000]
-        gaps = np.diff(requests.created_s[mine], prepend=0.0)
+        mine = requests[requests["group"] == index][:20_000]
         columns += [
-            np.exp(-gaps),
-            requests.deadline_s[mine],
-            requests.sample[mine] / 10**6,
-            requests.arrived_s[mine] - requests.created_s[mine],
-            requests.service_u[mine],
-            requests.downlink_s[mine],
+            np.exp(-np.diff(mine["created_s"], prepend=0.0)),
+            mine["deadline_s"],
+            mine["sample"],
+            mine["arrived_s"] - mine["created_s"],
+            mine["service_u"],
+            mine["home_s"],
         ]
     correlation = np.corrcoef(columns) - np.eye(len(columns))
     assert np.abs(correlation).max() < 5 / np.sqrt(20_000)
@@ -211,8 +232,7 @@ def test_what_is_drawn_for_a_request_is_independent_of_all_else_drawn_for_it():
 
 def test_the_same_seed_and_replication_draw_the_same():
     one, two = drawn(CAMERAS, METERS, seed=9), drawn(CAMERAS, METERS, seed=9)
-    for field in Requests.__dataclass_fields__:
-        np.testing.assert_array_equal(getattr(one, field), getattr(two, field))
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
 
 
 # --- what the draws are --------------------------------------------------------------------------
@@ -223,11 +243,11 @@ def test_requests_come_in_the_order_of_their_creation():
     assert (np.diff(requests.created_s) >= 0).all()
     assert (requests.created_s < 20.0).all()
     assert requests.device.max() == 4
-    assert requests.group.tolist() == [0 if device < 3 else 1 for device in requests.device]
+    assert requests["group"].tolist() == [0 if device < 3 else 1 for device in requests.device]
 
 
 def test_samples_are_picked_evenly_from_the_whole_test_set():
-    counts = np.bincount(drawn(CAMERAS, horizon_s=5000.0, samples=20).sample, minlength=20)
+    counts = np.bincount(drawn(CAMERAS, horizon_s=5000.0, samples=20)["sample"], minlength=20)
     assert len(counts) == 20
     expected = counts.sum() / 20
     assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)

@@ -1,13 +1,17 @@
 """Every request offered is recorded once, with one outcome that its own columns explain."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_worlds import (
     AtTimes,
     Fickle,
+    direction,
     examples,
     group,
+    named,
     predictions,
     profile,
     random_predictions,
@@ -19,12 +23,16 @@ from tiny_worlds import (
 )
 
 from sim import records
+from sim.arrivals import ClosedLoop, Periodic, Poisson
 from sim.distributions import Constant, Exponential, Gamma, Lognormal, TruncatedNormal, Uniform
+from sim.faults import Fault
 from sim.links import Direction, Link
+from sim.mqtt import Mqtt
 from sim.nodes import NodeSpec
 from sim.policies import Confidence, DeadlineAware, FixedExit
+from sim.policy import ANSWER, DROP, OFFLOAD, run_to
+from sim.retransmission import TcpLoss
 from sim.service import DistributedService, ProfiledService
-from sim.workload import Periodic, Poisson
 
 #: As DESIGN.md, section 3, lists them.
 COLUMNS = [
@@ -46,7 +54,7 @@ distributions = st.one_of(
     st.builds(Lognormal, seconds, st.floats(0.1, 1.5)),
     st.builds(Gamma, seconds, seconds),
 )
-directions = st.builds(Direction, distributions, st.floats(1e3, 1e6) | st.just(float("inf")))
+directions = st.builds(direction, distributions, st.floats(1e3, 1e6) | st.just(float("inf")))
 links = st.builds(Link, directions, directions)
 rates = st.floats(0.1, 8.0)
 arrivals = st.builds(Poisson, rates) | st.builds(Periodic, rates)
@@ -95,13 +103,13 @@ policies = st.one_of(
 
 
 @given(worlds(), policies, st.sampled_from([0.3, 1.0, 4.0]), st.integers(0, 5))
-@examples(120)
+@examples(80)
 def test_every_request_has_one_record_that_its_columns_explain(
     a_world, policy, deadline_scale, replication
 ):
     says = random_predictions(SAMPLES, EXITS, seed=replication)
     run = run_of(a_world, policy, says, replication, deadline_scale)
-    requests = run.workload.requests
+    requests = run.requests
     frame = records_of(a_world, run, says)
     offered = np.flatnonzero(requests.created_s >= a_world.warm_up_s)
 
@@ -149,13 +157,149 @@ def test_every_request_has_one_record_that_its_columns_explain(
     assert frame["node"].tolist() == frame["group"].map(node_of).tolist()
     assert [name.rpartition("-")[0] for name in frame["device"]] == frame["group"].tolist()
     for node in a_world.nodes:
-        here = run.workload.node == a_world.nodes.index(node)
-        order = np.argsort(requests.arrived_s[here], kind="stable")
+        here = run.node == a_world.nodes.index(node)
+        order = np.argsort(run.arrived_s[here], kind="stable")
         assert (np.diff(run.started_s[here][order]) >= 0).all()
         served = here & (run.exit > 0)
         begins, ends = np.sort(run.started_s[served]), np.sort(run.finished_s[served])
         busy = np.arange(1, len(begins) + 1) - np.searchsorted(ends, begins, side="right")
         assert (busy <= node.workers).all()
+
+
+# --- random worlds with everything ---------------------------------------------------------------
+
+durations = st.builds(Constant, st.floats(0, 0.2)) | st.builds(Exponential, st.floats(0.001, 0.2))
+ways = st.builds(
+    direction,
+    durations,
+    st.floats(1e4, 1e6) | st.just(float("inf")),
+    loss=st.none() | st.builds(TcpLoss, st.floats(0, 0.2)),
+)
+shared_links = st.builds(Link, ways, ways, st.integers(1, 3))
+brokers = st.builds(
+    Mqtt,
+    version=st.sampled_from(["3.1.1", "5"]),
+    qos=st.sampled_from([0, 1, 2]),
+    tls=st.booleans(),
+    processing=durations,
+    backhaul=shared_links,
+    inflight=st.none() | st.integers(1, 4),
+    persistent=st.booleans(),
+    reconnect_s=st.sampled_from([0.0, 0.3]),
+    share=st.sampled_from(["round_robin", "random"]),
+)
+PROFILE = profile(
+    np.cumsum(np.full((5, EXITS), 0.02) * np.arange(1, 6)[:, None], axis=1),
+    np.full((5, EXITS), 0.02) * np.arange(1, 6)[:, None],
+)
+PROFILE.seconds[4] = {name: 2 * table for name, table in PROFILE.seconds[1].items()}
+BATCHED = ProfiledService(PROFILE, largest_batch=4)
+
+
+def faults_of(kind, target):
+    return st.builds(
+        Fault, st.just(kind), st.just(target), mtbf_s=st.floats(0.5, 5.0), mttr_s=st.floats(0, 2.0),
+        factor=st.just(0.5),
+    )  # fmt: skip
+
+
+@st.composite
+def worlds_with_everything(draw):
+    link = draw(shared_links)
+    kinds = [
+        ("node_crash", "edge"),
+        ("node_crash", "cloud"),
+        ("slow_node", "edge"),
+        ("broker_restart", ""),
+        ("device_churn", "cameras"),
+        ("link_outage", named(link)),
+    ]
+    edge = NodeSpec(
+        "edge",
+        draw(st.integers(1, 3)),
+        BATCHED,
+        discipline=draw(st.sampled_from(["fifo", "edf", "priority"])),
+        queue_limit=draw(st.none() | st.integers(0, 5)),
+        admission=draw(st.sampled_from(["all", "feasible"])),
+        batch_size=draw(st.sampled_from([1, 4])),
+        batch_wait_s=draw(st.sampled_from([0.0, 0.05])),
+        replicas=draw(st.integers(1, 2)),
+        next_tier=draw(st.sampled_from([None, "cloud"])),
+    )
+    computes = draw(st.booleans())
+    cameras = group(
+        "cameras",
+        3,
+        draw(arrivals | st.builds(ClosedLoop, durations)),
+        draw(st.floats(0.05, 2.0)),
+        link,
+        service=BATCHED if computes else None,
+        last_exit=draw(st.integers(1, EXITS)) if computes else None,
+    )
+    meters = group("meters", 2, Poisson(3.0), 0.5, link, priority=1)
+    return world(
+        cameras, meters, edge, NodeSpec("cloud", 1, BATCHED), duration_s=4.0,
+        seed=draw(st.integers(0, 1000)), mqtt=draw(st.none() | brokers), state_bytes=(500, 200),
+        faults=tuple(draw(st.lists(st.one_of(*[faults_of(*it) for it in kinds]), max_size=3))),
+    )  # fmt: skip
+
+
+@dataclass
+class Roaming:
+    """Cuts off, sends on, answers and drops by turns."""
+
+    asked: int = 0
+
+    def decide(self, request, node):
+        self.asked += 1
+        if node.next_tier and self.asked % 3 == 0:
+            return OFFLOAD
+        if request.exit >= node.exit_count or (request.exit and self.asked % 4 == 0):
+            return ANSWER
+        if self.asked % 11 == 0:
+            return DROP
+        return run_to(request.exit + 1, 0.03 if self.asked % 2 else None)
+
+
+@given(worlds_with_everything(), policies | st.builds(Roaming))
+@examples(50)
+def test_whatever_happens_every_request_has_one_outcome(a_world, policy):
+    if any(one.last_exit for one in a_world.groups) and not isinstance(policy, Roaming):
+        policy = Roaming()
+    says = random_predictions(SAMPLES, EXITS, seed=1)
+    done = run_of(a_world, policy, says)
+    frame = records_of(a_world, done, says)
+    assert frame["request"].tolist() == list(range(len(frame)))
+    assert (np.diff(frame["created_s"]) >= 0).all()
+    assert set(frame["outcome"]) <= set(records.OUTCOMES)
+    answered = frame["received_s"].notna()
+    assert answered.tolist() == frame["outcome"].isin(["on_time", "late"]).tolist()
+    assert (frame["exit"].notna() == frame["finished_s"].notna()).all()
+    assert frame["exit"][answered].notna().all()
+    assert frame["exit"][frame["outcome"] == "dropped"].isna().all()
+    for earlier, later in (
+        ("created_s", "arrived_s"),
+        ("arrived_s", "started_s"),
+        ("started_s", "finished_s"),
+        ("finished_s", "received_s"),
+    ):
+        both = frame[[earlier, later]].dropna()
+        assert (both[earlier] <= both[later]).all(), (earlier, later)
+
+    # Visits: in the order of time, and never more at once than there are workers.
+    visits = done.visits
+    waited = visits.started_s[~np.isnan(visits.started_s)]
+    assert (visits.arrived_s[~np.isnan(visits.started_s)] <= waited).all()
+    assert (np.fmax(visits.started_s, visits.arrived_s) <= visits.left_s).all()
+    came = np.bincount(visits.request, minlength=len(frame)) > 0
+    assert (frame["arrived_s"].notna() == came).all()
+    spans = visits.services()
+    for server in np.unique(spans.node).tolist():
+        here = spans.node == server
+        begins, ends = np.sort(spans.started_s[here]), np.sort(spans.ended_s[here])
+        busy = np.arange(1, len(begins) + 1) - np.searchsorted(ends, begins, side="right")
+        specs = a_world.node_specs
+        assert (busy <= (specs[server].workers if server < len(specs) else 1)).all()
 
 
 # --- by hand -------------------------------------------------------------------------------------

@@ -5,12 +5,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
-from tiny_worlds import Deciding, examples, group, node, records_of, run_of, world, written_world
+from tiny_worlds import (
+    Deciding,
+    direction,
+    examples,
+    group,
+    node,
+    records_of,
+    run_of,
+    world,
+    written_world,
+)
 
-from sim.distributions import Constant, Exponential, Gamma, Uniform
-from sim.links import Direction, Link, travel_quantile_s
-from sim.policies import ANSWER, DROP, run_to
-from sim.workload import Poisson
+from sim.arrivals import Poisson
+from sim.distributions import Exponential, Gamma, Uniform
+from sim.links import Channel, Link
+from sim.policy import ANSWER, DROP, run_to
+from sim.streams import Streams
+from sim.transport import Leg, travel_quantile_s
 
 #: 1000 bytes take one second.
 SLOW = 8000.0
@@ -18,48 +30,48 @@ SLOW = 8000.0
 # --- one message after the other, by hand --------------------------------------------------------
 
 
+def arrivals(one_way, sent_s, u, size_bytes):
+    """When one device's messages arrive; ``u`` chooses the delay of each."""
+    sent_s = np.array(sent_s)
+    none = np.zeros(len(sent_s), dtype=int)
+    delays = one_way.delays(np.array(u), np.zeros(len(none)), size_bytes)
+    amounts = np.full(len(none), one_way.capacity.amount(size_bytes))
+    return Channel(one_way, 1, 1).arrivals(sent_s, none, none, amounts, delays).tolist()
+
+
 def test_a_lone_message_takes_its_transmission_and_then_the_delay():
-    direction = Direction(Constant(0.3), SLOW)
-    arrived = direction.arrivals(np.array([[2.0]]), np.array([[0.5]]), 500)
-    assert arrived.tolist() == [[2.0 + 0.5 + 0.3]]
-    assert direction.transmission_s(500) == 0.5
+    assert arrivals(direction(0.3, SLOW), [2.0], [0.5], 500) == [2.0 + 0.5 + 0.3]
+    assert direction(0.3, SLOW).capacity.amount(500) == 0.5
 
 
 def test_messages_wait_for_the_link_but_travel_side_by_side():
     # Sent at 0, 0.5 and 5 with one second each on the link; the long way occupies nothing.
-    direction = Direction(Constant(10.0), SLOW)
-    arrived = direction.arrivals(np.array([[0.0, 0.5, 5.0]]), np.full((1, 3), 0.5), 1000)
-    assert arrived.tolist() == [[11.0, 12.0, 16.0]]
+    assert arrivals(direction(10.0, SLOW), [0.0, 0.5, 5.0], [0.5] * 3, 1000) == [11.0, 12.0, 16.0]
 
 
 def test_a_message_with_a_short_delay_waits_behind_an_earlier_one():
     # Uniform from 0 to 4 s: delays of 3, 1 and 2 s.
-    direction = Direction(Uniform(0.0, 4.0))
-    arrived = direction.arrivals(np.array([[0.0, 1.0, 2.5]]), np.array([[0.75, 0.25, 0.5]]), 1000)
-    assert arrived.tolist() == [[3.0, 3.0, 4.5]]
+    one_way = direction(Uniform(0.0, 4.0))
+    assert arrivals(one_way, [0.0, 1.0, 2.5], [0.75, 0.25, 0.5], 1000) == [3.0, 3.0, 4.5]
 
 
 def test_unlimited_bandwidth_takes_no_time():
-    direction = Direction(Constant(0.0))
-    assert direction.transmission_s(10**9) == 0.0
-    arrived = direction.arrivals(np.array([[0.1, 0.1, 0.2]]), np.zeros((1, 3)), 10**9)
-    assert arrived.tolist() == [[0.1, 0.1, 0.2]]
+    assert direction(0.0).capacity.amount(10**9) == 0.0
+    assert arrivals(direction(0.0), [0.1, 0.1, 0.2], [0.0] * 3, 10**9) == [0.1, 0.1, 0.2]
 
 
 def test_every_device_has_a_link_of_its_own():
-    direction = Direction(Constant(0.0), SLOW)
-    sent = np.array([[0.0, 0.1, np.inf], [0.2, np.inf, np.inf]])
-    arrived = direction.arrivals(sent, np.zeros((2, 3)), 1000)
-    assert arrived[0, :2].tolist() == [1.0, 2.0]
-    assert arrived[1, 0] == pytest.approx(1.2)
-    assert np.isinf(arrived[[0, 1, 1], [2, 1, 2]]).all(), "no message, no arrival"
+    channel = Channel(direction(0.0, SLOW), 2, 2)
+    device = np.array([0, 0, 1])
+    arrived = channel.arrivals(np.array([0.0, 0.1, 0.2]), device, device, np.ones(3), np.zeros(3))
+    assert arrived.tolist() == [1.0, 2.0, pytest.approx(1.2)]
 
 
 @pytest.mark.parametrize("q", [0.05, 0.5, 0.99])
 def test_quantile_of_the_travel_of_a_lone_message(q):
-    direction = Direction(Exponential(0.2), SLOW)
+    leg = Leg("uplink", direction(Exponential(0.2), SLOW), direction(9.0), (500,))
     expected = 0.5 - 0.2 * np.log(1 - q)
-    assert travel_quantile_s(direction, 500, q) == pytest.approx(expected)
+    assert travel_quantile_s([leg.travel()], q) == pytest.approx(expected)
 
 
 # --- against a loop ------------------------------------------------------------------------------
@@ -84,19 +96,25 @@ bandwidths = st.floats(1e3, 1e7) | st.just(float("inf"))
 @given(st.lists(instants, min_size=1, max_size=4), uniforms, bandwidths, st.integers(1, 10_000))
 @examples(150)
 def test_all_messages_at_once_arrive_as_they_would_one_by_one(sent, u, bits_per_s, size):
-    direction = Direction(Gamma(0.5, 0.4), bits_per_s)
-    columns = max(map(len, sent))
-    sent_s = np.full((len(sent), columns), np.inf)
-    for row, times in zip(sent_s, sent, strict=True):
-        row[: len(times)] = times
-    u = np.tile(u[:columns], (len(sent), 1))
-    arrived = direction.arrivals(sent_s, u, size)
-    delays = direction.delay.ppf(u)
+    one_way = direction(Gamma(0.5, 0.4), bits_per_s)
+    device = np.repeat(np.arange(len(sent)), [len(times) for times in sent])
+    sent_s = np.concatenate(sent)
+    delays = one_way.delay.ppf(np.concatenate([u[: len(times)] for times in sent]))
+    order = np.argsort(sent_s, kind="stable")
+    arrived = np.empty(len(sent_s))
+    arrived[order] = Channel(one_way, len(sent), len(sent)).arrivals(
+        sent_s[order],
+        device[order],
+        device[order],
+        np.full(len(sent_s), one_way.capacity.amount(size)),
+        delays[order],
+    )
     for row, times in enumerate(sent):
-        expected = by_loop(times, delays[row, : len(times)], 8 * size / bits_per_s)
-        np.testing.assert_allclose(arrived[row, : len(times)], expected, rtol=1e-12, atol=1e-9)
-        assert (np.diff(arrived[row, : len(times)]) >= 0).all(), "order is kept"
-        assert (arrived[row, : len(times)] >= times).all(), "nothing arrives before it is sent"
+        mine = arrived[device == row]
+        expected = by_loop(times, delays[device == row], 8 * size / bits_per_s)
+        np.testing.assert_allclose(mine, expected, rtol=1e-12, atol=1e-9)
+        assert (np.diff(mine) >= 0).all(), "order is kept"
+        assert (mine >= times).all(), "nothing arrives before it is sent"
 
 
 # --- in a world ----------------------------------------------------------------------------------
@@ -111,7 +129,7 @@ def test_answers_wait_for_the_downlink_of_their_device_only():
         [[0.1, 0.2], [0.3]],
         [0.1, 0.2, 0.2],
         workers=4,
-        link=Link(Direction(), Direction(Constant(0.5), SLOW)),
+        link=Link(direction(), direction(0.5, SLOW)),
         response_bytes=1000,
         deadline=2.0,
     )
@@ -123,20 +141,22 @@ def test_answers_wait_for_the_downlink_of_their_device_only():
 
 
 def test_answers_reach_each_device_in_the_order_they_left():
-    downlink = Direction(Exponential(0.5), 100_000.0)
+    downlink = direction(Exponential(0.5), 100_000.0)
     a_world = world(
-        group("cameras", 3, Poisson(4.0), link=Link(Direction(), downlink), response_bytes=2000),
+        group("cameras", 3, Poisson(4.0), link=Link(direction(), downlink), response_bytes=2000),
         node(Exponential(0.3), workers=6),
         duration_s=200.0,
     )
     run = run_of(a_world)
-    requests = run.workload.requests
+    requests = run.requests
+    u = Streams(a_world.seed, 0).uniforms("downlink", "cameras")(requests.local, requests.number)
+    delays = downlink.delay.ppf(u)
     overtaken = 0
     for device in range(3):
         mine = np.flatnonzero(requests.device == device)
         mine = mine[np.argsort(run.finished_s[mine], kind="stable")]
-        expected = by_loop(run.finished_s[mine], requests.downlink_s[mine], 8 * 2000 / 100_000.0)
-        assert run.received_s[mine].tolist() == expected
+        expected = by_loop(run.finished_s[mine], delays[mine], 8 * 2000 / 100_000.0)
+        np.testing.assert_allclose(run.received_s[mine], expected, rtol=1e-12)
         assert (np.diff(run.received_s[mine]) >= 0).all()
         overtaken += (np.diff(mine) < 0).sum()
     assert overtaken > 50, "with several workers answers leave in another order than they came"
@@ -147,7 +167,7 @@ def test_a_dropped_request_sends_nothing_home():
     a_world = written_world(
         [0.0, 0.1],
         [0.5, 0.5],
-        link=Link(Direction(), Direction(Constant(0.0), SLOW)),
+        link=Link(direction(), direction(0.0, SLOW)),
         response_bytes=1000,
     )
     frame = records_of(a_world, run_of(a_world, Deciding(lambda request, node: next(asked))))

@@ -8,6 +8,7 @@ import pytest
 from tiny_worlds import (
     Deciding,
     WrittenService,
+    direction,
     group,
     node,
     predictions,
@@ -21,7 +22,8 @@ from tiny_worlds import (
 from models.errors import PolicyError
 from sim.distributions import Constant, Exponential
 from sim.links import Direction, Link
-from sim.policies import ANSWER, DROP, Confidence, DeadlineAware, FixedExit, run_to
+from sim.policies import Confidence, DeadlineAware, FixedExit
+from sim.policy import ANSWER, DROP, run_to
 from sim.service import ProfiledService
 
 # --- workers and the queue -----------------------------------------------------------------------
@@ -49,7 +51,7 @@ def test_order_is_that_of_arrival_not_of_creation():
         node(WrittenService([[9.0], [9.0]])),
     )
     run = run_of(a_world)
-    assert run.workload.requests.created_s.tolist() == [0.0, 1.0]
+    assert run.requests.created_s.tolist() == [0.0, 1.0]
     assert run.started_s.tolist() == [10.0, 1.0]
 
 
@@ -116,7 +118,7 @@ def test_what_a_policy_sees_each_time_it_is_asked():
         [0.0, 1.0, 1.5],
         [[2.0, 3.0]] * 3,
         deadline=10.0,
-        link=Link(Direction(Constant(1.0)), Direction(Constant(0.0), 8000.0)),
+        link=Link(Direction(Constant(1.0)), direction(0.0, 8000.0)),
         response_bytes=500,
     )
     run_of(a_world, Deciding(note), predictions(confidence=[[0.25, 0.75]]))
@@ -141,7 +143,7 @@ def test_the_way_home_is_a_quantile_of_transmission_and_delay():
         ways.append(request.way_home_s(0.5))
         return ANSWER if request.exit else run_to(1)
 
-    link = Link(Direction(Constant(9.0)), Direction(Exponential(1.0), 8000.0))
+    link = Link(Direction(Constant(9.0)), direction(Exponential(1.0), 8000.0))
     run_of(written_world([0.0], [1.0], link=link, response_bytes=500), Deciding(note))
     assert ways == pytest.approx([0.5 + np.log(2)] * 2)
 
@@ -186,8 +188,8 @@ def test_a_policy_keeps_state_for_each_node_and_run_apart():
     assert (policy.seen, policy.names) == (0, [])
     for run in runs:
         for index in (0, 1):
-            here = np.flatnonzero(run.workload.node == index)
-            order = here[np.argsort(run.workload.requests.arrived_s[here])]
+            here = np.flatnonzero(run.node == index)
+            order = here[np.argsort(run.arrived_s[here])]
             exits = run.exit[order].tolist()
             assert len(exits) > 5
             assert exits == [number % 2 for number in range(1, len(exits) + 1)]

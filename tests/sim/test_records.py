@@ -6,20 +6,20 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_worlds import Fickle, group, node, run_of, table_of, world
+from tiny_worlds import Fickle, direction, group, node, run_of, table_of, world
 
 from models.errors import ArtifactError
+from sim.arrivals import Poisson
 from sim.distributions import Exponential, Gamma
-from sim.links import Direction, Link
+from sim.links import Link
 from sim.records import FORMAT, SCHEMA, read_records, write_records
-from sim.workload import Poisson
 
 ABOUT = {"world": "simulated", "seeds": [1, 2]}
 
 
 def a_table(seed=1, replication=0, name="cameras"):
     """Records of a few hundred requests, some of them dropped; made anew each time."""
-    link = Link(Direction(Gamma(0.02, 0.01), 1e6), Direction(Gamma(0.02, 0.01), 1e6))
+    link = Link(direction(Gamma(0.02, 0.01), 1e6), direction(Gamma(0.02, 0.01), 1e6))
     a_world = world(
         group(name, 3, Poisson(5.0), link=link), node(Exponential(0.05)), duration_s=20.0, seed=seed
     )

@@ -28,7 +28,7 @@ from sim.metrics import (
     paired_difference,
     run_metrics,
 )
-from sim.policies import ANSWER, DROP, run_to
+from sim.policy import ANSWER, DROP, run_to
 
 # --- one run -------------------------------------------------------------------------------------
 

@@ -8,10 +8,10 @@ from scipy import stats
 from tiny_worlds import Deciding, examples, group, node, predictions, profile, run_of, world
 
 from models.errors import ArtifactError
+from sim.arrivals import Poisson
 from sim.distributions import Constant, Exponential, Gamma
-from sim.policies import ANSWER, run_to
+from sim.policy import ANSWER, run_to
 from sim.service import DistributedService, ProfiledService
-from sim.workload import Poisson
 
 #: Four measured inferences that computed every exit, in no order; each sum of its parts is told
 #: from every other by its digits.
@@ -91,7 +91,7 @@ def test_a_request_that_goes_on_takes_the_sum_of_its_steps():
 
     a_world = world(group(arrivals=Poisson(0.01)), node(service), duration_s=3000.0)
     run = run_of(a_world, Deciding(first_then_last), predictions(exits=3))
-    drawn = service.draw(run.workload.requests.service_u)
+    drawn = service.draw(run.requests.service_u)
     assert len(set(drawn)) == 4
     expected = [service.seconds(one, 0, 1) + service.seconds(one, 1, 3) for one in drawn]
     np.testing.assert_allclose(run.finished_s - run.started_s, expected, rtol=1e-9)

@@ -15,10 +15,12 @@ from tiny_worlds import (
     written_world,
 )
 
+from sim.arrivals import Periodic, Poisson
 from sim.distributions import Constant, Exponential, Gamma, Uniform
 from sim.links import Direction, Link
 from sim.metrics import run_metrics
-from sim.policies import ANSWER, DROP, DeadlineAware, FixedExit, run_to
+from sim.policies import DeadlineAware, FixedExit
+from sim.policy import ANSWER, DROP, run_to
 from sim.service import DistributedService, ProfiledService
 from sim.verdict import (
     ENOUGH_REQUESTS,
@@ -29,7 +31,6 @@ from sim.verdict import (
     outcome_shares,
     settling,
 )
-from sim.workload import Periodic, Poisson
 
 # --- before a run --------------------------------------------------------------------------------
 
@@ -284,6 +285,23 @@ def test_only_policies_that_have_not_settled_are_named():
     (reason,) = doubts_about(runs=runs)
     assert "deadline_aware" in reason
     assert "fixed" not in reason
+
+
+def links_frame(*loads):
+    return pd.DataFrame(
+        [
+            (f"link{number}", "uplink", "fixed", load, "OVERLOADED" if load >= 1 else "STABLE")
+            for number, load in enumerate(loads)
+        ],
+        columns=["link", "direction", "policy", "load", "verdict"],
+    )
+
+
+def test_an_overloaded_link_is_a_reason_and_is_named():
+    links = links_frame(0.4, 1.25)
+    (reason,) = doubts(runs_frame(), nodes_frame("STABLE"), 3, 4, True, links)
+    for fragment in ("uplink of link 'link1'", "1.25", "under fixed"):
+        assert fragment in reason
 
 
 # --- shares --------------------------------------------------------------------------------------

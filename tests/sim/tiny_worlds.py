@@ -11,14 +11,20 @@ import pandas as pd
 from hypothesis import HealthCheck, settings
 
 from models.artifacts import Predictions, Profile
+from sim.arrivals import Created, Poisson
+from sim.capacity import ConstantCapacity
 from sim.distributions import Constant, Distribution
-from sim.links import Link
+from sim.links import Direction, Link
 from sim.metrics import confidence_interval
 from sim.nodes import NodeSpec
-from sim.policies import ANSWER, DROP, FixedExit, run_to
+from sim.policies import FixedExit
+from sim.policy import ANSWER, DROP, run_to
+from sim.run import Run, record_table
 from sim.service import DistributedService
-from sim.workload import DeviceGroup, Poisson
-from sim.world import Run, World, record_table, simulate
+from sim.simulation import simulate
+from sim.slices import Workload
+from sim.workload import DeviceGroup
+from sim.world import World
 
 
 def examples(count: int):
@@ -46,12 +52,32 @@ class AtTimes:
     def cv(self) -> float:
         return float("nan")
 
-    def times(self, uniforms: Any, horizon_s: float) -> np.ndarray:
-        columns = 1 + max(map(len, self.times_s))
-        times = np.full((len(self.times_s), columns), np.inf)
-        for row, written in zip(times, self.times_s, strict=True):
-            row[: len(written)] = written
-        return times
+    def begin(self, devices: int, uniforms: Any) -> AtTimesStream:
+        return AtTimesStream(self.times_s)
+
+
+class AtTimesStream:
+    """Gives the times that are written down, slice by slice."""
+
+    def __init__(self, times_s: tuple[tuple[float, ...], ...]) -> None:
+        rows = sorted(
+            (time, device, number)
+            for device, times in enumerate(times_s)
+            for number, time in enumerate(times)
+        )
+        columns = list(zip(*rows, strict=True)) if rows else [(), (), ()]
+        self._created = Created(
+            np.array(columns[1], dtype=np.int64),
+            np.array(columns[2], dtype=np.int64),
+            np.array(columns[0], dtype=np.float64),
+        )
+        self._given = 0
+
+    def until(self, time_s: float) -> Created:
+        end = int(np.searchsorted(self._created.created_s, time_s))
+        part = slice(self._given, end)
+        self._given = end
+        return Created(*(column[part] for column in self._created))
 
 
 class WrittenService:
@@ -69,10 +95,36 @@ class WrittenService:
         row = self._seconds_of[int(drawn)]
         return row[to - 1] - (row[since - 1] if since else 0.0)
 
+    def batch_seconds(self, drawn: Sequence[float], since: int, to: int) -> float:
+        return max(self.seconds(one, since, to) for one in drawn)
+
     def quantiles(self, q: float, since: int) -> tuple[float, ...]:
         table = np.array(self._seconds_of)
         begun = table[:, [since - 1]] if since else 0.0
         return tuple(np.quantile((table - begun)[:, since:], q, axis=0).tolist())
+
+
+def direction(
+    delay: Distribution | float = 0.0, bits_per_s: float = float("inf"), **more: Any
+) -> Direction:
+    """One direction of a link, instant unless told otherwise."""
+    if isinstance(delay, int | float):
+        delay = Constant(float(delay))
+    return Direction(delay, ConstantCapacity(bits_per_s), **more)
+
+
+#: Links of the groups made here, by the name that the groups know.
+LINKS: dict[str, Link] = {}
+
+
+def named(link: Link) -> str:
+    """A name for a link."""
+    for name, known in LINKS.items():
+        if known == link:
+            return name
+    name = f"link-{len(LINKS)}"
+    LINKS[name] = link
+    return name
 
 
 def group(
@@ -84,6 +136,7 @@ def group(
     node: str = "edge",
     request_bytes: int = 1000,
     response_bytes: int = 100,
+    **more: Any,
 ) -> DeviceGroup:
     """Devices on instant links that send one request a second each."""
     if isinstance(deadline, int | float):
@@ -93,31 +146,38 @@ def group(
         count,
         arrivals or Poisson(1.0),
         deadline,
-        link or Link(),
+        named(link or Link()),
         node,
         request_bytes,
         response_bytes,
+        **more,
     )
 
 
 def node(
-    service: Any = None, name: str = "edge", workers: int = 1, mean_s: float = 0.1
+    service: Any = None, name: str = "edge", workers: int = 1, mean_s: float = 0.1, **more: Any
 ) -> NodeSpec:
     """A node with one exit; ``service`` may be a distribution of service times."""
     if service is None:
         service = Constant(mean_s)
     if hasattr(service, "ppf"):
         service = DistributedService(service, exit_count=1)
-    return NodeSpec(name, workers, service)
+    return NodeSpec(name, workers, service, **more)
 
 
 def world(
-    *parts: DeviceGroup | NodeSpec, warm_up_s: float = 0.0, duration_s: float = 10.0, seed: int = 1
+    *parts: DeviceGroup | NodeSpec,
+    warm_up_s: float = 0.0,
+    duration_s: float = 10.0,
+    seed: int = 1,
+    **more: Any,
 ) -> World:
     """A world of the device groups and nodes given."""
     groups = tuple(part for part in parts if isinstance(part, DeviceGroup))
     nodes = tuple(part for part in parts if isinstance(part, NodeSpec))
-    return World(groups or (group(),), nodes or (node(),), warm_up_s, duration_s, seed)
+    groups, nodes = groups or (group(),), nodes or (node(),)
+    links = {it.link: LINKS[it.link] for it in groups} | more.pop("links", {})
+    return World(groups, nodes, links, warm_up_s, duration_s, seed, **more)
 
 
 def written_world(
@@ -244,7 +304,7 @@ def run_of(
 ) -> Run:
     """Simulate one replication; by default, every node answers at its first exit."""
     says = says or predictions(exits=max(node.service.exit_count for node in world.nodes))
-    workload = world.workload(len(says.label), replication)
+    workload = Workload(world, says.label, replication)
     return simulate(world, workload, says, policy or FixedExit(1), deadline_scale)
 
 

@@ -1,11 +1,10 @@
-"""Checks across the keys of a scenario: names that refer to others, values that must fit."""
+"""Checks across the keys that train and measure networks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from models.architecture import (
     BACKBONES,
@@ -16,38 +15,13 @@ from models.architecture import (
     TORCHVISION_BACKBONES,
 )
 from models.datasets import DATASETS
-from models.errors import PolicyError, ScenarioError, did_you_mean
+from models.errors import did_you_mean
 from models.importing import is_import_path
 from models.strategies import PER_EXIT_SCORING
-from offramp.experiment import architecture_of, user_file
-from offramp.schema import (
-    DataSection,
-    FlopsShares,
-    ModelSection,
-    PolicySection,
-    Scenario,
-    TrainingSection,
-)
+from offramp.checks.common import check_file
+from offramp.experiment import architecture_of
+from offramp.schema import DataSection, FlopsShares, ModelSection, ProfileSection, TrainingSection
 from offramp.yaml_lines import Location
-from sim.policies import build_policy
-
-#: Requests of one replication that are held in memory, at about 500 bytes each.
-MOST_REQUESTS = 10_000_000
-
-
-def check_across_keys(scenario: Scenario, folder: Path) -> list[tuple[Location, str]]:
-    """Everything wrong with a scenario that no key shows alone: where, and what.
-
-    Args:
-        folder: files that the scenario names are relative to it.
-    """
-    return [
-        *check_experiment(scenario.data, scenario.model, scenario.training, folder),
-        *_check_profile(scenario),
-        *_check_world(scenario, folder),
-        *_check_size(scenario),
-        *_check_policies(scenario, folder),
-    ]
 
 
 def check_experiment(
@@ -77,7 +51,7 @@ def _check_data(data: DataSection, folder: Path) -> Iterable[tuple[Location, str
             yield ("data", "label_noise"), "give symmetric_percent or a file"
         if noise.symmetric_percent is not None and noise.file is not None:
             yield ("data", "label_noise", "file"), "give symmetric_percent or a file, not both"
-        yield from _check_file(("data", "label_noise", "file"), noise.file, folder)
+        yield from check_file(("data", "label_noise", "file"), noise.file, folder)
 
 
 def _check_model(model: ModelSection, folder: Path) -> Iterable[tuple[Location, str]]:
@@ -108,23 +82,9 @@ def _check_weights(
     place: Location, weights: str | None, backbone: str | None, folder: Path
 ) -> Iterable[tuple[Location, str]]:
     if weights != IMAGENET:
-        yield from _check_file(place, weights, folder)
+        yield from check_file(place, weights, folder)
     elif backbone not in TORCHVISION_BACKBONES:
         yield place, f"torchvision has no ImageNet weights for {backbone!r}; name a file"
-
-
-def _check_file(
-    location: Location, name: str | None, folder: Path
-) -> Iterable[tuple[Location, str]]:
-    if name is None:
-        return
-    try:
-        file = user_file(name, folder)
-    except ScenarioError as error:
-        yield location, str(error)
-        return
-    if not file.is_file():
-        yield location, f"no such file: {file}"
 
 
 def _check_scoring(training: TrainingSection, folder: Path) -> Iterable[tuple[Location, str]]:
@@ -146,7 +106,7 @@ def _check_scoring(training: TrainingSection, folder: Path) -> Iterable[tuple[Lo
     if scoring.backbone is not None:
         yield from _check_backbone((*place, "backbone"), scoring.backbone)
     yield from _check_weights((*place, "weights"), scoring.weights, scoring.backbone, folder)
-    yield from _check_file((*place, "file"), scoring.file, folder)
+    yield from check_file((*place, "file"), scoring.file, folder)
     if scoring.function == "final_exit" and training.regime != "classifier_wise":
         yield (
             (*place, "function"),
@@ -234,105 +194,13 @@ def _check_training(
                         ("training", "checkpoints", strategy, index),
                         f"{file} is named twice: each seed needs a training of its own",
                     )
-                yield from _check_file(("training", "checkpoints", strategy, index), file, folder)
+                yield from check_file(("training", "checkpoints", strategy, index), file, folder)
 
 
-def _check_profile(scenario: Scenario) -> Iterable[tuple[Location, str]]:
-    batch_sizes = scenario.profile.batch_sizes
+def check_profile(profile: ProfileSection) -> Iterable[tuple[Location, str]]:
+    """What is wrong with how latencies are to be measured."""
+    batch_sizes = profile.batch_sizes
     if 1 not in batch_sizes:
         yield ("profile", "batch_sizes"), f"given {batch_sizes}; 1 must be among them"
     if len(set(batch_sizes)) < len(batch_sizes):
         yield ("profile", "batch_sizes"), f"given {batch_sizes}; each batch size once"
-
-
-def _check_world(scenario: Scenario, folder: Path) -> Iterable[tuple[Location, str]]:
-    for group, devices in scenario.devices.items():
-        for key, name, known in (
-            ("link", devices.link, scenario.links),
-            ("node", devices.node, scenario.nodes),
-        ):
-            if name not in known:
-                yield (
-                    ("devices", group, key),
-                    f"no {key} is called {name!r}{did_you_mean(name, known)} "
-                    f"(there are: {', '.join(known)})",
-                )
-        if _can_be_zero(devices.deadline_ms):
-            yield ("devices", group, "deadline_ms"), "a deadline must be above 0"
-    for name, link in scenario.links.items():
-        for direction, part in (("uplink", link.uplink), ("downlink", link.downlink)):
-            if part.jitter_ms and not isinstance(part.latency_ms, int | float):
-                yield (
-                    ("links", name, direction, "jitter_ms"),
-                    "latency_ms is a distribution already; give one or the other",
-                )
-            elif part.jitter_ms and not part.latency_ms:
-                yield (
-                    ("links", name, direction, "jitter_ms"),
-                    "jitter about a latency of 0 would need negative delays; give latency_ms",
-                )
-    for location, spec in _distributions(scenario):
-        if getattr(spec, "distribution", None) == "uniform" and spec.low >= spec.high:
-            yield location, f"low ({spec.low}) must be below high ({spec.high})"
-    for name, node in scenario.nodes.items():
-        if node.profile is not None and node.service_ms is not None:
-            yield ("nodes", name, "service_ms"), "give either profile or service_ms, not both"
-        if node.profile is not None and not (folder / node.profile).is_file():
-            yield ("nodes", name, "profile"), f"no such file: {folder / node.profile}"
-        if node.service_ms is not None and _can_be_zero(node.service_ms):
-            yield ("nodes", name, "service_ms"), "a service time must be above 0"
-
-
-def _check_size(scenario: Scenario) -> Iterable[tuple[Location, str]]:
-    horizon_s = scenario.simulation.warm_up_s + scenario.simulation.duration_s
-    requests = horizon_s * sum(
-        group.count * group.arrivals.rate_hz for group in scenario.devices.values()
-    )
-    if requests > MOST_REQUESTS:
-        yield (
-            ("simulation", "duration_s"),
-            f"{requests:.3g} requests in one replication; at most {MOST_REQUESTS:,} fit into "
-            "memory: shorten the window, or lower counts or rates",
-        )
-
-
-def _can_be_zero(spec: Any) -> bool:
-    value = spec if isinstance(spec, int | float) else getattr(spec, "value", None)
-    return value == 0
-
-
-def _distributions(scenario: Scenario) -> Iterable[tuple[Location, Any]]:
-    for group, devices in scenario.devices.items():
-        yield ("devices", group, "deadline_ms"), devices.deadline_ms
-    for name, link in scenario.links.items():
-        yield ("links", name, "uplink", "latency_ms"), link.uplink.latency_ms
-        yield ("links", name, "downlink", "latency_ms"), link.downlink.latency_ms
-    for name, node in scenario.nodes.items():
-        yield ("nodes", name, "service_ms"), node.service_ms
-
-
-def _check_policies(scenario: Scenario, folder: Path) -> Iterable[tuple[Location, str]]:
-    info = DATASETS[scenario.data.dataset]
-    exit_count = architecture_of(scenario.model, info, folder).exit_count
-    labels: list[str] = []
-    for index, spec in enumerate(scenario.policies):
-        place: Location = ("policies", index)
-        try:
-            build_policy(spec.policy, spec.parameters, folder, exit_count)
-        except PolicyError as error:
-            yield place, str(error)
-            continue
-        label = policy_label(spec)
-        if label in labels:
-            yield place, f"two policies are called {label!r}; give one of them a label"
-        labels.append(label)
-
-
-def policy_label(spec: PolicySection) -> str:
-    """Name of a policy in records and figures: its label, or its last name and parameters."""
-    if spec.label:
-        return spec.label
-    reference = spec.policy
-    name = reference.rpartition(":")[2] if ":" in reference else reference.rpartition(".")[2]
-    values = ", ".join(f"{key}={value}" for key, value in spec.parameters.items())
-    return f"{name}({values})" if values else name

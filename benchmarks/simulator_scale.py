@@ -1,0 +1,120 @@
+"""What a request costs from a thousand devices to a million, and what a million devices need.
+
+First, 10³, 10⁴, 10⁵ and 10⁶ devices at 0.1 Hz, each over a hundred nodes at the same load, for at
+least 60 s and at least 600,000 requests; the cost of a request should stay flat. Then a million
+devices for 60 s, six million requests, in a process of its own: with records streamed to Parquet,
+and as a summary, beside which twice the time shows whether memory grows with the requests.
+
+    python benchmarks/simulator_scale.py
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from models.artifacts import Predictions
+from sim.arrivals import Poisson
+from sim.distributions import Constant, Exponential, Gamma
+from sim.links import Direction, Link
+from sim.nodes import NodeSpec
+from sim.policies import FixedExit
+from sim.records import write_records
+from sim.run import record_table
+from sim.service import DistributedService
+from sim.simulation import simulate_in_slices
+from sim.slices import Workload
+from sim.summary import RunSummary
+from sim.workload import DeviceGroup
+from sim.world import World
+
+NODES, LOAD, WAY_S, DEADLINE_S = 100, 0.8, 0.02, 0.05
+RATE_HZ, REQUESTS = 0.1, 600_000
+ROUNDS = 3
+
+
+def world_of(devices: int, rate_hz: float, duration_s: float) -> World:
+    """Devices with jittered links of their own, and a pool of nodes under the same load."""
+    way = Direction(Gamma(WAY_S, WAY_S / 4))
+    group = DeviceGroup(
+        "devices", devices, Poisson(rate_hz), Constant(DEADLINE_S), "link", "pool", 3072, 64
+    )
+    service_s = LOAD * NODES / (devices * rate_hz)
+    node = NodeSpec("pool", 1, DistributedService(Exponential(service_s), 1), replicas=NODES)
+    return World((group,), (node,), {"link": Link(way, way)}, 0.0, duration_s, seed=1)
+
+
+def predictions() -> Predictions:
+    ten = np.arange(10, dtype=np.int32)
+    confidence = np.full((10, 1), 0.9, dtype=np.float32)
+    return Predictions(ten, ten, ten[:, None], confidence, {"architecture": "none"})
+
+
+def summarise(world: World) -> int:
+    says = predictions()
+    summary = RunSummary(world.warm_up_s, world.duration_s)
+    for part in simulate_in_slices(world, Workload(world, says.label, 0), says, FixedExit(1)):
+        summary.add(part.requests.created_s, part.received_s, part.exit, part.correct, part.outcome)
+    return int(summary.metrics()["offered"])
+
+
+def record(world: World) -> int:
+    says = predictions()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "records.parquet"
+        parts = simulate_in_slices(world, Workload(world, says.label, 0), says, FixedExit(1))
+        counts = []
+
+        def tables():
+            for part in parts:
+                counts.append(len(part))
+                yield record_table(world, part, says, "standard", 0, "fixed_exit")
+
+        write_records(path, tables(), {})
+        print(f"  {path.stat().st_size / 1e6:,.0f} MB of records", flush=True)
+    return sum(counts)
+
+
+def alone(task: str, duration_s: float) -> None:
+    """What a process that does nothing else takes."""
+    world = world_of(1_000_000, RATE_HZ, duration_s)
+    start = time.perf_counter()
+    requests = {"summary": summarise, "records": record}[task](world)
+    seconds = time.perf_counter() - start
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    print(
+        f"  {task:8} {requests:10,} requests  {seconds:6.1f} s  {1e6 * seconds / requests:5.2f} us"
+        f" each  peak memory {peak_gb:.2f} GB"
+    )
+
+
+def main() -> None:
+    print("summary of at least 600,000 requests")
+    costs: dict[int, list[float]] = {}
+    for _ in range(ROUNDS):
+        for devices in (1_000, 10_000, 100_000, 1_000_000):
+            world = world_of(devices, RATE_HZ, max(60.0, REQUESTS / (devices * RATE_HZ)))
+            start = time.process_time()
+            requests = summarise(world)
+            costs.setdefault(devices, []).append((time.process_time() - start) / requests)
+    first = min(costs[1_000])
+    for devices, values in costs.items():
+        print(
+            f"  {devices:9,} devices  {1e6 * min(values):5.2f} us each  {min(values) / first:.2f}x"
+        )
+    print("a million devices at 0.1 Hz, each in a process of its own")
+    for task, duration_s in (("summary", 60.0), ("summary", 120.0), ("records", 60.0)):
+        subprocess.run([sys.executable, __file__, task, str(duration_s)], check=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        alone(sys.argv[1], float(sys.argv[2]))
+    else:
+        main()

@@ -1,0 +1,270 @@
+"""Figures of the world: groups of devices, energy, and what went on over time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as MplFigure
+
+from offramp.report.figure import ABOVE, Figure
+from offramp.report.results import Results
+from offramp.report.style import (
+    COLUMN,
+    DOUBLE_COLUMN,
+    FAULT_COLOUR,
+    LINE_STYLES,
+    PERCENT,
+    STRATEGY_COLOURS,
+    STRATEGY_HATCHES,
+    policy_colours,
+)
+from offramp.stages.layout import FAULT_TIMES, GROUPS, NODE_TELEMETRY
+from sim.distributions import Floats
+from sim.metrics import Interval, confidence_interval
+
+#: More nodes, or groups, than this make no figure that can be read.
+MOST_NODES = 5
+MOST_GROUPS = 12
+
+
+def aud_by_group(results: Results) -> Figure | None:
+    """AUD of each group of devices, by strategy, one panel per policy."""
+    groups = results.others.get(GROUPS)
+    if groups is None or not 2 <= groups["group"].nunique() <= MOST_GROUPS:
+        return None
+    names = list(groups["group"].unique())
+    groups = groups.assign(hits=groups["aud"].fillna(0) * groups["offered"])
+    by = ["policy", "strategy", "group", "replication"]
+    totals = groups.groupby(by, sort=False)[["hits", "offered"]].sum()
+    values = (totals["hits"] / totals["offered"]).dropna()
+    intervals = {
+        arm: confidence_interval(of_arm)
+        for arm, of_arm in values.groupby(["policy", "strategy", "group"], sort=False)
+    }
+    panels = len(results.policies)
+    columns = 2 if panels in (2, 4) else min(panels, 3)
+    rows = -(-panels // columns)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(COLUMN if panels == 1 else DOUBLE_COLUMN, 0.4 + 1.9 * rows),
+        sharey=True,
+        squeeze=False,
+    )
+    for axis in axes.flat[panels:]:
+        axis.set_visible(False)
+    for policy, axis in zip(results.policies, axes.flat, strict=False):
+        for place, strategy in _places(results.strategies):
+            bars = [
+                intervals.get((policy, strategy, name), Interval(np.nan, np.nan, 0))
+                for name in names
+            ]
+            at: Floats = np.arange(len(names), dtype=np.float64) + place
+            _bars(axis, at, bars, strategy, 1 / len(results.strategies))
+        axis.set_title(policy)
+        axis.set_xticks(range(len(names)), names)
+        if max(map(len, names)) * len(names) > 30:
+            axis.tick_params(axis="x", labelrotation=30)
+        axis.yaxis.set_major_formatter(PERCENT)
+        axis.grid(visible=False, axis="x")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("accuracy under deadline")
+    _legend(figure, axes[0, 0])
+    caption = (
+        "Accuracy under deadline of each group of devices. Bars: 95 % t intervals over "
+        f"{results.replications} replications, each with the requests of "
+        f"{results.training_seeds} training seeds."
+    )
+    return Figure(figure, _table(intervals, ["policy", "strategy", "group"], "aud"), caption)
+
+
+def energy_per_correct_answer(results: Results) -> Figure | None:
+    """Energy of devices and nodes for every correct answer in time, by policy and strategy."""
+    runs = results.runs
+    if "j_per_request" not in runs:
+        return None
+    runs = runs.assign(
+        joules=runs["j_per_request"] * runs["offered"],
+        correct=(runs["aud"] * runs["offered"]).round(),
+    )
+    by = ["policy", "strategy", "replication"]
+    totals = runs.groupby(by, sort=False)[["joules", "correct"]].sum()
+    totals = totals[totals["correct"] > 0]
+    if not len(totals):
+        return None
+    values = totals["joules"] / totals["correct"]
+    intervals = {
+        arm: confidence_interval(of_arm)
+        for arm, of_arm in values.groupby(["policy", "strategy"], sort=False)
+    }
+    figure, axis = plt.subplots(figsize=(COLUMN, 0.9 + 0.3 * len(results.policies)))
+    height = 0.8 / len(results.strategies)
+    scale, unit = _unit(max(interval.mean for interval in intervals.values()))
+    for place, strategy in _places(results.strategies):
+        at = [row for row, it in enumerate(results.policies) if (it, strategy) in intervals]
+        bars = [intervals[results.policies[row], strategy] for row in at]
+        axis.barh(
+            np.array(at) + place,
+            [scale * bar.mean for bar in bars],
+            height=height,
+            xerr=_errors([scale * bar.half_width for bar in bars]),
+            color=STRATEGY_COLOURS[strategy],
+            hatch=STRATEGY_HATCHES[strategy],
+            edgecolor="white",
+            linewidth=0.4,
+            label=strategy,
+            error_kw={"linewidth": 1, "ecolor": "0.2", "capsize": 2},
+        )
+    axis.set_yticks(range(len(results.policies)), results.policies)
+    axis.invert_yaxis()
+    axis.grid(visible=False, axis="y")
+    axis.set_xlabel(f"{unit} per correct answer in time")
+    _legend(figure, axis)
+    who = " and ".join(
+        name
+        for name, column in (("devices", "device_j"), ("nodes", "node_j"))
+        if column in results.runs
+    )
+    caption = (
+        f"Energy of {who} with power states, for every correct answer in time: that of requests "
+        "that were late, wrong or unanswered is counted too. Bars: 95 % t intervals over "
+        f"{results.replications} replications, each with {results.training_seeds} training seeds."
+    )
+    return Figure(figure, _table(intervals, ["policy", "strategy"], "j"), caption)
+
+
+def telemetry_over_time(results: Results) -> Figure | None:
+    """Queue length and utilisation of each node over time, faults shaded; one line per policy."""
+    telemetry = results.others.get(NODE_TELEMETRY)
+    if telemetry is None:
+        return None
+    strategy, seed = telemetry["strategy"].iloc[0], telemetry["training_seed"].iloc[0]
+    shown = telemetry[(telemetry["strategy"] == strategy) & (telemetry["training_seed"] == seed)]
+    busiest = shown.groupby("node", sort=False)["utilisation"].mean()
+    busiest = busiest.sort_values(ascending=False, kind="stable")[:MOST_NODES]
+    nodes = [node for node in shown["node"].unique() if node in busiest.index]
+    figure, axes = plt.subplots(
+        len(nodes),
+        2,
+        figsize=(DOUBLE_COLUMN, 0.6 + 1.35 * len(nodes)),
+        sharex=True,
+        squeeze=False,
+    )
+    colours = policy_colours(len(results.policies))
+    end_s = float(shown["time_s"].max())
+    for node, (queue, utilisation) in zip(nodes, axes, strict=True):
+        for index, (policy, colour) in enumerate(zip(results.policies, colours, strict=True)):
+            of_arm = shown[(shown["node"] == node) & (shown["policy"] == policy)]
+            for axis, column in ((queue, "queue_length"), (utilisation, "utilisation")):
+                axis.step(
+                    of_arm["time_s"],
+                    of_arm[column],
+                    where="post",
+                    color=colour,
+                    label=policy,
+                    linewidth=1,
+                    linestyle=LINE_STYLES[index % len(LINE_STYLES)],
+                )
+        for axis in (queue, utilisation):
+            _shade(axis, results, node)
+            axis.set_title(node)
+            axis.set_xlim(0, end_s)
+        queue.set(ylabel="queue length")
+        queue.set_ylim(bottom=0)
+        utilisation.set(ylabel="utilisation", ylim=(0, 1.03))
+        utilisation.yaxis.set_major_formatter(PERCENT)
+    for axis in axes[-1]:
+        axis.set_xlabel("time since the start of the run (s)")
+    _legend(figure, axes[0, 0])
+    step_s, warm_up_s = (
+        results.scenario["simulation"][key] for key in ("telemetry_step_s", "warm_up_s")
+    )
+    caption = (
+        f"Requests that wait, and share of worker time in use, at each node: means over "
+        f"{step_s:g} s in the first of {results.replications} replications, {strategy}, training "
+        f"seed {seed} of {results.training_seeds} training seeds; {warm_up_s:g} s of warm-up "
+        "included."
+    )
+    if FAULT_TIMES in results.others:
+        caption += " Shaded: the node, its links or the broker down, or the node slow (hatched)."
+    if len(nodes) < shown["node"].nunique():
+        caption += f" The {len(nodes)} busiest of {shown['node'].nunique()} nodes."
+    return Figure(figure, shown.drop(columns=["strategy", "training_seed"]), caption)
+
+
+# --- parts ---------------------------------------------------------------------------------------
+
+
+def _places(strategies: list[str]) -> Iterator[tuple[float, str]]:
+    """Where the bar of each strategy lies beside the middle of its group."""
+    count = len(strategies)
+    for index, strategy in enumerate(strategies):
+        yield 0.8 * ((index + 0.5) / count - 0.5), strategy
+
+
+def _bars(axis: Axes, at: Floats, bars: list[Interval], strategy: str, width: float) -> None:
+    axis.bar(
+        at,
+        [bar.mean for bar in bars],
+        width=0.8 * width,
+        yerr=_errors([bar.half_width for bar in bars]),
+        color=STRATEGY_COLOURS[strategy],
+        hatch=STRATEGY_HATCHES[strategy],
+        edgecolor="white",
+        linewidth=0.4,
+        label=strategy,
+        error_kw={"linewidth": 1, "ecolor": "0.2", "capsize": 2},
+    )
+
+
+def _errors(half_widths: list[float]) -> list[float] | None:
+    """Half widths of error bars; None where there are none."""
+    return None if np.isnan(half_widths).all() else half_widths
+
+
+def _legend(figure: MplFigure, axis: Axes) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, **ABOVE)
+
+
+def _unit(largest_j: float) -> tuple[float, str]:
+    return (1e3, "mJ") if largest_j < 1 else (1.0, "J")
+
+
+def _shade(axis: Axes, results: Results, node: str) -> None:
+    """The times at which something that the node depends on was down, or it was slow."""
+    times = results.others.get(FAULT_TIMES)
+    if times is None:
+        return
+    for row in times.itertuples():
+        if row.kind in ("node_crash", "slow_node") and row.name != node:
+            continue
+        if row.kind == "link_outage" and row.name:
+            continue  # one of many links
+        slow = row.kind == "slow_node"
+        axis.axvspan(
+            row.start_s,
+            row.end_s,
+            facecolor="none" if slow else FAULT_COLOUR,
+            edgecolor=FAULT_COLOUR,
+            hatch="////" if slow else None,
+            linewidth=0,
+            zorder=0,
+        )
+
+
+def _table(intervals: dict[tuple[str, ...], Interval], keys: list[str], name: str) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            **dict(zip(keys, arm, strict=True)),
+            name: interval.mean,
+            "low": interval.low,
+            "high": interval.high,
+            "replications": interval.n,
+        }
+        for arm, interval in intervals.items()
+    )

@@ -1,0 +1,148 @@
+"""Tables of the world on the report page; empty text where there is nothing to say."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from offramp.report.markdown import milliseconds, number, percent, table
+from offramp.report.results import Results
+from offramp.stages.layout import DEVICES, GROUPS, NODE_TELEMETRY, REQUEST_TELEMETRY, TRACES
+
+
+def oracle_lines(results: Results, summary: pd.DataFrame) -> str:
+    """How close each policy comes to the oracle."""
+    if "oracle_share" not in summary:
+        return ""
+    lines = [
+        f"- Under `{row.policy}`, **{row.strategy}** reaches "
+        f"{percent(row.oracle_share, row.oracle_share_half_width)} of the AUD of "
+        f"`{results.oracle}`."
+        for row in summary.itertuples()
+        if row.policy != results.oracle
+    ]
+    return "\n".join(lines) + (
+        "\n\nThe oracle knows which exits will be right and how long each will take. Intervals: "
+        f"95 %, over {results.replications} replications, each with the same requests."
+    )
+
+
+def link_table(links: pd.DataFrame) -> str:
+    """The load of links that can only carry so much: a column for each policy."""
+    if not len(links):
+        return ""
+    policies = list(links["policy"].unique())
+    rows = []
+    for (link, direction), of_link in links.groupby(["link", "direction"], sort=False):
+        loads = of_link.set_index("policy")["load"]
+        rows.append(
+            [
+                link,
+                direction,
+                f"{of_link['shared_by'].iloc[0]:,}",
+                *(number(loads.get(policy, float("nan"))) for policy in policies),
+                "OVERLOADED" if (of_link["verdict"] == "OVERLOADED").any() else "STABLE",
+            ]
+        )
+    header = ["link", "direction", "devices on it"]
+    return table([*header, *(f"load, {policy}" for policy in policies), "verdict"], rows) + (
+        "\n\nLoad: what was sent over the busiest link of its kind in the window, with headers and "
+        "acknowledgements and without retransmissions, over what it can carry."
+    )
+
+
+def group_table(results: Results) -> str:
+    """What became of the requests of each group, where there are several."""
+    groups = results.others.get(GROUPS)
+    if groups is None or groups["group"].nunique() < 2:
+        return ""
+    counts = ["offered", "on_time", "late", "dropped", "lost"]
+    groups = groups.assign(
+        hits=groups["aud"].fillna(0) * groups["offered"],
+        latency_s=groups["latency_mean_s"].fillna(0) * (groups["on_time"] + groups["late"]),
+    )
+    by = ["policy", "strategy", "group"]
+    totals = groups.groupby(by, sort=False)[[*counts, "hits", "latency_s"]].sum().reset_index()
+    rows = [
+        [
+            row.policy,
+            row.strategy,
+            row.group,
+            f"{row.offered:,}",
+            percent(row.hits / row.offered if row.offered else float("nan")),
+            *(
+                percent(getattr(row, name) / row.offered if row.offered else float("nan"))
+                for name in counts[1:]
+            ),
+            milliseconds(
+                row.latency_s / (row.on_time + row.late) if row.on_time + row.late else float("nan")
+            ),
+        ]
+        for row in totals.itertuples()
+    ]
+    header = ["policy", "strategy", "group", "requests", "AUD", *counts[1:], "mean latency (ms)"]
+    header = [name.replace("_", " ") for name in header]
+    return table(header, rows) + "\n\nOver all training seeds and replications together."
+
+
+def energy_table(results: Results, summary: pd.DataFrame) -> str:
+    """What requests and correct answers cost."""
+    columns = {
+        "device_j_per_request": "devices, mJ per request",
+        "j_per_request": "all, mJ per request",
+        "j_per_correct_on_time": "all, mJ per correct answer in time",
+    }
+    shown = {column: title for column, title in columns.items() if column in summary}
+    if not shown:
+        return ""
+    rows = [
+        [
+            row.policy,
+            row.strategy,
+            *(
+                number(1e3 * getattr(row, column), 1e3 * getattr(row, f"{column}_half_width"))
+                for column in shown
+            ),
+        ]
+        for row in summary.itertuples()
+    ]
+    sources = {
+        part["energy"]["source"]
+        for section in ("nodes", "devices")
+        for part in results.scenario[section].values()
+        if part.get("energy")
+    }
+    return table(["policy", "strategy", *shown.values()], rows) + (
+        "\n\nOf devices and nodes with power states, over the measured window, idle power "
+        f"included: 95 % intervals over {results.replications} replications. Radio: bytes on the "
+        "wire over "
+        f"bandwidth, without retransmissions. Sources: {'; '.join(sorted(sources))}."
+    )
+
+
+def fault_table(faults: pd.DataFrame) -> str:
+    """How often something failed."""
+    if not len(faults):
+        return ""
+    rows = [
+        [
+            row.kind.replace("_", " "),
+            row.target or "-",
+            f"{row.targets:,}",
+            number(row.count),
+            number(row.down_s),
+        ]
+        for row in faults.itertuples()
+    ]
+    header = ["fault", "of", "how many there are", "faults", "seconds in all"]
+    return table(header, rows) + (
+        "\n\nMeans of a replication, sums over all that bear the name; every arm meets the same."
+    )
+
+
+def further_files(results: Results) -> list[str]:
+    """Further files of the results, as code."""
+    names = [GROUPS, DEVICES, NODE_TELEMETRY, REQUEST_TELEMETRY]
+    found = [f"`{name}`" for name in names if (results.folder / name).exists()]
+    if next(results.folder.glob(TRACES), None) is not None:
+        found.append(f"`{TRACES}` (open at <https://ui.perfetto.dev>)")
+    return found

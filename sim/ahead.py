@@ -1,0 +1,81 @@
+"""An open world: the network is computed ahead of the nodes, and after them.
+
+The way of requests to their nodes is computed for a slice of time, the nodes are simulated for that
+slice, and the way home of the answers is computed after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from models.artifacts import Predictions
+from sim.engine import Engine
+from sim.finished import Finished
+from sim.ledger import Ledger
+from sim.policy import Policy
+from sim.requests import Request
+from sim.run import Run
+from sim.slices import Workload
+from sim.transport import Messages
+from sim.workload import Row, rows_of
+from sim.world import World
+
+
+class Ahead(Engine):
+    """The way up is computed ahead, the way home afterwards."""
+
+    def __init__(
+        self,
+        world: World,
+        workload: Workload,
+        predictions: Predictions,
+        policy: Policy,
+        deadline_scale: float,
+    ) -> None:
+        super().__init__(world, workload, predictions, policy, deadline_scale)
+        self._ledger = Ledger()
+
+    def parts(self) -> Iterator[Run]:
+        """The requests that are done after each slice of time."""
+        ledger, waiting = self._ledger, Finished.none()
+        for part in self.workload.slices():
+            ledger.add(part.first, part.requests)
+            if len(part.arrived):
+                ledger.note(part.arrived.request, part.arrived.node, part.arrived.at_s)
+                made = self.made(part.arrived, part.arriving)
+                for node, requests in zip(self.nodes, made, strict=True):
+                    node.expect(requests)
+            ledger.note(part.lost.request, part.lost.node)
+            if np.isfinite(part.until_s):
+                self.clock.run(until=part.until_s)
+            else:
+                self.clock.run()
+            done = Finished.of(self.done, bool(self.links), self.has_batches)
+            self.done.clear()
+            home, lost = self.way_home.advance(self._answers(done, ledger), part.until_s)
+            pool = Finished.joined([waiting, done, Finished.never(part.lost)])
+            pool = pool.received(home).never_received(lost)
+            final = pool.is_final
+            waiting = pool.where(~final)
+            yield self.outcomes(ledger, pool.where(final))
+
+    def row(self, request: Request) -> Row:
+        """See :class:`sim.engine.Engine`."""
+        return next(rows_of(self._ledger.rows(np.array([request.index]))))
+
+    def _answers(self, done: Finished, ledger: Ledger) -> Messages:
+        """Answers that set out from the nodes that devices know."""
+        answered = done.where(done.exit > 0)
+        requests = ledger.rows(answered.index)
+        return Messages(
+            answered.index,
+            requests.group,
+            requests.device,
+            requests.local,
+            requests.number,
+            ledger.entries(answered.index)[0],
+            np.zeros(len(answered.index), dtype=np.int64),
+            answered.home_s,
+        )
