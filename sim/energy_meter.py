@@ -14,10 +14,10 @@ import numpy as np
 
 from sim.distributions import Floats
 from sim.energy import Joules, joules
+from sim.hops import Leg
 from sim.link_loads import carried_s
 from sim.network import access_legs
 from sim.traffic import Traffic, state_exit
-from sim.transport import Leg
 from sim.world import World
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -13,11 +14,12 @@ import simpy
 from models.artifacts import Predictions
 from models.errors import PolicyError
 from sim import records
+from sim.batching import BatchingNode
 from sim.clock import Call, Clock
 from sim.finished import Finished
 from sim.ledger import Ledger
 from sim.network import ways
-from sim.nodes import BatchingNode, Node, NodeSpec
+from sim.nodes import Node, NodeSpec
 from sim.policy import Policy, policy_text
 from sim.requests import Request
 from sim.run import Run
@@ -41,7 +43,7 @@ def _copy_of(policy: Policy) -> Policy:
         ) from error
 
 
-class Engine:
+class Engine(ABC):
     """One run in progress: the nodes, and what becomes of requests that leave them."""
 
     def __init__(
@@ -149,9 +151,13 @@ class Engine:
         """The node that the request reached first, which its device knows."""
         return self.nodes[request.entry]
 
+    @abstractmethod
     def row(self, request: Request) -> Row:
         """What was drawn for a request."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def parts(self) -> Iterator[Run]:
+        """The run, in parts: the requests that are done after each slice of time."""
 
     def refused(self, request: Request) -> None:
         """See :class:`sim.nodes.Site`."""

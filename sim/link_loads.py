@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 
 from sim.capacity import Capacity
+from sim.hops import Leg
 from sim.network import access_legs
 from sim.traffic import Traffic, state_exit
-from sim.transport import Leg
 from sim.world import World
 
 Direction = Literal["uplink", "downlink"]

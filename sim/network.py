@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from sim.capacity import ConstantCapacity, with_outages
 from sim.distributions import Constant, Distribution
 from sim.faults import Intervals, down_times
+from sim.hops import AbsenceHop, BrokerHop, Leg, LinkHop
 from sim.links import Channel, Direction
 from sim.policy import MOST_EXITS
 from sim.streams import Streams, distinct
-from sim.transport import AbsenceHop, BrokerHop, Hop, Leg, LinkHop, Message, Messages, Way
+from sim.transport import Hop, Message, Messages, Way
 from sim.world import World
 
 Indices = NDArray[np.int64]

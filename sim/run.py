@@ -94,8 +94,9 @@ class Run:
     @staticmethod
     def joined(parts: Sequence[Run]) -> Run:
         """The whole run, of the parts that its slices gave."""
-        index = np.concatenate([part.index for part in parts])
-        order = np.argsort(index, kind="stable")
+        if len(parts) == 1:
+            return parts[0]
+        order = np.argsort(np.concatenate([part.index for part in parts]), kind="stable")
         columns = {
             field.name: np.concatenate([getattr(part, field.name) for part in parts])[order]
             for field in fields(Run)

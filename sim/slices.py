@@ -111,7 +111,7 @@ def slice_ends(world: World) -> list[float]:
         if not isinstance(group.arrivals, ClosedLoop)
     )
     # Some work is done for every device in every slice.
-    requests = max(SLICE_REQUESTS, world.devices / 4)
+    requests = max(SLICE_REQUESTS, world.devices / 32)
     slices = max(1, min(10_000, round(world.horizon_s * rate_hz / requests)))
     return [world.horizon_s * number / slices for number in range(1, slices + 1)] + [float("inf")]
 

@@ -20,12 +20,13 @@ from sim.clock import Call
 from sim.closed_loop import ClosedLoops
 from sim.engine import Engine
 from sim.finished import Finished
+from sim.hops import LinkHop
 from sim.ledger import Ledger
 from sim.nodes import Node, NodeSpec
 from sim.requests import NEVER, Request
 from sim.run import Run
 from sim.tiers import NextNode
-from sim.transport import LinkHop, Message
+from sim.transport import Message
 from sim.workload import Row, in_order_of_creation, requests_of, rows_of
 
 

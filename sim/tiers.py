@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sim.distributions import Floats
+from sim.hops import Leg, Upcoming
 from sim.links import Channel, Link
 from sim.nodes import Node
 from sim.policy import RequestView
 from sim.requests import Request
 from sim.streams import Streams
-from sim.transport import Indices, Leg, Upcoming, travel_quantile_s
+from sim.transport import Indices, travel_quantile_s
 from sim.workload import Row
 from sim.world import World
 

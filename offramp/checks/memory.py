@@ -14,16 +14,18 @@ from offramp.checks.common import Problem
 from offramp.schema import ClosedLoopArrivals, DeviceGroupSection, Scenario
 from offramp.world_parts import arrivals, delay, distribution, trace_of
 from sim.arrivals import ClosedLoop
+from sim.slices import KEPT_REQUESTS
 
 #: A process that has imported everything, predictions included.
 PROCESS_BYTES = 250e6
 #: Of each device: its clock, its connections, its name.
 DEVICE_BYTES = 250
-#: Of each request of a run whose records are kept: the run, its visits, the table of records.
-RECORD_BYTES = 800
+#: A slice of time, and what is derived of it.
+SLICE_BYTES = 250e6
+#: Of each record of any arm and replication: the latency that the report reads, and sorts.
+RECORD_BYTES = 20
 #: Of each request of a workload that is kept for the next arm, which only smaller ones are.
 KEPT_BYTES = 200
-KEPT_REQUESTS = 2_000_000
 #: Of each request where messages are followed one by one: all are drawn before the run.
 STEPWISE_BYTES = 1200
 #: Part of the machine's memory that worker processes may take.
@@ -31,9 +33,10 @@ USABLE_SHARE = 0.85
 
 
 def check_memory(scenario: Scenario, folder: Path) -> Iterator[Problem]:
-    """Whether one run fits into this machine's memory."""
+    """Whether one run, and the report on all of them, fit into this machine's memory."""
     try:
-        requests, needed = expected_requests(scenario, folder), process_bytes(scenario, folder)
+        requests = expected_requests(scenario, folder)
+        needed = max(process_bytes(scenario, folder), report_bytes(scenario, folder))
     except (ValueError, OfframpError, AssertionError, KeyError):
         return  # what is wrong is said elsewhere
     usable = USABLE_SHARE * machine_bytes()
@@ -64,9 +67,17 @@ def process_bytes(scenario: Scenario, folder: Path) -> float:
     needed = PROCESS_BYTES + devices * DEVICE_BYTES
     if _is_stepwise(scenario):
         return needed + requests * STEPWISE_BYTES
-    if scenario.simulation.records == "full":
-        return needed + requests * RECORD_BYTES
-    return needed + min(requests, KEPT_REQUESTS) * KEPT_BYTES
+    return needed + SLICE_BYTES + min(requests, KEPT_REQUESTS) * KEPT_BYTES
+
+
+def report_bytes(scenario: Scenario, folder: Path) -> float:
+    """Estimated peak of making the report, for which every record is looked at."""
+    if scenario.simulation.records != "full":
+        return PROCESS_BYTES
+    training = scenario.training
+    arms = len(training.strategies) * len(training.seed_list) * len(scenario.policies)
+    records = expected_requests(scenario, folder) * scenario.simulation.replications * arms
+    return PROCESS_BYTES + records * RECORD_BYTES
 
 
 def expected_requests(scenario: Scenario, folder: Path) -> float:

@@ -19,10 +19,11 @@ from tiny_worlds import (
 
 from sim.arrivals import Poisson
 from sim.distributions import Exponential, Gamma, Uniform
+from sim.hops import Leg
 from sim.links import Channel, Link
 from sim.policy import ANSWER, DROP, run_to
 from sim.streams import Streams
-from sim.transport import Leg, travel_quantile_s
+from sim.transport import travel_quantile_s
 
 #: 1000 bytes take one second.
 SLOW = 8000.0

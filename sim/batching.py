@@ -1,0 +1,111 @@
+"""Micro-batching: nodes whose workers serve several requests together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sim.clock import Call
+from sim.nodes import Node
+from sim.policy import ANSWER, DROP, Decision
+from sim.requests import Request
+
+
+class BatchingNode(Node):
+    """A node whose workers serve several requests together.
+
+    A worker takes what waits, up to the batch size; if that is less, it waits until the request at
+    the head has waited for ``batch_wait_s``. Each member is asked about by itself. All of them are
+    computed to the nearest exit that any of them wants; who leaves makes the rest faster.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._starting = False
+
+    def _start(self) -> None:
+        if self._starting:
+            return  # who has left at once has an idle worker below
+        self._starting = True
+        self._start_batches()
+        self._starting = False
+        self._await_next()
+
+    def _start_batches(self) -> None:
+        size, queue = self.spec.batch_size, self._queue
+        while self._idle and queue:
+            if len(queue) < size:
+                ripe_s = queue.head().arrived_s + self.spec.batch_wait_s
+                if self.clock._now < ripe_s:
+                    self.clock.call_at(ripe_s, self._ripe, None)
+                    break
+            self._idle -= 1
+            if len(queue) == 1:
+                self._serve(self._take())
+                continue
+            batch = [self._take()]
+            # Requests that come from another tier go on where they were.
+            position = batch[0].exit
+            while len(batch) < size and queue and queue.head().exit == position:
+                batch.append(self._take())
+            if len(batch) == 1:
+                self._serve(batch[0])
+            else:
+                self._serve_batch(batch, position)
+
+    def _ripe(self, call: Call) -> None:
+        self._admit_arrived()
+        self._start()
+
+    def _serve_batch(self, batch: list[Request], position: int) -> None:
+        """Ask about every member whose exit was reached; compute on those that stay."""
+        if self._feed:
+            self._admit_arrived()
+        staying = [it for it in batch if it.exit != position or self._goes_on(it)]
+        clock = self.clock
+        if not staying:
+            self._idle += 1
+            self._start()
+        else:
+            to = min([request.target for request in staying])
+            drawn = [request.drawn for request in staying]
+            busy = self.spec.service.batch_seconds(drawn, position, to) * self._slowness
+            for request in staying:
+                request.batch = max(request.batch, len(staying))
+            call = (staying, to, self._incarnation)
+            clock.call_at(clock._now + busy, self._batch_computed, call)
+
+    def _goes_on(self, request: Request) -> bool:
+        """Ask the policy; whether the request stays to be computed to its new target."""
+        try:
+            decision = self._decide(request, self)
+        except Exception as error:
+            raise self._raised(request, error) from error
+        if decision.__class__ is Decision and request.exit < decision.exit <= self.exit_count:
+            request.target = decision.exit
+            request.pass_over(decision.exit)
+            if decision.within_s is not None:
+                at = self.clock._now + decision.within_s
+                self.clock.call_at(at, self._cut_member, (request, request.exit))
+            return True
+        self._leave(request, decision)
+        return False
+
+    def _batch_computed(self, call: Call) -> None:
+        batch, position, incarnation = call.value
+        if incarnation == self._incarnation:  # else lost when the node went down
+            self._go_on(batch, position)
+
+    def _go_on(self, batch: list[Request], position: int) -> None:
+        """What was computed: some members have reached their target, some were cut off before."""
+        staying = [request for request in batch if not request.has_left]
+        for request in staying:
+            if request.target == position:
+                request.exit = position
+                request.confidence = self.scores[request.sample][position - 1]
+        self._serve_batch(staying, position)
+
+    def _cut_member(self, call: Call) -> None:
+        """Time is up for one member: it is answered, and the rest of its batch goes on."""
+        request, exit = call.value
+        if request.exit == exit and not request.has_left:
+            self._leave(request, ANSWER if exit else DROP)

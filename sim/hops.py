@@ -1,0 +1,357 @@
+"""Hops: what messages take on one stretch of their way, many at once or one by one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from sim.capacity import finished_s
+from sim.distributions import Distribution, Floats
+from sim.faults import Intervals
+from sim.links import Channel, Direction
+from sim.policy import MOST_EXITS
+from sim.streams import Streams, distinct
+from sim.transport import Indices, Message, Messages
+
+#: A message's size depends on the last exit computed before it was sent: at most so many sizes.
+MOST_SIZES = MOST_EXITS + 1
+
+
+#: Of how many requests of a device single messages are drawn together.
+BLOCK = 32
+
+
+class Upcoming:
+    """A value for each of a device's requests, drawn for several of them at once.
+
+    Args:
+        draw: gives the values by device within its group and number of the request.
+    """
+
+    def __init__(self, draw: Callable[[Indices, Indices], Floats]) -> None:
+        self._draw = draw
+        self._blocks: dict[int, tuple[int, list[float]]] = {}
+
+    def __call__(self, local: int, number: int) -> float:
+        """The value of one request."""
+        block, place = divmod(number, BLOCK)
+        known = self._blocks.get(local)
+        if known is None or known[0] != block:
+            numbers = np.arange(block * BLOCK, (block + 1) * BLOCK)
+            known = block, self._draw(np.full(BLOCK, local), numbers).tolist()
+            self._blocks[local] = known
+        return known[1][place]
+
+
+@dataclass(frozen=True)
+class Leg:
+    """What the messages of one device group take on one link, with their acknowledgements.
+
+    Attributes:
+        name: of its random streams.
+        forward, back: directions of the link.
+        packets: bytes of each packet of one message, there and back in turn.
+        trips: one-way trips until the receiver hands the message on.
+        extra: bytes in this direction that acknowledge messages of the other.
+    """
+
+    name: str
+    forward: Direction
+    back: Direction
+    packets: tuple[int, ...]
+    trips: int = 1
+    extra: int = 0
+
+    @property
+    def forward_bytes(self) -> int:
+        """All bytes that a message, and a message of the other direction, take this way."""
+        return sum(self.packets[::2]) + self.extra
+
+    @property
+    def amount(self) -> float:
+        """What that takes of the capacity."""
+        return self.forward.capacity.amount(self.forward_bytes)
+
+    def delays(self, draw: Callable[[str], Floats], count: int) -> Floats:
+        """Travel of ``count`` messages until they are handed on.
+
+        Acknowledgements do not queue behind other messages on their way; their bytes are counted
+        with those of the messages.
+        """
+        delays = np.zeros(count)
+        for trip in range(self.trips):
+            direction = self.forward if trip % 2 == 0 else self.back
+            name = self.name if trip == 0 else f"{self.name}.{trip}"
+            if direction.draws_delay:
+                lossy = direction.loss is not None
+                u_loss = draw(f"{name}.loss") if lossy else delays
+                delays = delays + direction.delays(draw(name), u_loss, self.packets[trip])
+            else:
+                delays = delays + direction.delay.mean()
+        return delays
+
+    def acknowledged_s(self, draw: Callable[[str], Floats]) -> float:
+        """From when the receiver hands a message on until the sender may forget it."""
+        rest = range(self.trips, len(self.packets))
+        directions = [self.forward if trip % 2 == 0 else self.back for trip in rest]
+        return sum(
+            float(direction.delay.ppf(draw(f"{self.name}.{trip}"))[0])
+            for trip, direction in zip(rest, directions, strict=True)
+        )
+
+    def travel(self) -> tuple[float, list[Distribution]]:
+        """See :class:`Hop`; retransmissions count with their mean."""
+        certain = finished_s(self.forward.capacity, 0.0, self.amount)
+        drawn: list[Distribution] = []
+        for trip in range(self.trips):
+            direction = self.forward if trip % 2 == 0 else self.back
+            if direction.loss is not None:
+                segments = direction.loss.segments(self.packets[trip])
+                certain += float(direction.loss.mean_delay_s(segments, direction.rtt_s))
+            if direction.draws_delay:
+                drawn.append(direction.delay)
+            else:
+                certain += direction.delay.mean()
+        return certain, drawn
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """The uniform numbers of some requests of one group, by the name of their stream."""
+
+    streams: Streams
+    group: str
+    local: Indices
+    number: Indices
+
+    def __call__(self, name: str) -> Floats:
+        return self.streams.uniforms(name, self.group)(self.local, self.number)
+
+
+class LinkHop:
+    """Over links of one or several kinds.
+
+    Args:
+        streams: of the replication.
+        groups: names of the device groups.
+        legs: per group, what its messages take, by the last exit computed before.
+        channels: the kinds of links.
+        channel_of: per group, its kind.
+        queue_of: gives the link that each message, or one, takes among those of its kind.
+        flow_of: gives each message's connection.
+        down: per kind, when its links are down; a message then waits.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        groups: Sequence[str],
+        legs: Sequence[Sequence[Leg]],
+        channels: Sequence[Channel],
+        channel_of: Sequence[int],
+        queue_of: Callable[[Any], Any],
+        flow_of: Callable[[Any], Any],
+        down: Sequence[Intervals | None],
+    ) -> None:
+        self._sorts: dict[tuple[int, int], tuple[float, Upcoming]] = {}
+        self._streams = streams
+        self._groups = groups
+        self._legs = legs
+        self._channels = channels
+        self._channel_of = list(channel_of)
+        self._kinds = np.array(channel_of)
+        self._queue_of = queue_of
+        self._flow_of = flow_of
+        self._down = down
+
+    def acknowledged_s(self, message: Message) -> float:
+        """From when one message is handed on until its sender may forget it."""
+        local, number = np.array([message.local]), np.array([message.number])
+        draw = _Draws(self._streams, self._groups[message.group], local, number)
+        return self._legs[message.group][message.exit].acknowledged_s(draw)
+
+    def pass_one(self, message: Message, at_s: float) -> float:
+        """See :class:`Hop`."""
+        amount, delay = self._of_sort(message.group, message.exit)
+        kind, queue = self._channel_of[message.group], self._queue_of(message)
+        down = self._down[kind]
+        if down is not None:
+            row = np.array([queue % len(down.start_s)])
+            at_s = max(at_s, float(down.until(row, np.array([at_s]))[0]))
+        return self._channels[kind].arrival(
+            at_s, queue, self._flow_of(message), amount, delay(message.local, message.number)
+        )
+
+    def _of_sort(self, group: int, exit: int) -> tuple[float, Upcoming]:
+        """What a message takes of the capacity, and the travel of each."""
+        known = self._sorts.get((group, exit))
+        if known is None:
+            leg, name = self._legs[group][exit], self._groups[group]
+
+            def delays(local: Indices, number: Indices) -> Floats:
+                return leg.delays(_Draws(self._streams, name, local, number), len(local))
+
+            known = self._sorts[group, exit] = leg.amount, Upcoming(delays)
+        return known
+
+    def through(self, messages: Messages) -> Messages:
+        """See :class:`Hop`."""
+        arrived = np.empty(len(messages))
+        kinds = self._kinds[messages.group]
+        for kind in distinct(kinds):
+            rows = np.flatnonzero(kinds == kind)
+            part = messages if len(rows) == len(messages) else messages.where(rows)
+            arrived[rows] = self._over(kind, part)
+        return messages.at(arrived)
+
+    def _over(self, kind: int, messages: Messages) -> Floats:
+        amount, delay = np.empty(len(messages)), np.empty(len(messages))
+        sorts = messages.group * MOST_SIZES + messages.exit
+        for sort in distinct(sorts):
+            rows = np.flatnonzero(sorts == sort)
+            group, exit = divmod(sort, MOST_SIZES)
+            leg = self._legs[group][exit]
+            amount[rows] = leg.amount
+            draw = _Draws(
+                self._streams, self._groups[group], messages.local[rows], messages.number[rows]
+            )
+            delay[rows] = leg.delays(draw, len(rows))
+        queue = self._queue_of(messages)
+        sent_s = messages.at_s
+        down = self._down[kind]
+        if down is not None:
+            sent_s = np.maximum(sent_s, down.until(queue % len(down.start_s), sent_s))
+        return self._channels[kind].arrivals(sent_s, queue, self._flow_of(messages), amount, delay)
+
+    def travel(self, group: int, exit: int) -> tuple[float, list[Distribution]]:
+        """See :class:`Hop`."""
+        return self._legs[group][exit].travel()
+
+
+class Dispatch(Protocol):
+    """Chooses the nodes of messages."""
+
+    def __call__(self, messages: Messages) -> Indices:
+        """(N,) node of each message."""
+
+    def choose_one(self, message: Message, at_s: float) -> int:
+        """The node of one message."""
+
+
+class BrokerHop:
+    """Through the broker, which handles the messages of each direction one after the other.
+
+    Args:
+        processing: seconds for each message.
+        dispatch: chooses the node of each message; None where it is chosen.
+        down: when the broker cannot be reached.
+        keeps: whether messages wait for it then; else they are lost.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        streams: Streams,
+        groups: Sequence[str],
+        processing: Distribution,
+        channel: Channel,
+        dispatch: Dispatch | None,
+        down: Intervals | None,
+        keeps: bool,
+    ) -> None:
+        self._name = name
+        self._streams = streams
+        self._groups = groups
+        self._processing = processing
+        self._channel = channel
+        self._dispatch = dispatch
+        self._down = down
+        self._keeps = keeps
+        self._upcoming = [Upcoming(partial(self._seconds, name)) for name in groups]
+
+    def _seconds(self, group: str, local: Indices, number: Indices) -> Floats:
+        return self._processing.ppf(self._streams.uniforms(self._name, group)(local, number))
+
+    def pass_one(self, message: Message, at_s: float) -> float:
+        """See :class:`Hop`."""
+        if self._down is not None:
+            back_s = float(self._down.until(np.array([0]), np.array([at_s]))[0])
+            if back_s > at_s and not self._keeps:
+                return math.inf
+            at_s = max(at_s, back_s)
+        seconds = self._upcoming[message.group](message.local, message.number)
+        handled = self._channel.arrival(at_s, 0, 0, seconds, 0.0)
+        if self._dispatch is not None:
+            message.node = self._dispatch.choose_one(message, handled)
+        return handled
+
+    def through(self, messages: Messages) -> Messages:
+        """See :class:`Hop`."""
+        if self._down is None:
+            return self._handled(messages)
+        back_s = self._down.until(np.zeros(len(messages), dtype=np.int64), messages.at_s)
+        if self._keeps:
+            return self._handled(messages.at(np.maximum(messages.at_s, back_s)))
+        lost = np.isfinite(back_s)
+        gone = messages.where(lost)
+        gone = gone.at(np.full(len(gone), np.inf))
+        return gone if lost.all() else Messages.joined([self._handled(messages.where(~lost)), gone])
+
+    def _handled(self, messages: Messages) -> Messages:
+        none = np.zeros(len(messages), dtype=np.int64)
+        seconds = np.empty(len(messages))
+        for group in distinct(messages.group):
+            rows = np.flatnonzero(messages.group == group)
+            seconds[rows] = self._seconds(
+                self._groups[group], messages.local[rows], messages.number[rows]
+            )
+        handled = self._channel.arrivals(
+            messages.at_s, none, none, seconds, np.zeros(len(messages))
+        )
+        node = self._dispatch(messages.at(handled)) if self._dispatch else None
+        return messages.at(handled, node)
+
+    def travel(self, group: int, exit: int) -> tuple[float, list[Distribution]]:
+        """See :class:`Hop`."""
+        return 0.0, [self._processing]
+
+
+class AbsenceHop:
+    """At the door of whom messages are for: while they are away, messages wait or are lost.
+
+    Args:
+        away: when nobody can be reached.
+        whom: gives the row of ``away`` for each message, or for one.
+        keeps: whether messages wait.
+    """
+
+    def __init__(self, away: Intervals, whom: Callable[[Any], Any], keeps: bool) -> None:
+        self._away = away
+        self._whom = whom
+        self._keeps = keeps
+
+    def pass_one(self, message: Message, at_s: float) -> float:
+        """See :class:`Hop`."""
+        whom = np.array([self._whom(message)])
+        back_s = float(self._away.until(whom, np.array([at_s]))[0])
+        if back_s <= at_s:
+            return at_s
+        return back_s if self._keeps else math.inf
+
+    def through(self, messages: Messages) -> Messages:
+        """See :class:`Hop`."""
+        back_s = self._away.until(self._whom(messages), messages.at_s)
+        away = np.isfinite(back_s)
+        if not away.any():
+            return messages
+        later = back_s if self._keeps else np.inf
+        return messages.at(np.where(away, later, messages.at_s))
+
+    def travel(self, group: int, exit: int) -> tuple[float, list[Distribution]]:
+        """See :class:`Hop`."""
+        return 0.0, []
