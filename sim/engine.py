@@ -191,6 +191,8 @@ class Engine(ABC):
     def enter(self, request: Request, node: Node) -> None:
         """A request reaches a node that it was not made for."""
         drawn = node.spec.service.draw(np.array([self.row(request)[7]]))[0]
+        if request.exit:
+            drawn = node.spec.service.resumed(drawn, request.exit)
         request.came_to(self.clock._now, drawn)
         node.arrive(request)
 

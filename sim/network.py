@@ -180,6 +180,9 @@ def ways(world: World, streams: Streams, absences: Absences) -> tuple[Way, Way]:
     if nodes_down is not None:
         up.append(AbsenceHop(nodes_down, lambda messages: messages.node, keeps))
     away = _all_devices(world, absences)
+    if away is not None and reconnect_s > 0:
+        # A device that is back sends once it is connected again.
+        up.insert(0, AbsenceHop(away.prolonged(reconnect_s), lambda m: m.device, keeps=True))
     if away is not None:
         home.append(AbsenceHop(away.prolonged(reconnect_s), lambda m: m.device, keeps))
     home.append(_access(world, streams, absences, "downlink"))

@@ -38,7 +38,7 @@ class Decision:
 
     def __repr__(self) -> str:
         if not self.exit:
-            return self.name
+            return str(self.name)
         within = "" if self.within_s is None else f", within_s={self.within_s}"
         return f"run_to({self.exit}{within})"
 

@@ -7,6 +7,7 @@ Columns: ``time_s`` or ``time_ms`` since the start of the run, ascending; ``devi
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +36,8 @@ class RequestTrace:
         path: of the file, for messages.
         time_s: creation, since the start of the run.
         device: numbered from 0.
-        names: of the devices, by their number; None where the file numbers them.
+        names: of the devices, by their number, in the order in which they first send; None where
+            the file numbers them, or names them NAME-0, NAME-1 and so on as Offramp does.
         sample: position in the test set, if the trace says it.
         deadline_s: relative to the creation, if the trace says it.
     """
@@ -194,13 +196,19 @@ def _devices(path: Path, table: pa.Table) -> tuple[Numbers, tuple[str, ...] | No
     return _whole_numbers(path, table, "device"), None
 
 
-def _named_devices(path: Path, column: pa.ChunkedArray) -> tuple[Numbers, tuple[str, ...]]:
+def _named_devices(path: Path, column: pa.ChunkedArray) -> tuple[Numbers, tuple[str, ...] | None]:
     coded = column.combine_chunks().dictionary_encode()
     names = coded.dictionary.to_pylist()
     if column.null_count or "" in names:
         row = next(row for row, name in enumerate(column.to_pylist()) if not name)
         raise ArtifactError(f"{_place(path, row)}: device is missing")
-    return coded.indices.to_numpy().astype(np.int64), tuple(names)
+    code = coded.indices.to_numpy().astype(np.int64)
+    numbered = [re.fullmatch(r"(.*)-(\d{1,9})", name) for name in names]
+    if all(numbered) and len({match[1] for match in numbered if match}) == 1:
+        # As Offramp names the devices of a group: each is the one that it says.
+        numbers = np.array([int(match[2]) for match in numbered if match], dtype=np.int64)
+        return numbers[code], None
+    return code, tuple(names)
 
 
 def _converted(

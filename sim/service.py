@@ -30,8 +30,15 @@ class Service(Protocol):
     def batch_seconds(self, drawn: Sequence[Any], since: int, to: int) -> float:
         """As ``seconds``, of requests that are computed together; ``drawn`` of each of them."""
 
-    def quantiles(self, q: float, since: int) -> tuple[float, ...]:
-        """Quantile ``q`` of the seconds from ``since`` to each later exit, for one request."""
+    def resumed(self, drawn: Any, since: int) -> Any:
+        """What ``seconds`` is to be given of a request that came with exit ``since`` computed."""
+
+    def quantiles(self, q: float, since: int, resumed: bool = False) -> tuple[float, ...]:
+        """Quantile ``q`` of the seconds from ``since`` to each later exit, for one request.
+
+        Args:
+            resumed: whether exit ``since`` was computed elsewhere.
+        """
 
     def means(self) -> tuple[float, ...]:
         """Expected seconds from the image to the answer of each exit."""
@@ -90,7 +97,11 @@ class ProfiledService:
         tables = self._tables if len(drawn) == 1 else self._batch_tables[len(drawn)]
         return tables[since][to - 1][drawn[0]]
 
-    def quantiles(self, q: float, since: int) -> tuple[float, ...]:
+    def resumed(self, drawn: int, since: int) -> int:
+        """See :class:`Service`: what was measured knows where it begins."""
+        return drawn
+
+    def quantiles(self, q: float, since: int, resumed: bool = False) -> tuple[float, ...]:
         """See :class:`Service`."""
         return tuple(float(np.quantile(times, q)) for times in self._tables[since][since:])
 
@@ -135,7 +146,10 @@ def _rows(tables: NDArray[np.float64]) -> list[list[list[float]]]:
 
 
 class DistributedService:
-    """Service times from a distribution, spent whole before the first answer, whatever the exit."""
+    """Service times from a distribution, spent whole before the first answer, whatever the exit.
+
+    A node to which others send on takes it again, for what is left to compute.
+    """
 
     def __init__(self, distribution: Distribution, exit_count: int, speed: float = 1.0) -> None:
         self.exit_count = exit_count
@@ -147,17 +161,26 @@ class DistributedService:
         times: list[float] = (self._distribution.ppf(u) / self._speed).tolist()
         return times
 
-    def seconds(self, drawn: float, since: int, to: int) -> float:
+    def seconds(self, drawn: float | tuple[float, int], since: int, to: int) -> float:
         """See :class:`Service`."""
+        if isinstance(drawn, tuple):
+            whole, came_with = drawn
+            return whole if since == came_with else 0.0
         return 0.0 if since else drawn
 
-    def batch_seconds(self, drawn: Sequence[float], since: int, to: int) -> float:
+    def batch_seconds(
+        self, drawn: Sequence[float | tuple[float, int]], since: int, to: int
+    ) -> float:
         """See :class:`Service`: a batch takes as long as its slowest member."""
-        return 0.0 if since else max(drawn)
+        return max(self.seconds(one, since, to) for one in drawn)
 
-    def quantiles(self, q: float, since: int) -> tuple[float, ...]:
+    def resumed(self, drawn: float, since: int) -> tuple[float, int]:
+        """See :class:`Service`: the whole time is spent here, whatever was computed before."""
+        return drawn, since
+
+    def quantiles(self, q: float, since: int, resumed: bool = False) -> tuple[float, ...]:
         """See :class:`Service`."""
-        time = 0.0 if since else quantile(self._distribution, q) / self._speed
+        time = 0.0 if since and not resumed else quantile(self._distribution, q) / self._speed
         return (time,) * (self.exit_count - since)
 
     def means(self) -> tuple[float, ...]:

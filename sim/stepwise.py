@@ -49,6 +49,12 @@ class Stepwise(Engine):
         for index, loops in self._loops.items():
             for local in range(world.groups[index].count):
                 self._think(index, local, 0.0, loops)
+        mqtt = world.mqtt
+        self._inflight: float = math.inf
+        if mqtt is not None and mqtt.inflight is not None and mqtt.qos > 0:
+            self._inflight = mqtt.inflight
+        #: The hop over the devices' own link, at which the inflight window is kept.
+        self._link = [isinstance(hop, LinkHop) for hop in self.way_up.hops].index(True)
         self._unacknowledged = [0] * world.devices
         self._held: dict[int, deque[Message]] = {}
         self._requests: dict[int, Request] = {}
@@ -160,25 +166,25 @@ class Stepwise(Engine):
         return self._created[request.index]
 
     def _send(self, request: Request) -> None:
-        """A device sends a request, unless too many are on their way to the broker."""
+        """A device sends a request."""
         self._requests[request.index] = request
-        message = self._message(request, 0, request.exit)
-        mqtt = self.world.mqtt
-        if mqtt is None or mqtt.inflight is None or mqtt.qos == 0:
-            self._up(message, 0)
-        elif self._unacknowledged[message.device] < mqtt.inflight:
-            self._publish(message)
-        else:
-            self._held.setdefault(message.device, deque()).append(message)
+        self._up(self._message(request, 0, request.exit), 0)
+
+    def _may_publish(self, message: Message) -> bool:
+        """Whether the device has room for another message without an acknowledgement."""
+        if self._unacknowledged[message.device] < self._inflight:
+            return True
+        self._held.setdefault(message.device, deque()).append(message)
+        return False
 
     def _publish(self, message: Message) -> None:
         self._unacknowledged[message.device] += 1
-        link = self.way_up.hops[0]
+        link = self.way_up.hops[self._link]
         assert isinstance(link, LinkHop)
         at_broker_s = link.pass_one(message, self.clock._now)
         known_s = at_broker_s + link.acknowledged_s(message)
         self.clock.call_at(known_s, self._acknowledged, message.device)
-        self.clock.call_at(at_broker_s, self._at_hop, (message, 1))
+        self.clock.call_at(at_broker_s, self._at_hop, (message, self._link + 1))
 
     def _acknowledged(self, call: Call) -> None:
         device = call.value
@@ -194,6 +200,10 @@ class Stepwise(Engine):
             request = self._requests.pop(message.request)
             request.entry = message.node
             self.enter(request, self.nodes[message.node])
+            return
+        if hop == self._link and self._inflight < math.inf:
+            if self._may_publish(message):
+                self._publish(message)
             return
         at_s = hops[hop].pass_one(message, self.clock._now)
         if at_s == math.inf:

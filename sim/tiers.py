@@ -80,6 +80,7 @@ class NextNode:
     """
 
     def __init__(self, node: Node, round_trip_s: Callable[[int, int, float], float]) -> None:
+        node.takes_over = True
         self.name = node.spec.name
         self.exit_count = node.exit_count
         self.latencies_s = node.latencies_s

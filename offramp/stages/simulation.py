@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import joblib
 import pandas as pd
 import pyarrow as pa
 
@@ -23,6 +22,7 @@ from models.files import whole_file
 from offramp.checks import policy_label
 from offramp.checks.memory import most_workers
 from offramp.console import Console
+from offramp.parallel import in_processes
 from offramp.scenario import LoadedScenario
 from offramp.stages import keys
 from offramp.stages.arms import Arm, Job, Network, PolicyText, Replication, replicate
@@ -46,9 +46,6 @@ from sim.policies import POLICIES
 from sim.records import write_records
 from sim.summary import RunSummary
 from sim.world import World
-
-#: Arrays of more bytes than this are handed to worker processes once, as files.
-_SHARED_FROM = "32K"
 
 
 def run_simulation(
@@ -181,12 +178,8 @@ def _replications(job: Job, folder: Path, jobs: int) -> Iterator[Replication]:
     workers = min(jobs, job.replications)
     if workers == 1:
         return (replicate(job, replication, folder) for replication in range(job.replications))
-    parallel = joblib.Parallel(n_jobs=workers, return_as="generator", max_nbytes=_SHARED_FROM)
-    results: Iterator[Replication] = parallel(
-        joblib.delayed(replicate)(job, replication, folder)
-        for replication in range(job.replications)
-    )
-    return results
+    calls = [(job, replication, folder) for replication in range(job.replications)]
+    return in_processes(replicate, calls, workers, ordered=True)
 
 
 def _records(results: Iterator[Replication]) -> Iterator[pa.Table]:

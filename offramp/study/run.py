@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import pandas as pd
 import torch
@@ -26,6 +25,7 @@ from models.errors import OfframpError, ResultsError, TrainingError
 from models.files import whole_file
 from models.strategies import RANKED_STRATEGIES
 from offramp.console import Console
+from offramp.parallel import in_processes
 from offramp.pipeline import check_writable
 from offramp.stages import keys
 from offramp.stages.layout import CHECKPOINT, PREDICTIONS
@@ -333,9 +333,7 @@ def _read(file: Path, texts: dict[str, dict[str, Any]], numbers: Sequence[str]) 
 def _parallel(work: Any, cells: list[Cell], store: Store, workers: int) -> Iterator[Any]:
     if workers == 1:
         return (work(cell, store.root, None) for cell in cells)
-    parallel = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")
-    results: Iterator[Any] = parallel(joblib.delayed(work)(cell, store.root, 1) for cell in cells)
-    return results
+    return in_processes(work, [(cell, store.root, 1) for cell in cells], workers, ordered=False)
 
 
 def _frozen_backbones(missing: list[Cell]) -> list[Cell]:

@@ -287,8 +287,11 @@ class Slower:
     def batch_seconds(self, drawn: Sequence[Any], since: int, to: int) -> float:
         return self._service.batch_seconds(drawn, since, to) * self._factor
 
-    def quantiles(self, q: float, since: int) -> tuple[float, ...]:
-        return tuple(one * self._factor for one in self._service.quantiles(q, since))
+    def resumed(self, drawn: Any, since: int) -> Any:
+        return self._service.resumed(drawn, since)
+
+    def quantiles(self, q: float, since: int, resumed: bool = False) -> tuple[float, ...]:
+        return tuple(one * self._factor for one in self._service.quantiles(q, since, resumed))
 
     def means(self) -> tuple[float, ...]:
         return tuple(one * self._factor for one in self._service.means())

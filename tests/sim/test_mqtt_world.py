@@ -345,6 +345,13 @@ def test_the_broker_keeps_a_reply_for_a_device_that_is_away_if_its_session_persi
     assert outcomes(this, done) == [ON_TIME, LOST if np.isnan(received_s) else ON_TIME]
 
 
+def test_a_device_that_is_back_sends_once_it_is_connected_again():
+    this, done = sending([AROUND], Mqtt(qos=1, reconnect_s=2.0), faults=[AWAY])
+    assert done.requests.created_s.tolist() == [0.0, 9.0, 20.0, 30.0]
+    assert done.arrived_s.tolist() == [0.0, 9.0, 22.0, 30.0]
+    assert outcomes(this, done) == [ON_TIME] * 4
+
+
 def test_a_device_that_is_away_creates_nothing():
     _, done = sending([AROUND], Mqtt(), faults=[AWAY])
     assert done.requests.created_s.tolist() == [0.0, 9.0, 20.0, 30.0]

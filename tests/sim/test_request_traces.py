@@ -59,6 +59,13 @@ def test_samples_and_deadlines_in_any_order_of_columns(written):
     assert written("time_s,device,deadline_s;0,0,0.25").deadline_s.tolist() == [0.25]
 
 
+def test_devices_named_as_offramp_names_them_are_those(written):
+    trace = written("time_s,device;0,cam-2;1,cam-0;2,cam-2")
+    assert (trace.device.tolist(), trace.names) == ([2, 0, 2], None)
+    with pytest.raises(ScenarioError):
+        trace.check(2)
+
+
 def test_names_are_numbered_by_their_first_appearance(written):
     trace = written("time_s,device;0,porch;1,7;2,porch;3,attic")
     assert trace.device.tolist() == [0, 1, 0, 2]

@@ -20,13 +20,13 @@ from tiny_worlds import (
 
 from models.errors import PolicyError
 from sim.arrivals import Poisson
-from sim.distributions import Exponential
+from sim.distributions import Constant, Exponential
 from sim.faults import Fault
 from sim.links import Link
 from sim.mqtt import Mqtt
 from sim.network import draw_absences
 from sim.policy import ANSWER, DROP, OFFLOAD, run_to
-from sim.service import ProfiledService
+from sim.service import DistributedService, ProfiledService
 from sim.streams import Streams
 
 #: To exits 1, 2, 3 alone: 1, 3 and 7 s; segments of 1, 2 and 4 s, classifiers cost nothing.
@@ -72,6 +72,17 @@ def up_to(exits):
     return Deciding(decide)
 
 
+def step_by_step(exits):
+    """As :func:`up_to`, one exit after the other."""
+
+    def decide(request, node):
+        if request.exit < exits[node.name]:
+            return run_to(request.exit + 1)
+        return OFFLOAD if node.next_tier else ANSWER
+
+    return Deciding(decide)
+
+
 # --- edge and cloud ------------------------------------------------------------------------------
 
 
@@ -98,6 +109,36 @@ def test_a_request_goes_on_in_the_cloud_with_its_state(edge_exit, edge_s, sent_b
     assert visits.arrived_s.tolist() == pytest.approx([5.0, reached])
     assert visits.started_s.tolist() == pytest.approx([5.0, reached])
     assert visits.left_s.tolist() == pytest.approx([5.0 + edge_s, computed])
+
+
+@pytest.mark.parametrize("edge_exit", [0, 1, 2])
+def test_where_a_service_time_is_written_down_every_tier_takes_its_own(edge_exit):
+    """Whatever was computed before, and once only however many exits follow."""
+    near = node(DistributedService(Constant(4.0), 3), "edge", next_tier="cloud",
+                tier_link=named(WAN))  # fmt: skip
+    far = node(DistributedService(Constant(7.0), 3), "cloud")
+    done = run_of(tiers([5.0], near, far), step_by_step({"edge": edge_exit, "cloud": 3}), SAYS)
+    sent_bytes = (1000, *STATE)[edge_exit]
+    reached = 5.0 + (4.0 if edge_exit else 0.0) + sent_bytes / 1000 + 10.0
+    assert done.finished_s.tolist() == pytest.approx([reached + 7.0])
+
+
+def test_a_policy_sees_what_the_next_tier_will_take():
+    seen = []
+
+    def decide(request, node):
+        if node.next_tier:
+            if not request.exit:
+                return run_to(1)
+            seen.append(node.next_tier.latencies_s(0.5, request.exit))
+            return OFFLOAD
+        return run_to(3) if request.exit < 3 else ANSWER
+
+    near = node(DistributedService(Constant(4.0), 3), "edge", next_tier="cloud",
+                tier_link=named(WAN))  # fmt: skip
+    run_of(tiers([5.0], near, node(DistributedService(Constant(7.0), 3), "cloud")),
+           Deciding(decide), SAYS)  # fmt: skip
+    assert seen == [(7.0, 7.0)]
 
 
 def test_arrival_and_start_are_those_at_the_first_node_and_the_node_is_the_last():

@@ -98,7 +98,10 @@ class WrittenService:
     def batch_seconds(self, drawn: Sequence[float], since: int, to: int) -> float:
         return max(self.seconds(one, since, to) for one in drawn)
 
-    def quantiles(self, q: float, since: int) -> tuple[float, ...]:
+    def resumed(self, drawn: float, since: int) -> float:
+        return drawn
+
+    def quantiles(self, q: float, since: int, resumed: bool = False) -> tuple[float, ...]:
         table = np.array(self._seconds_of)
         begun = table[:, [since - 1]] if since else 0.0
         return tuple(np.quantile((table - begun)[:, since:], q, axis=0).tolist())
