@@ -301,7 +301,10 @@ def show_report(report: Report, console: Console) -> None:
     if report.oracle is not None:
         for row in report.summary[report.summary["policy"] != report.oracle].itertuples():
             share = percent(row.oracle_share, row.oracle_share_half_width)
-            console.result(f"{row.strategy}, {row.policy}: {share} of the AUD of {report.oracle}")
+            note = ", which is greedy: no strict bound" if row.oracle_share > 1 else ""
+            console.result(
+                f"{row.strategy}, {row.policy}: {share} of the AUD of {report.oracle}{note}"
+            )
     for row in report.links[report.links["verdict"] != "STABLE"].itertuples():
         console.result(f"link {row.link}, {row.direction}, {row.policy}: {row.verdict}")
     for row in report.nodes.itertuples():
@@ -313,11 +316,13 @@ def show_report(report: Report, console: Console) -> None:
 
 def show_load(nodes: list[OfferedLoad], links: list[LinkLoad], say: Callable[[str], None]) -> None:
     """Say what every node and link is asked, before a run."""
+    from offramp.report.markdown import load_share
+
     for node in nodes:
         shares = ", ".join(f"{share:.2f} at exit {exit}" for exit, share in enumerate(node.load, 1))
         say(
             f"offered load  node {node.node}: {node.rate_hz:g} requests/s on {node.workers} "
-            f"worker(s); work per worker {shares}"
+            f"worker(s); work per worker {shares}{_besides(node)}"
         )
         if node.load[0] >= 1:
             say(f"  node {node.node} cannot keep up even at its first exit")
@@ -325,11 +330,21 @@ def show_load(nodes: list[OfferedLoad], links: list[LinkLoad], say: Callable[[st
         # A device's own link says nothing new unless it is too slow for that device.
         if link.shared_by > 1 or link.load >= 1:
             say(
-                f"offered load  link {link.link}, {link.direction}: {link.load:.2f} of what it "
-                f"can carry, shared by {link.shared_by} device(s)"
+                f"offered load  link {link.link}, {link.direction}: {load_share(link.load)} of "
+                f"what it can carry, shared by {link.shared_by} device(s)"
             )
         if link.load >= 1:
             say(f"  link {link.link} cannot carry it: its {link.direction} queue grows")
+
+
+def _besides(node: OfferedLoad) -> str:
+    """What a node is asked besides, of which nobody knows before a run how much it is."""
+    parts = []
+    if node.sent_on_hz:
+        parts.append(f"at most {node.sent_on_hz:g} requests/s that others send on")
+    if node.looping:
+        parts.append(f"{node.looping} device(s) in closed loops")
+    return "; besides, " + " and ".join(parts) if parts else ""
 
 
 def _pipeline(scenario: str, set: list[str] | None, store: Path | None, quiet: bool) -> Pipeline:

@@ -12,6 +12,7 @@ from sim import records
 from sim.arrivals import ClosedLoop
 from sim.finished_visits import Finished, FinishedVisits
 from sim.metrics import ExactMetrics, confidence_interval, take_in
+from sim.nodes import NodeSpec
 from sim.run import Run
 from sim.world import World
 
@@ -30,30 +31,55 @@ class OfferedLoad:
         rate_hz: requests per second from all its devices.
         load: mean work brought per second and worker if every request stopped at exit *k + 1*;
             from 1 on, the queue grows without bound.
+        sent_on_hz: requests per second that nodes before it may send on at most, besides.
+        looping: devices that ask it in closed loops, besides: they send as fast as they are served.
     """
 
     node: str
     workers: int
     rate_hz: float
     load: tuple[float, ...]
+    sent_on_hz: float = 0.0
+    looping: int = 0
 
 
 def offered_loads(world: World) -> list[OfferedLoad]:
-    """The offered load of every kind of node that devices send to, for each exit.
+    """The offered load of every kind of node, for each exit."""
 
-    Closed loops offer what they are served; their rate is not known before a run, and not counted.
-    """
-    loads = []
-    for node in world.nodes:
-        rate = sum(
+    def asked_hz(name: str) -> float:
+        return sum(
             group.count * group.arrivals.rate()
             for group in world.groups
-            if group.node == node.name and not isinstance(group.arrivals, ClosedLoop)
+            if group.node == name and not isinstance(group.arrivals, ClosedLoop)
         )
+
+    loads = []
+    for node in world.nodes:
+        rate = asked_hz(node.name)
+        before = [other.name for other in world.nodes if leads_to(world, other, node.name)]
         workers = node.workers * node.replicas
-        load = tuple(rate * mean / workers for mean in node.service.means())
-        loads.append(OfferedLoad(node.name, workers, rate, load))
+        loads.append(
+            OfferedLoad(
+                node.name,
+                workers,
+                rate,
+                tuple(rate * mean / workers for mean in node.service.means()),
+                sum(map(asked_hz, before)),
+                sum(
+                    group.count
+                    for group in world.groups
+                    if group.node == node.name and isinstance(group.arrivals, ClosedLoop)
+                ),
+            )
+        )
     return loads
+
+
+def leads_to(world: World, node: NodeSpec, name: str) -> bool:
+    """Whether requests that reach ``node`` may be sent on to ``name``."""
+    while node.next_tier is not None and node.next_tier != name:
+        node = world.nodes[world.kind(node.next_tier)]
+    return node.next_tier == name
 
 
 def node_metrics(world: World, run: Run) -> list[dict[str, float | str]]:

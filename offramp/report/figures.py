@@ -13,7 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MplFigure
 
 from models.files import whole_file
-from offramp.report.figure import ABOVE, Figure, common_deadline_ms, t_interval
+from offramp.report.figure import (
+    TITLE_LINE,
+    Figure,
+    common_deadline_ms,
+    counted,
+    legend_above,
+    t_interval,
+    wrapped,
+)
 from offramp.report.results import Results
 from offramp.report.style import (
     COLUMN,
@@ -70,10 +78,10 @@ def write_figures(results: Results, folder: Path) -> dict[str, str]:
 def aud_against_deadline(results: Results) -> Figure:
     """AUD against the deadline, by strategy, one panel per policy."""
     deadline_ms = common_deadline_ms(results)
-    by_seed = (
-        results.sweep.groupby(
-            ["strategy", "policy", "training_seed", "deadline_scale"], sort=False
-        )["aud"]
+    seeds, replications = results.training_seeds, results.replications
+    unit = "training_seed" if seeds > 1 else "replication"
+    by_unit = (
+        results.sweep.groupby(["strategy", "policy", unit, "deadline_scale"], sort=False)["aud"]
         .mean()
         .reset_index()
     )
@@ -81,11 +89,11 @@ def aud_against_deadline(results: Results) -> Figure:
         x, label = "deadline_scale", "deadline, as a multiple of the scenario's"
     else:
         x, label = "deadline_ms", "deadline (ms)"
-        by_seed[x] = by_seed["deadline_scale"] * deadline_ms
+        by_unit[x] = by_unit["deadline_scale"] * deadline_ms
     figure, panels = _panels_per_policy(results)
     rows = []
     for policy, axes in zip(results.policies, panels, strict=True):
-        of_policy = by_seed[by_seed["policy"] == policy]
+        of_policy = by_unit[by_unit["policy"] == policy]
         sns.lineplot(
             of_policy,
             x=x,
@@ -101,7 +109,7 @@ def aud_against_deadline(results: Results) -> Figure:
             legend="auto" if axes is panels[0] else False,
             ax=axes,
         )
-        axes.set(title=policy, xlabel=label, ylabel="accuracy under deadline")
+        axes.set(xlabel="", ylabel="")
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(PERCENT)
@@ -115,19 +123,30 @@ def aud_against_deadline(results: Results) -> Figure:
                     "aud": interval.mean,
                     "low": interval.low,
                     "high": interval.high,
-                    "training_seeds": interval.n,
+                    "training_seeds": seeds,
+                    "replications": replications,
                 }
             )
     handles, labels = panels[0].get_legend_handles_labels()
     panels[0].legend().remove()
-    figure.legend(handles, labels, **ABOVE)
-    caption = (
-        f"Accuracy under deadline against the deadline. Bands: 95 % t intervals over "
-        f"{results.training_seeds} training seeds, each the mean of {results.replications} "
-        f"replications of {_window(results)}; all arms see the same requests."
-    )
-    if results.training_seeds < 2:
-        caption += " One training seed: no band."
+    figure.supxlabel(label)
+    _label_left(panels, "accuracy under deadline")
+    legend_above(figure, handles, labels)
+    trained, repeated = counted(seeds, "training seed"), counted(replications, "replication")
+    caption = "Accuracy under deadline against the deadline. "
+    if seeds > 1:
+        caption += (
+            f"Bands: 95 % t intervals over {trained}, each the mean of {repeated} of "
+            f"{_window(results)}"
+        )
+    elif replications > 1:
+        caption += (
+            f"Bands: 95 % t intervals over {repeated} of {_window(results)} with {trained}: they "
+            "say nothing of another training"
+        )
+    else:
+        caption += f"One training seed and one replication of {_window(results)}: no band"
+    caption += "; all arms see the same requests."
     return Figure(figure, pd.DataFrame(rows), caption)
 
 
@@ -171,6 +190,8 @@ def exits_accuracy_and_latency(results: Results) -> Figure:
     caption = (
         "Test accuracy of each exit (95 % t intervals over "
         f"{results.training_seeds} training seeds)"
+        if results.training_seeds > 1
+        else "Test accuracy of each exit (one training seed: no interval)"
     )
     if profile:
         times = profile.seconds[1]["exit"]
@@ -241,10 +262,11 @@ def exits_taken(results: Results) -> Figure | None:
     axes.set(xlabel="share of offered requests", xlim=(0, 1))
     axes.xaxis.set_major_formatter(PERCENT)
     axes.grid(visible=False)
-    figure.legend(**ABOVE)
+    legend_above(figure, *axes.get_legend_handles_labels())
     caption = (
         "Share of all offered requests that each exit answered, over "
-        f"{results.training_seeds} training seeds and {results.replications} replications."
+        f"{counted(results.training_seeds, 'training seed')} and "
+        f"{counted(results.replications, 'replication')}."
     )
     data = [(*arm, exit, share) for (*arm, exit), share in shares.items()]
     return Figure(
@@ -285,9 +307,7 @@ def latency_ecdf(results: Results) -> Figure | None:
                 dashes=STRATEGY_DASHES[strategy] or (None, None),
                 label=strategy,
             )
-        axes.set(
-            title=policy, xlabel="latency (ms)", ylabel="share of offered requests", ylim=(0, 1)
-        )
+        axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(PERCENT)
         if deadline_ms is not None:
             axes.axvline(deadline_ms, color="0.3", linewidth=0.8, linestyle=":")
@@ -302,12 +322,14 @@ def latency_ecdf(results: Results) -> Figure | None:
                 va="bottom",
             )
         axes.set_xlim(0, 1.05 * max(longest, deadline_ms or 0.0) or 1.0)
-    if curves:
-        figure.legend(*panels[0].get_legend_handles_labels(), **ABOVE)
+    figure.supxlabel("latency (ms)")
+    _label_left(panels, "share of offered requests")
+    legend_above(figure, *panels[0].get_legend_handles_labels())
     caption = (
         "Latency from creation to answer, as the share of all offered requests answered by then; "
         "a curve that ends below 100 % leaves requests unanswered. Each axis ends past the 99th "
-        f"percentile. {results.training_seeds} training seeds, {results.replications} replications."
+        f"percentile. {counted(results.training_seeds, 'training seed')}, "
+        f"{counted(results.replications, 'replication')}."
     )
     if deadline_ms is None:
         caption += " Deadlines vary: none is drawn."
@@ -327,17 +349,30 @@ FIGURES: dict[str, Callable[[Results], Figure | None]] = {
 
 
 def _panels_per_policy(results: Results) -> tuple[MplFigure, list[Axes]]:
+    """A figure with a panel, and its title, for each policy."""
     count = len(results.policies)
     width = COLUMN if count == 1 else DOUBLE_COLUMN
     columns = 2 if count == 4 else min(count, 3)
     rows = -(-count // columns)
+    titles = [wrapped(policy, (width - 0.6) / columns - 0.15) for policy in results.policies]
+    height = 2.2 + TITLE_LINE * max(title.count("\n") for title in titles)
     figure, panels = plt.subplots(
-        rows, columns, figsize=(width, 0.2 + 2.2 * rows), sharey=True, squeeze=False
+        rows, columns, figsize=(width, 0.2 + height * rows), sharey=True, squeeze=False
     )
     used = list(panels.flat)
     for axes in used[count:]:
         axes.set_visible(False)
+    for axes, title in zip(used, titles, strict=False):
+        axes.set_title(title)
     return figure, used[:count]
+
+
+def _label_left(panels: list[Axes], label: str) -> None:
+    """The label of the y axis, which panels share, once a row."""
+    for axes in panels:
+        place = axes.get_subplotspec()
+        if place is not None and place.is_first_col():
+            axes.set_ylabel(label)
 
 
 def _window(results: Results) -> str:

@@ -29,11 +29,27 @@ def milliseconds(*seconds: float) -> str:
 
 
 def number(value: float, half_width: float = 0.0) -> str:
-    """A number to three digits, with the half width of its interval if there is one."""
+    """A number to three digits, with the half width of its interval if there is one.
+
+    Without an exponent below 100 000; the half width has as many decimals as the number.
+    """
     if math.isnan(value):
         return "-"
-    interval = f" ± {half_width:.2g}" if half_width > 0 else ""
-    return f"{value:.3g}{interval}"
+    size = abs(value)
+    if not half_width > 0 or math.isinf(size):
+        return f"{value:.0f}" if 999.5 <= size < 1e5 else f"{value:.3g}"
+    if size >= 1e5:
+        power = math.floor(math.log10(size))
+        return f"({value / 10**power:.2f} ± {half_width / 10**power:.2f})e{power:+03d}"
+    decimals = max(0, 2 - math.floor(math.log10(size))) if size else 0
+    if half_width > 1e-6 * size:  # else it is rounding error: no need to see it
+        decimals = max(decimals, -math.floor(math.log10(half_width)))
+    return f"{value:.{decimals}f} ± {half_width:.{decimals}f}"
+
+
+def load_share(value: float) -> str:
+    """A load as a share of what can be carried, to two digits."""
+    return f"{value:#.2g}" if value < 9.95 else f"{value:.0f}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from models.files import write_text
+from offramp.report.figure import counted
 from offramp.report.markdown import milliseconds, number, percent, points, table
 from offramp.report.results import (
     Results,
@@ -50,7 +51,7 @@ def write_page(
         f"Student's t, of AUD and accuracy over {_units(results, 'aud')}, of the hit ratio over "
         f"{_units(results, 'hit_ratio')}. Latency percentiles (ms) are "
         f"over answered requests, from creation to answer{_digest(results)}. "
-        f"{results.replications} replications of "
+        f"{counted(results.replications, 'replication')} of "
         f"{scenario['simulation']['duration_s']:g} s after "
         f"{scenario['simulation']['warm_up_s']:g} s of warm-up; all arms see the same requests, "
         "links and samples." + _fairness(results)
@@ -63,7 +64,7 @@ def write_page(
         parts.append(f"*{caption}* ([PDF]({FIGURES}/{name}.pdf), [data]({FIGURES}/{name}.csv))")
     parts += ["## Nodes", _node_table(node_verdicts(results))]
     for title, text in (
-        ("Links", link_table(link_verdicts(results))),
+        ("Links", link_table(results, link_verdicts(results))),
         ("Groups of devices", group_table(results)),
         ("Energy", energy_table(results, summary)),
         ("Faults", fault_table(fault_counts(results))),
@@ -116,7 +117,7 @@ def _units(results: Results, metric: str) -> str:
     over = interval_over(metric, results.training_seeds)
     if over == "training seeds":
         return f"{results.training_seeds} training seeds"
-    return f"{results.replications} replications" + (
+    return counted(results.replications, "replication") + (
         " of one training" if results.training_seeds < 2 else ""
     )
 
@@ -135,7 +136,7 @@ def answer(results: Results, differences: pd.DataFrame) -> str:
             verdict = f"{verdict} accuracy under deadline than {row.less}"
         sentences.append(
             f"Under `{row.given}`, **{row.of}** against {row.less}: {gain} points of AUD "
-            f"(95 %, paired over {row.n} training seeds); {verdict}."
+            f"(95 %, paired over {counted(row.n, 'training seed')}); {verdict}."
         )
     training = results.scenario["training"]
     if sentences and "curriculum" in results.strategies and not training["checkpoints"]:
@@ -200,7 +201,7 @@ def _difference_table(differences: pd.DataFrame) -> str:
             f"{row.of} − {row.less}",
             row.given,
             points(row.aud_difference, row.half_width),
-            f"{row.n} {row.over}",
+            counted(row.n, row.over.removesuffix("s")),
         ]
         for row in differences.itertuples()
     ]

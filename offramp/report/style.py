@@ -45,8 +45,18 @@ STRATEGY_HATCHES: dict[str, str] = {
 #: So that lines that coincide show through each other.
 LINE_STYLES = ("-", "--", "-.", ":")
 
-#: Behind lines, while something is down.
-FAULT_COLOUR = "#DDCC77"
+#: Behind lines, by kind of fault: how it is shaded, and what the legend calls it.
+FAULT_SHADES: dict[str, tuple[str, dict[str, Any]]] = {
+    "node_crash": ("node down", {"facecolor": ("#882255", 0.15), "edgecolor": "none"}),
+    "broker_restart": (
+        "broker restarts",
+        {"facecolor": ("#332288", 0.15), "edgecolor": ("#332288", 0.4), "hatch": "...."},
+    ),
+    "slow_node": (
+        "node slow",
+        {"facecolor": "none", "edgecolor": ("#999933", 0.5), "hatch": "////"},
+    ),
+}
 
 #: Requests that no exit answered.
 UNANSWERED_COLOUR = "#BBBBBB"
@@ -59,6 +69,7 @@ _RC: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
+    "figure.labelsize": 8,
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
     "legend.fontsize": 7,

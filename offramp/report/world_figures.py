@@ -8,14 +8,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as MplFigure
+from matplotlib.patches import Patch
 
-from offramp.report.figure import ABOVE, Figure
+from offramp.report.figure import TITLE_LINE, Figure, counted, legend_above, wrapped
 from offramp.report.results import Results
 from offramp.report.style import (
     COLUMN,
     DOUBLE_COLUMN,
-    FAULT_COLOUR,
+    FAULT_SHADES,
     LINE_STYLES,
     PERCENT,
     STRATEGY_COLOURS,
@@ -48,16 +48,19 @@ def aud_by_group(results: Results) -> Figure | None:
     panels = len(results.policies)
     columns = 2 if panels in (2, 4) else min(panels, 3)
     rows = -(-panels // columns)
+    width = COLUMN if panels == 1 else DOUBLE_COLUMN
+    titles = [wrapped(policy, (width - 0.6) / columns - 0.15) for policy in results.policies]
+    height = 1.9 + TITLE_LINE * max(title.count("\n") for title in titles)
     figure, axes = plt.subplots(
         rows,
         columns,
-        figsize=(COLUMN if panels == 1 else DOUBLE_COLUMN, 0.4 + 1.9 * rows),
+        figsize=(width, 0.4 + height * rows),
         sharey=True,
         squeeze=False,
     )
     for axis in axes.flat[panels:]:
         axis.set_visible(False)
-    for policy, axis in zip(results.policies, axes.flat, strict=False):
+    for policy, title, axis in zip(results.policies, titles, axes.flat, strict=False):
         for place, strategy in _places(results.strategies):
             bars = [
                 intervals.get((policy, strategy, name), Interval(np.nan, np.nan, 0))
@@ -65,7 +68,7 @@ def aud_by_group(results: Results) -> Figure | None:
             ]
             at: Floats = np.arange(len(names), dtype=np.float64) + place
             _bars(axis, at, bars, strategy, 1 / len(results.strategies))
-        axis.set_title(policy)
+        axis.set_title(title)
         axis.set_xticks(range(len(names)), names)
         if max(map(len, names)) * len(names) > 30:
             axis.tick_params(axis="x", labelrotation=30)
@@ -73,11 +76,11 @@ def aud_by_group(results: Results) -> Figure | None:
         axis.grid(visible=False, axis="x")
     for axis in axes[:, 0]:
         axis.set_ylabel("accuracy under deadline")
-    _legend(figure, axes[0, 0])
+    legend_above(figure, *axes[0, 0].get_legend_handles_labels())
     caption = (
         "Accuracy under deadline of each group of devices. Bars: 95 % t intervals over "
-        f"{results.replications} replications, each with the requests of "
-        f"{results.training_seeds} training seeds."
+        f"{counted(results.replications, 'replication')}, each with the requests of "
+        f"{counted(results.training_seeds, 'training seed')}."
     )
     return Figure(figure, _table(intervals, ["policy", "strategy", "group"], "aud"), caption)
 
@@ -101,7 +104,9 @@ def energy_per_correct_answer(results: Results) -> Figure | None:
         arm: confidence_interval(of_arm)
         for arm, of_arm in values.groupby(["policy", "strategy"], sort=False)
     }
-    figure, axis = plt.subplots(figsize=(COLUMN, 0.9 + 0.3 * len(results.policies)))
+    names = [wrapped(policy, COLUMN / 2) for policy in results.policies]
+    lines = sum(max(2, 1 + name.count("\n")) for name in names)
+    figure, axis = plt.subplots(figsize=(COLUMN, 0.9 + 0.15 * lines))
     height = 0.8 / len(results.strategies)
     scale, unit = _unit(max(interval.mean for interval in intervals.values()))
     for place, strategy in _places(results.strategies):
@@ -111,7 +116,7 @@ def energy_per_correct_answer(results: Results) -> Figure | None:
             np.array(at) + place,
             [scale * bar.mean for bar in bars],
             height=height,
-            xerr=_errors([scale * bar.half_width for bar in bars]),
+            xerr=_errors(bars, scale),
             color=STRATEGY_COLOURS[strategy],
             hatch=STRATEGY_HATCHES[strategy],
             edgecolor="white",
@@ -119,11 +124,11 @@ def energy_per_correct_answer(results: Results) -> Figure | None:
             label=strategy,
             error_kw={"linewidth": 1, "ecolor": "0.2", "capsize": 2},
         )
-    axis.set_yticks(range(len(results.policies)), results.policies)
+    axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
     axis.grid(visible=False, axis="y")
-    axis.set_xlabel(f"{unit} per correct answer in time")
-    _legend(figure, axis)
+    figure.supxlabel(f"{unit} per correct answer in time")
+    legend_above(figure, *axis.get_legend_handles_labels())
     who = " and ".join(
         name
         for name, column in (("devices", "device_j"), ("nodes", "node_j"))
@@ -132,7 +137,8 @@ def energy_per_correct_answer(results: Results) -> Figure | None:
     caption = (
         f"Energy of {who} with power states, for every correct answer in time: that of requests "
         "that were late, wrong or unanswered is counted too. Bars: 95 % t intervals over "
-        f"{results.replications} replications, each with {results.training_seeds} training seeds."
+        f"{counted(results.replications, 'replication')}, each with "
+        f"{counted(results.training_seeds, 'training seed')}, and end at 0 J."
     )
     return Figure(figure, _table(intervals, ["policy", "strategy"], "j"), caption)
 
@@ -156,6 +162,7 @@ def telemetry_over_time(results: Results) -> Figure | None:
     )
     colours = policy_colours(len(results.policies))
     end_s = float(shown["time_s"].max())
+    shaded: set[str] = set()
     for node, (queue, utilisation) in zip(nodes, axes, strict=True):
         for index, (policy, colour) in enumerate(zip(results.policies, colours, strict=True)):
             of_arm = shown[(shown["node"] == node) & (shown["policy"] == policy)]
@@ -170,27 +177,32 @@ def telemetry_over_time(results: Results) -> Figure | None:
                     linestyle=LINE_STYLES[index % len(LINE_STYLES)],
                 )
         for axis in (queue, utilisation):
-            _shade(axis, results, node)
+            shaded |= _shade(axis, results, node)
             axis.set_title(node)
             axis.set_xlim(0, end_s)
         queue.set(ylabel="queue length")
         queue.set_ylim(bottom=0)
         utilisation.set(ylabel="utilisation", ylim=(0, 1.03))
         utilisation.yaxis.set_major_formatter(PERCENT)
-    for axis in axes[-1]:
-        axis.set_xlabel("time since the start of the run (s)")
-    _legend(figure, axes[0, 0])
+    figure.supxlabel("time since the start of the run (s)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    for kind, (label, look) in FAULT_SHADES.items():
+        if kind in shaded:
+            handles.append(Patch(**look, linewidth=0))
+            labels.append(label)
+    legend_above(figure, handles, labels)
     step_s, warm_up_s = (
         results.scenario["simulation"][key] for key in ("telemetry_step_s", "warm_up_s")
     )
     caption = (
         f"Requests that wait, and share of worker time in use, at each node: means over "
-        f"{step_s:g} s in the first of {results.replications} replications, {strategy}, training "
-        f"seed {seed} of {results.training_seeds} training seeds; {warm_up_s:g} s of warm-up "
-        "included."
+        f"{step_s:g} s in the first of {counted(results.replications, 'replication')}, {strategy}, "
+        f"training seed {seed} of {counted(results.training_seeds, 'training seed')}; "
+        f"{warm_up_s:g} s of warm-up included."
     )
-    if FAULT_TIMES in results.others:
-        caption += " Shaded: the node, its links or the broker down, or the node slow (hatched)."
+    if shaded:
+        faults = [label for kind, (label, _) in FAULT_SHADES.items() if kind in shaded]
+        caption += f" Shaded: {', '.join(faults)}."
     if len(nodes) < shown["node"].nunique():
         caption += f" The {len(nodes)} busiest of {shown['node'].nunique()} nodes."
     return Figure(figure, shown.drop(columns=["strategy", "training_seed"]), caption)
@@ -211,7 +223,7 @@ def _bars(axis: Axes, at: Floats, bars: list[Interval], strategy: str, width: fl
         at,
         [bar.mean for bar in bars],
         width=0.8 * width,
-        yerr=_errors([bar.half_width for bar in bars]),
+        yerr=_errors(bars),
         color=STRATEGY_COLOURS[strategy],
         hatch=STRATEGY_HATCHES[strategy],
         edgecolor="white",
@@ -221,40 +233,34 @@ def _bars(axis: Axes, at: Floats, bars: list[Interval], strategy: str, width: fl
     )
 
 
-def _errors(half_widths: list[float]) -> list[float] | None:
-    """Half widths of error bars; None where there are none."""
-    return None if np.isnan(half_widths).all() else half_widths
-
-
-def _legend(figure: MplFigure, axis: Axes) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, **ABOVE)
+def _errors(bars: list[Interval], scale: float = 1.0) -> Floats | None:
+    """Lengths of error bars below and above, none below zero; None where there are none."""
+    above = scale * np.array([bar.half_width for bar in bars])
+    if np.isnan(above).all():
+        return None
+    return np.array([np.minimum(above, [scale * bar.mean for bar in bars]), above])
 
 
 def _unit(largest_j: float) -> tuple[float, str]:
     return (1e3, "mJ") if largest_j < 1 else (1.0, "J")
 
 
-def _shade(axis: Axes, results: Results, node: str) -> None:
-    """The times at which something that the node depends on was down, or it was slow."""
+def _shade(axis: Axes, results: Results, node: str) -> set[str]:
+    """Shade when the node or the broker was down, or the node slow; return the kinds of fault.
+
+    Not when one of many links was down or a device away.
+    """
+    shaded: set[str] = set()
     times = results.others.get(FAULT_TIMES)
     if times is None:
-        return
+        return shaded
     for row in times.itertuples():
-        if row.kind in ("node_crash", "slow_node") and row.name != node:
+        if row.kind not in FAULT_SHADES or (row.kind != "broker_restart" and row.name != node):
             continue
-        if row.kind == "link_outage" and row.name:
-            continue  # one of many links
-        slow = row.kind == "slow_node"
-        axis.axvspan(
-            row.start_s,
-            row.end_s,
-            facecolor="none" if slow else FAULT_COLOUR,
-            edgecolor=FAULT_COLOUR,
-            hatch="////" if slow else None,
-            linewidth=0,
-            zorder=0,
-        )
+        _, look = FAULT_SHADES[row.kind]
+        axis.axvspan(row.start_s, row.end_s, **look, linewidth=0, zorder=0)
+        shaded.add(row.kind)
+    return shaded
 
 
 def _table(intervals: dict[tuple[str, ...], Interval], keys: list[str], name: str) -> pd.DataFrame:

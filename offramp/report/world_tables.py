@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from offramp.report.figure import counted
 from offramp.report.markdown import milliseconds, number, percent, table
 from offramp.report.results import Results
 from offramp.stages.layout import DEVICES, GROUPS, NODE_TELEMETRY, REQUEST_TELEMETRY, TRACES
@@ -16,17 +17,24 @@ def oracle_lines(results: Results, summary: pd.DataFrame) -> str:
     lines = [
         f"- Under `{row.policy}`, **{row.strategy}** reaches "
         f"{percent(row.oracle_share, row.oracle_share_half_width)} of the AUD of "
-        f"`{results.oracle}`."
+        f"the greedy oracle (`{results.oracle}`)."
         for row in summary.itertuples()
         if row.policy != results.oracle
     ]
-    return "\n".join(lines) + (
-        "\n\nThe oracle knows which exits will be right and how long each will take. Intervals: "
-        f"95 %, over {results.replications} replications, each with the same requests."
+    text = "\n".join(lines) + (
+        "\n\nThe greedy oracle knows which exits will be right and how long each will take, and "
+        "does the best for each request by itself: it is no strict bound. Intervals: 95 %, over "
+        f"{counted(results.replications, 'replication')}, each with the same requests."
     )
+    if (summary["oracle_share"] > 1).any():
+        text += (
+            " A share above 100 % is no error: with several tiers, with batches or under load, what"
+            " is best for one request can cost later ones more."
+        )
+    return text
 
 
-def link_table(links: pd.DataFrame) -> str:
+def link_table(results: Results, links: pd.DataFrame) -> str:
     """The load of links that can only carry so much: a column for each policy."""
     if not len(links):
         return ""
@@ -44,9 +52,10 @@ def link_table(links: pd.DataFrame) -> str:
             ]
         )
     header = ["link", "direction", "devices on it"]
+    added = "with headers and acknowledgements and " if results.scenario.get("mqtt") else ""
     return table([*header, *(f"load, {policy}" for policy in policies), "verdict"], rows) + (
-        "\n\nLoad: what was sent over the busiest link of its kind in the window, with headers and "
-        "acknowledgements and without retransmissions, over what it can carry."
+        f"\n\nLoad: what was sent over the busiest link of its kind in the window, {added}without "
+        "retransmissions, over what it can carry."
     )
 
 
@@ -113,9 +122,9 @@ def energy_table(results: Results, summary: pd.DataFrame) -> str:
     }
     return table(["policy", "strategy", *shown.values()], rows) + (
         "\n\nOf devices and nodes with power states, over the measured window, idle power "
-        f"included: 95 % intervals over {results.replications} replications. Radio: bytes on the "
-        "wire over "
-        f"bandwidth, without retransmissions. Sources: {'; '.join(sorted(sources))}."
+        f"included: 95 % intervals over {counted(results.replications, 'replication')}. "
+        "Radio: bytes on the wire over bandwidth, without retransmissions. "
+        f"Sources: {'; '.join(sorted(sources))}."
     )
 
 

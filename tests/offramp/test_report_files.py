@@ -260,7 +260,7 @@ def test_one_seed_and_one_replication_give_no_interval_and_say_so(
     page = (results / "report.md").read_text()
     assert "Verdict: **INVALID**" in page
     assert "no interval" in page
-    assert "One training seed: no band" in page
+    assert "One training seed and one replication of 3 s: no band" in page
     assert "±" not in page.split("## Nodes")[0]
     assert "INVALID" in ran.out
     assert "no interval" in ran.out

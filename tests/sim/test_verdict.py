@@ -15,7 +15,7 @@ from tiny_worlds import (
     written_world,
 )
 
-from sim.arrivals import Periodic, Poisson
+from sim.arrivals import ClosedLoop, Periodic, Poisson
 from sim.distributions import Constant, Exponential, Gamma, Uniform
 from sim.links import Direction, Link
 from sim.metrics import run_metrics
@@ -70,6 +70,22 @@ def test_every_node_is_offered_what_its_own_groups_send():
         ("idle", 0),
     ]
     assert offered_loads(a_world)[2].load == (0.0,)
+
+
+def test_what_others_send_on_and_closed_loops_are_told_apart():
+    devices = group("open", 4, Poisson(2.0), node="edge")
+    loops = group("loops", 3, ClosedLoop(Constant(1.0)), node="edge")
+    nodes = (
+        node(name="edge", next_tier="fog"),
+        node(name="fog", next_tier="cloud"),
+        node(name="cloud"),
+    )
+    loads = offered_loads(world(devices, loops, *nodes))
+    assert [(one.rate_hz, one.sent_on_hz, one.looping) for one in loads] == [
+        (8.0, 0.0, 3),
+        (0.0, 8.0, 0),
+        (0.0, 8.0, 0),
+    ]
 
 
 # --- after a run ---------------------------------------------------------------------------------
