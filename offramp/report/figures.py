@@ -111,7 +111,6 @@ def aud_against_deadline(results: Results) -> Figure:
         )
         axes.set(xlabel="", ylabel="")
         axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(PERCENT)
         for (strategy, at), group in of_policy.groupby(["strategy", x], sort=False):
             interval = confidence_interval(group["aud"].to_numpy())
@@ -127,6 +126,9 @@ def aud_against_deadline(results: Results) -> Figure:
                     "replications": replications,
                 }
             )
+    # Once all panels are drawn: they share the axis. No share passes 100 %, whatever its band.
+    highest = np.nanmax([[row["aud"], row["high"]] for row in rows])
+    panels[0].set_ylim(0, 1.04 * min(1.0, max(0.01, highest)))
     handles, labels = panels[0].get_legend_handles_labels()
     panels[0].legend().remove()
     figure.supxlabel(label)
