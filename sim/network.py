@@ -11,7 +11,7 @@ from sim.capacity import ConstantCapacity, with_outages
 from sim.distributions import Constant, Distribution
 from sim.faults import Intervals, down_times
 from sim.hops import AbsenceHop, BrokerHop, Leg, LinkHop
-from sim.links import Channel, Direction
+from sim.links import Channel, Direction, Link
 from sim.policy import MOST_EXITS
 from sim.streams import Streams, distinct
 from sim.transport import Hop, Message, Messages, Way
@@ -223,21 +223,23 @@ def _exits(world: World, group: int) -> range:
 
 def access_legs(world: World, group: int, name: str) -> list[Leg]:
     """What messages of a group take on their devices' link, by the last exit before."""
-    spec, mqtt = world.groups[group], world.mqtt
-    link = world.links[spec.link]
-    up = name == "uplink"
+    return _legs(world, group, world.links[world.groups[group].link], name, name == "uplink")
+
+
+def _legs(world: World, group: int, link: Link, name: str, up: bool) -> list[Leg]:
+    """What requests of a group, or if not ``up`` their answers, take on ``link``, likewise."""
+    mqtt = world.mqtt
     forward, back = (link.uplink, link.downlink) if up else (link.downlink, link.uplink)
     legs = []
     for exit in _exits(world, group) if up else range(1):
-        request, reply = world.sent_bytes(group, exit), spec.response_bytes
+        request, reply = world.sent_bytes(group, exit), world.groups[group].response_bytes
         if mqtt is None:
             legs.append(Leg(name, forward, back, (request if up else reply,)))
             continue
         mine, other = mqtt.request_packets(request), mqtt.reply_packets(reply)
         if not up:
             mine, other = other, mine
-        extra = sum(other[1::2])
-        legs.append(Leg(name, forward, back, mine, mqtt.trips_to_act, extra))
+        legs.append(Leg(name, forward, back, mine, mqtt.trips_to_act, sum(other[1::2])))
     return legs
 
 
@@ -281,22 +283,12 @@ def _backhaul(world: World, streams: Streams, name: str) -> LinkHop:
     assert mqtt is not None
     up = name == "backhaul"
     link = mqtt.backhaul
-    forward, back = (link.uplink, link.downlink) if up else (link.downlink, link.uplink)
-    legs = []
-    for index, group in enumerate(world.groups):
-        of_group = []
-        for exit in _exits(world, index) if up else range(1):
-            request = mqtt.request_packets(world.sent_bytes(index, exit))
-            reply = mqtt.reply_packets(group.response_bytes)
-            mine, other = (request, reply) if up else (reply, request)
-            leg = Leg(name, forward, back, mine, mqtt.trips_to_act, sum(other[1::2]))
-            of_group.append(leg)
-        legs.append(of_group)
+    forward = link.uplink if up else link.downlink
     nodes = len(world.node_names)
     return LinkHop(
         streams,
         [group.name for group in world.groups],
-        legs,
+        [_legs(world, index, link, name, up) for index in range(len(world.groups))],
         [Channel(forward, nodes, nodes)],
         [0] * len(world.groups),
         lambda messages: messages.node,

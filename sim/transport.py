@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sim.distributions import Distribution, Floats, quantile
 
 Indices = NDArray[np.int64]
+NO_ROWS: Indices = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -134,16 +135,11 @@ class Way:
                 lost.append(messages.where(gone))
                 messages = messages.where(~gone)
         arrived = _ready(self._pending[-1], messages, until_s)
-        return arrived, Messages.joined(lost) if lost else messages.where(slice_of_none())
+        return arrived, Messages.joined(lost) if lost else messages.where(NO_ROWS)
 
     def quantile_s(self, group: int, q: float, exit: int = 0) -> float:
         """Quantile of the seconds that a lone message takes, as far as nothing is down."""
         return travel_quantile_s([hop.travel(group, exit) for hop in self.hops], q)
-
-
-def slice_of_none() -> NDArray[np.int64]:
-    """No rows."""
-    return np.zeros(0, dtype=np.int64)
 
 
 def _ready(pending: list[Messages], messages: Messages, until_s: float) -> Messages:
