@@ -50,3 +50,11 @@ class PolicyError(OfframpError):
 
 class ResultsError(OfframpError):
     """A results folder cannot be written, or does not hold what a report needs."""
+
+
+class BrokerError(OfframpError):
+    """An MQTT broker cannot be reached, refuses a client, or cannot do what is asked of it."""
+
+
+class LiveError(OfframpError):
+    """A live run, node or fleet cannot start, or cannot go on."""
