@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from models.artifacts import Predictions
+from sim.clock import Clock
 from sim.engine import Engine
 from sim.finished import Finished
 from sim.ledger import Ledger
@@ -34,8 +35,21 @@ class Ahead(Engine):
         policy: Policy,
         deadline_scale: float,
     ) -> None:
+        # Nodes that never send on know nothing of each other: each runs by itself, on a clock of
+        # its own, and mostly needs no event.
+        self._clocks: list[Clock] = []
+        self._apart = all(node.next_tier is None for node in world.nodes)
         super().__init__(world, workload, predictions, policy, deadline_scale)
+        if not self._apart:
+            self._clocks.append(self.clock)
         self._ledger = Ledger()
+
+    def clock_of_node(self) -> Clock:
+        """See :class:`sim.engine.Engine`."""
+        if not self._apart:
+            return self.clock
+        self._clocks.append(Clock())
+        return self._clocks[-1]
 
     def parts(self) -> Iterator[Run]:
         """The requests that are done after each slice of time."""
@@ -48,10 +62,11 @@ class Ahead(Engine):
                 for node, requests in zip(self.nodes, made, strict=True):
                     node.expect(requests)
             ledger.note(part.lost.request, part.lost.node)
-            if np.isfinite(part.until_s):
-                self.clock.run(until=part.until_s)
-            else:
-                self.clock.run()
+            for clock in self._clocks:
+                if np.isfinite(part.until_s):
+                    clock.run(until=part.until_s)
+                else:
+                    clock.run()
             done = Finished.of(self.done, bool(self.links), self.has_batches)
             self.done.clear()
             home, lost = self.way_home.advance(self._answers(done, ledger), part.until_s)

@@ -22,25 +22,27 @@ class BatchingNode(Node):
         super().__init__(*args)
         self._starting = False
 
-    def _start(self) -> None:
+    def _start(self, alone: bool = False) -> None:
         if self._starting:
             return  # who has left at once has an idle worker below
         self._starting = True
-        self._start_batches()
+        self._start_batches(alone)
+        while alone and self._idle and not self._queue and self._skips_to_arrival():
+            self._start_batches(alone)
         self._starting = False
         self._await_next()
 
-    def _start_batches(self) -> None:
-        size, queue = self.spec.batch_size, self._queue
+    def _start_batches(self, alone: bool) -> None:
+        size, wait_s, queue = self.spec.batch_size, self.spec.batch_wait_s, self._queue
         while self._idle and queue:
-            if len(queue) < size:
-                ripe_s = queue.head().arrived_s + self.spec.batch_wait_s
+            if wait_s and len(queue) < size:
+                ripe_s = queue.head().arrived_s + wait_s
                 if self.clock._now < ripe_s:
                     self.clock.call_at(ripe_s, self._ripe, None)
                     break
             self._idle -= 1
             if len(queue) == 1:
-                self._serve(self._take())
+                self._serve(self._take(), alone)
                 continue
             batch = [self._take()]
             # Requests that come from another tier go on where they were.
@@ -48,31 +50,39 @@ class BatchingNode(Node):
             while len(batch) < size and queue and queue.head().exit == position:
                 batch.append(self._take())
             if len(batch) == 1:
-                self._serve(batch[0])
+                self._serve(batch[0], alone)
             else:
-                self._serve_batch(batch, position)
+                self._serve_batch(batch, position, alone)
 
     def _ripe(self, call: Call) -> None:
         self._admit_arrived()
-        self._start()
+        self._start(alone=True)
 
-    def _serve_batch(self, batch: list[Request], position: int) -> None:
+    def _serve_batch(self, batch: list[Request], position: int, alone: bool) -> None:
         """Ask about every member whose exit was reached; compute on those that stay."""
-        if self._feed:
-            self._admit_arrived()
-        staying = [it for it in batch if it.exit != position or self._goes_on(it)]
         clock = self.clock
-        if not staying:
-            self._idle += 1
-            self._start()
-        else:
+        while True:
+            if self._feed:
+                self._admit_arrived()
+            staying = [it for it in batch if it.exit != position or self._goes_on(it)]
+            if not staying:
+                self._idle += 1
+                self._start(alone)
+                return
             to = min([request.target for request in staying])
             drawn = [request.drawn for request in staying]
             busy = self.spec.service.batch_seconds(drawn, position, to) * self._slowness
+            together = len(staying)
             for request in staying:
-                request.batch = max(request.batch, len(staying))
-            call = (staying, to, self._incarnation)
-            clock.call_at(clock._now + busy, self._batch_computed, call)
+                if request.batch < together:
+                    request.batch = together
+            done_s = clock._now + busy
+            if not alone or not self._undisturbed_until(done_s):
+                clock.call_at(done_s, self._batch_computed, (staying, to, self._incarnation))
+                return
+            clock._now = done_s
+            self._reached(staying, to)
+            batch, position = staying, to
 
     def _goes_on(self, request: Request) -> bool:
         """Ask the policy; whether the request stays to be computed to its new target."""
@@ -98,11 +108,14 @@ class BatchingNode(Node):
     def _go_on(self, batch: list[Request], position: int) -> None:
         """What was computed: some members have reached their target, some were cut off before."""
         staying = [request for request in batch if not request.has_left]
-        for request in staying:
+        self._reached(staying, position)
+        self._serve_batch(staying, position, alone=True)
+
+    def _reached(self, batch: list[Request], position: int) -> None:
+        for request in batch:
             if request.target == position:
                 request.exit = position
                 request.confidence = self.scores[request.sample][position - 1]
-        self._serve_batch(staying, position)
 
     def _cut_member(self, call: Call) -> None:
         """Time is up for one member: it is answered, and the rest of its batch goes on."""

@@ -92,7 +92,12 @@ class Engine(ABC):
     def node(self, spec: NodeSpec, name: str, index: int, policy: Policy) -> Node:
         """A node of this run, with a policy of its own."""
         kind = BatchingNode if spec.batch_size > 1 else Node
-        return kind(self.clock, spec, name, index, _copy_of(policy), self, self.scores, self.visits)
+        clock = self.clock_of_node()
+        return kind(clock, spec, name, index, _copy_of(policy), self, self.scores, self.visits)
+
+    def clock_of_node(self) -> Clock:
+        """The clock of the next node that is built: the world's, unless nodes have their own."""
+        return self.clock
 
     # --- faults of nodes, as SimPy processes ---------------------------------------------------
 
@@ -101,24 +106,25 @@ class Engine(ABC):
         for node in self.nodes:
             if down is not None and down.of(node.index):
                 node.can_go_down()
-                self.clock.process(self._crashes(node, down.of(node.index)))
+                node.clock.process(self._crashes(node, down.of(node.index)))
         for index, factor, intervals in self.workload.absences.slow:
-            self.clock.process(self._slow_times(self.nodes[index], factor, intervals))
+            node = self.nodes[index]
+            node.clock.process(self._slow_times(node, factor, intervals))
 
     def _crashes(self, node: Node, intervals: Sequence[tuple[float, float]]) -> FaultProcess:
         for start_s, end_s in intervals:
-            yield self.clock.at(start_s)
+            yield node.clock.at(start_s)
             node.go_down()
-            yield self.clock.at(end_s)
+            yield node.clock.at(end_s)
             node.come_back()
 
     def _slow_times(
         self, node: Node, factor: float, intervals: Sequence[tuple[float, float]]
     ) -> FaultProcess:
         for start_s, end_s in intervals:
-            yield self.clock.at(start_s)
+            yield node.clock.at(start_s)
             node.slow_down(factor)
-            yield self.clock.at(end_s)
+            yield node.clock.at(end_s)
             node.speed_up(factor)
 
     # --- what becomes of requests that leave a node (see :class:`sim.nodes.Site`) ---------------

@@ -12,7 +12,7 @@ from models.errors import PolicyError
 from sim.clock import Call, Clock
 from sim.energy import PowerStates
 from sim.policy import ANSWER, DROP, OFFLOAD, Decision, NextTier, Policy, policy_text
-from sim.queues import Discipline, queue_of
+from sim.queues import Discipline, Queue, queue_of
 from sim.records import DROPPED, LOST
 from sim.requests import Request
 from sim.service import Service
@@ -114,7 +114,7 @@ class Node:
         self.scores = scores
         self._answered = site.answered
         self._visits = visits
-        self._queue = queue_of(spec.discipline)
+        self._queue: Queue[Request] = queue_of(spec.discipline)
         self._idle = spec.workers
         self._feed: deque[Request] = deque()
         self._waking = False
@@ -203,7 +203,7 @@ class Node:
         self._waking = False
         if self._idle:  # else whoever frees a worker, or repairs the node, looks for work
             self._admit_arrived()
-            self._start()
+            self._start(alone=True)
 
     def _admit_arrived(self) -> None:
         """Whatever has arrived by now joins the queue."""
@@ -229,11 +229,15 @@ class Node:
         else:
             self._queue.push(request)
 
-    def _start(self) -> None:
-        """Idle workers take what waits."""
+    def _start(self, alone: bool = False) -> None:
+        """Idle workers take what waits.
+
+        Args:
+            alone: whether nothing else is done in this event, so that time may go on.
+        """
         while self._idle and self._queue:
             self._idle -= 1
-            self._serve(self._take())
+            self._serve(self._take(), alone)
         self._await_next()
 
     def _take(self) -> Request:
@@ -244,9 +248,17 @@ class Node:
             self._serving.add(request)
         return request
 
-    def _serve(self, request: Request) -> None:
-        """Do what the policy says; once a request has left, its worker takes the next."""
+    def _serve(self, request: Request, alone: bool = False) -> None:
+        """Do what the policy says; once a request has left, its worker takes the next.
+
+        As long as nothing else in the world happens before the worker's next step, it costs no
+        event: time goes on to it at once.
+
+        Args:
+            alone: whether nothing else is done in this event, so that time may go on.
+        """
         clock, feed, queue = self.clock, self._feed, self._queue
+        seconds = self._seconds
         now = clock._now
         while True:
             if feed and feed[0].arrived_s <= now:
@@ -261,30 +273,65 @@ class Node:
                     self._note_leaving(request, now)
                 self._answered(request)
             elif decision.__class__ is Decision and request.exit < decision.exit <= self.exit_count:
-                self._compute(request, decision)
-                return
+                exit, since = decision.exit, request.exit
+                if exit != since + 1:
+                    request.pass_over(exit)
+                busy = seconds(request.drawn, since, exit) * self._slowness
+                done_s = now + busy
+                if (
+                    not alone
+                    or (decision.within_s is not None and busy > decision.within_s)
+                    or not self._undisturbed_until(done_s)
+                ):
+                    self._compute(request, decision, busy)
+                    return
+                clock._now = now = done_s
+                request.exit = exit
+                request.confidence = self.scores[request.sample][exit - 1]
+                continue
             else:
                 self._leave(request, decision)
-            if not queue:
-                self._idle += 1
-                self._await_next()
-                return
             if self._batches:
                 self._idle += 1
-                self._start()
+                self._start(alone)
                 return
+            if not queue:
+                self._idle += 1
+                if not alone or not self._skips_to_arrival():
+                    self._await_next()
+                    return
+                self._idle -= 1
+                now = clock._now
             request = queue.take()
             request.node = self
             request.started_s = now
             if self._serving is not None:
                 self._serving.add(request)
 
-    def _compute(self, request: Request, decision: Decision) -> None:
+    def _undisturbed_until(self, time_s: float) -> bool:
+        """Whether nothing happens, here or elsewhere on this clock, before or at ``time_s``."""
+        events = self.clock._queue
+        if events and events[0][0] <= time_s:
+            return False
+        # An idle worker would take what waits, or what arrives.
+        return not self._idle or not (self._queue or (self._feed and not self._waking))
+
+    def _skips_to_arrival(self) -> bool:
+        """Let time go on to arrivals, as long as nothing else happens before; whether one waits."""
+        clock, feed, queue = self.clock, self._feed, self._queue
+        events = clock._queue
+        while not queue and feed and not self._waking:
+            next_s = feed[0].arrived_s
+            if events and events[0][0] <= next_s:
+                return False
+            if next_s > clock._now:
+                clock._now = next_s
+            self._admit_arrived()
+        return bool(queue)
+
+    def _compute(self, request: Request, decision: Decision, busy: float) -> None:
         """A worker computes on to the exit that was decided; the request is its own event."""
-        request.target = exit = decision.exit
-        if exit != request.exit + 1:
-            request.pass_over(exit)
-        busy = self._seconds(request.drawn, request.exit, exit) * self._slowness
+        request.target = decision.exit
         within = decision.within_s
         if within is None or busy <= within:
             request.callbacks = self._when_computed
@@ -298,7 +345,7 @@ class Node:
             return  # lost when the node went down
         request.exit = exit = request.target
         request.confidence = self.scores[request.sample][exit - 1]
-        self._serve(request)
+        self._serve(request, alone=True)
 
     def _cut_off(self, request: Request) -> None:
         """Time is up: the last exit that was finished answers."""

@@ -15,6 +15,7 @@ from sim.confidence import ByConfidence
 from sim.policy import (
     ANSWER,
     DROP,
+    MOST_EXITS,
     OFFLOAD,
     Decision,
     NodeView,
@@ -24,6 +25,9 @@ from sim.policy import (
 )
 
 WhenNoneFits = Literal["earliest_exit", "drop"]
+
+#: By the exit that was computed: on to the next.
+_TO_NEXT = tuple(run_to(exit) for exit in range(1, MOST_EXITS + 1))
 
 #: What is decided before the first exit, by the name that it has in a scenario.
 _WHEN_NONE_FITS: dict[str, Decision] = {"earliest_exit": run_to(1), "drop": DROP}
@@ -112,7 +116,7 @@ class Confidence(ByConfidence):
         exit = request.exit
         if exit and request.confidence >= self._enough[exit]:
             return ANSWER
-        return run_to(exit + 1) if exit < node.exit_count else _send_on(exit, node)
+        return _TO_NEXT[exit] if exit < node.exit_count else _send_on(exit, node)
 
 
 # --- under a deadline ----------------------------------------------------------------------------
@@ -210,7 +214,7 @@ class DeadlineConfidence(ByConfidence):
         budget_s = request.remaining_s - request.way_home_s(quantile)
         if exit < node.exit_count:
             if node.latencies_s(quantile, exit)[0] <= budget_s:
-                return run_to(exit + 1)
+                return _TO_NEXT[exit]
         elif _next_tier_fits(request, node, budget_s, quantile):
             return OFFLOAD
         return ANSWER if exit else self._otherwise
@@ -243,7 +247,7 @@ class Offload(DeadlineConfidence):
         if (exit or self.raw_input) and _next_tier_fits(request, node, budget_s, quantile):
             return OFFLOAD
         if exit < node.exit_count and node.latencies_s(quantile, exit)[0] <= budget_s:
-            return run_to(exit + 1)
+            return _TO_NEXT[exit]
         return ANSWER if exit else self._otherwise
 
 
@@ -320,7 +324,7 @@ class Imprecise:
         if exit < node.exit_count and not node.queue_length:
             budget_s = request.remaining_s - request.way_home_s(self.quantile)
             if node.latencies_s(self.quantile, exit)[0] <= budget_s:
-                return run_to(exit + 1)
+                return _TO_NEXT[exit]
         return ANSWER
 
 

@@ -55,6 +55,10 @@ SCHEMA = pa.schema(
 )
 
 
+#: Only names repeat; a dictionary of times takes time and space.
+_DICTIONARIES = [field.name for field in SCHEMA if field.type == _NAMES]
+
+
 def named(codes: NDArray[Any], names: Iterable[str]) -> pa.DictionaryArray:
     """A column of names from the index of each."""
     return pa.DictionaryArray.from_arrays(
@@ -98,7 +102,11 @@ def write_records(path: Path, tables: Iterable[pa.Table], about: dict[str, Any])
     with (
         whole_file(path) as partial,
         pq.ParquetWriter(
-            partial, SCHEMA.with_metadata(header), compression="zstd", compression_level=1
+            partial,
+            SCHEMA.with_metadata(header),
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=_DICTIONARIES,
         ) as writer,
     ):
         for table in tables:
