@@ -19,6 +19,10 @@ from sim.world import World
 #: The latency of the first quarter of the window may differ from the rest by this much.
 SETTLED_WITHIN = 0.1
 
+#: A node whose queue cannot grow is always busy from this much work per worker-second on; a little
+#: less than 1, since work counts for the window in which its request was created.
+SATURATED_FROM = 0.95
+
 #: Fewer measured requests than this in a run are too few for percentiles.
 ENOUGH_REQUESTS = 100
 
@@ -142,13 +146,29 @@ class NodeLoads:
                 "wait_mean_s": float(self._waited_s[kind]) / max(1, int(self._started[kind])),
                 "drain_s": max(0.0, float(self._last_s[kind]) - self._world.horizon_s),
                 "deadline_mean_s": float(self._deadlines_s[kind]) / max(1, int(self._visits[kind])),
+                "bounded": _is_bounded(self._world, node),
             }
             for kind, node in enumerate(self._world.nodes)
         ]
 
 
-def load_verdict(work: float, drain_s: float, deadline_s: float) -> str:
-    """``STABLE``, ``BACKLOGGED`` or ``OVERLOADED``.
+def _is_bounded(world: World, node: NodeSpec) -> bool:
+    """Whether the queue of a node cannot grow with the window, whatever it is asked.
+
+    So it is where the queue has a limit, and where every request comes from a closed loop: no
+    device has two of them waiting.
+    """
+    if node.queue_limit is not None:
+        return True
+    asking = {node.name}
+    asking |= {other.name for other in world.nodes if leads_to(world, other, node.name)}
+    return all(
+        isinstance(group.arrivals, ClosedLoop) for group in world.groups if group.node in asking
+    )
+
+
+def load_verdict(work: float, drain_s: float, deadline_s: float, bounded: bool = False) -> str:
+    """``STABLE``, ``BACKLOGGED``, ``SATURATED`` or ``OVERLOADED``.
 
     Args:
         work: brought per second and worker; from 1 on the queue grows for as long as the window
@@ -156,7 +176,11 @@ def load_verdict(work: float, drain_s: float, deadline_s: float) -> str:
         drain_s: until the queue was empty after the window. If that is longer than a mean
             deadline, the node kept up in the long run but answered in vain: BACKLOGGED.
         deadline_s: mean deadline of the requests.
+        bounded: whether the queue cannot grow: then a node that is (nearly) always busy is
+            SATURATED, and results are what they are however long the window is.
     """
+    if bounded and work >= SATURATED_FROM:
+        return "SATURATED"
     if work >= 1:
         return "OVERLOADED"
     return "BACKLOGGED" if drain_s > deadline_s else "STABLE"

@@ -161,7 +161,7 @@ class Answers:
 #: Columns that each table must have.
 _COLUMNS = {
     RUNS: [*ARM, "offered", "aud", "first_quarter_s", "rest_s"],
-    NODES: [*ARM, "node", "work", "wait_mean_s", "drain_s", "deadline_mean_s"],
+    NODES: [*ARM, "node", "work", "wait_mean_s", "drain_s", "deadline_mean_s", "bounded"],
     DEADLINE_SWEEP: [*ARM, "deadline_scale", "aud"],
     EXIT_ACCURACY: ["strategy", "training_seed", "exit", "accuracy"],
 }
@@ -392,10 +392,12 @@ def _difference(of: str, less: str, given: str, over: str, interval: Interval) -
 def node_verdicts(results: Results) -> pd.DataFrame:
     """One row per policy and node: mean work, waiting and the verdict over all its runs."""
     means = results.nodes.groupby(["policy", "node"], sort=False)[
-        ["work", "wait_mean_s", "drain_s", "deadline_mean_s"]
+        ["work", "wait_mean_s", "drain_s", "deadline_mean_s", "bounded"]
     ].mean()
+    bounded = means.pop("bounded") > 0
     means["verdict"] = [
-        load_verdict(row.work, row.drain_s, row.deadline_mean_s) for row in means.itertuples()
+        load_verdict(row.work, row.drain_s, row.deadline_mean_s, is_bounded)
+        for row, is_bounded in zip(means.itertuples(), bounded, strict=True)
     ]
     return means.reset_index()
 

@@ -107,7 +107,8 @@ def test_verdict_of_a_load_for_a_mean_deadline_of_2_s(work, drain_s, verdict):
 
 def verdict_of(a_world, policy=None, says=None):
     (metrics,) = node_metrics(a_world, run_of(a_world, policy, says))
-    return load_verdict(metrics["work"], metrics["drain_s"], metrics["deadline_mean_s"]), metrics
+    names = ("work", "drain_s", "deadline_mean_s", "bounded")
+    return load_verdict(*(metrics[name] for name in names)), metrics
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -151,6 +152,7 @@ def test_node_metrics_of_a_hand_worked_run():
         "wait_mean_s": pytest.approx(2.0 / 3),
         "drain_s": pytest.approx(14.5 - 12.0),
         "deadline_mean_s": 7.0,
+        "bounded": False,
     }
 
 
@@ -160,6 +162,7 @@ def test_a_node_that_nobody_uses_is_stable():
     assert busy["work"] > 0
     assert idle == {
         "node": "idle", "work": 0.0, "wait_mean_s": 0.0, "drain_s": 0.0, "deadline_mean_s": 0.0,
+        "bounded": True,
     }  # fmt: skip
     assert load_verdict(0.0, 0.0, 0.0) == "STABLE"
 
@@ -172,6 +175,36 @@ def test_refusing_work_keeps_an_overloaded_node_stable():
     )
     assert verdict_of(a_world, FixedExit(1))[0] == "OVERLOADED"
     assert verdict_of(a_world, DeadlineAware(when_none_fits="drop"))[0] == "STABLE"
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "limit", "verdict"),
+    [
+        (Poisson(4.0), None, "OVERLOADED"),
+        (Poisson(4.0), 3, "SATURATED"),
+        (ClosedLoop(Constant(0.0)), None, "SATURATED"),
+    ],
+)
+def test_a_queue_that_cannot_grow_is_saturated_at_most(arrivals, limit, verdict):
+    a_world = world(
+        group(count=4, arrivals=arrivals, deadline=100.0),
+        node(Constant(0.1), queue_limit=limit),
+        warm_up_s=10.0,
+        duration_s=100.0,
+    )
+    assert verdict_of(a_world, FixedExit(1))[0] == verdict
+
+
+def test_open_arrivals_at_another_tier_can_overload_a_node():
+    a_world = world(
+        group(count=1, arrivals=ClosedLoop(Constant(1.0)), node="cloud"),
+        group("others", node="edge"),
+        node(Constant(0.1), name="edge", next_tier="cloud"),
+        node(Constant(0.1), name="cloud"),
+        node(Constant(0.1), name="spare"),
+    )
+    bounded = {row["node"]: row["bounded"] for row in node_metrics(a_world, run_of(a_world))}
+    assert bounded == {"edge": False, "cloud": False, "spare": True}
 
 
 def test_work_done_for_requests_that_are_dropped_after_it_is_work_too():
