@@ -1,5 +1,5 @@
-"""The world live over MQTT: the floor between the application and the simulated world.
+"""The world live over MQTT: nodes that serve real networks, and devices that ask them.
 
-Nothing lives here yet. It may import ``sim`` and ``models``, and hands records with the same
-columns to the application.
+It may import ``sim`` and ``models``, and leaves records with the same columns as the simulator.
+CONTRIBUTING.md maps its modules; ``docs/protocol.md`` is the wire protocol.
 """

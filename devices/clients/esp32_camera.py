@@ -1,0 +1,387 @@
+"""Sends camera frames to an Offramp edge node and prints its answers: MicroPython for an ESP32.
+
+Copy this file to the board as main.py, with the settings below changed. It needs umqtt.simple
+(``mpremote mip install umqtt.simple``) and a firmware with a ``camera`` module, or another
+``take_frame``. MQTT 3.1.1; the protocol is that of Offramp's docs/protocol.md, version 1.
+"""
+
+import os
+import struct
+import time
+
+from umqtt.simple import MQTTClient
+
+WIFI_NAME = "wifi"
+WIFI_PASSWORD = "password"
+
+BROKER = "192.168.1.10"
+PORT = 1883
+USER = None
+PASSWORD = None
+# For TLS: an ssl.SSLContext of recent firmware, and PORT = 8883.
+SSL = None
+
+# Whom to ask (the scenario's kind of node) and this device's name: letters, digits, . _ -
+EDGE = "edge"
+DEVICE = "esp32-1"
+
+PERIOD_MS = 1000
+DEADLINE_MS = 500
+# The image that is sent: grey, of the network's height and width (input_shape in its status).
+HEIGHT = 32
+WIDTH = 32
+
+QOS = 0
+KEEP_ALIVE_S = 30
+# After so many requests in a row without a reply the connection is taken for dead.
+MOST_SILENT = 5
+# How long a reply is awaited after the deadline, so that late ones are told from lost ones.
+GRACE_MS = 500
+
+VERSION = 1
+REQUEST_TOPIC = "offramp/1/request/" + EDGE + "/" + DEVICE
+REPLY_TOPIC = "offramp/1/reply/" + EDGE + "/" + DEVICE
+
+
+# --- The camera: replace these for another one -----------------------------------------------
+
+CAMERA_WIDTH = 96
+CAMERA_HEIGHT = 96
+
+
+def start_camera():
+    """Make the camera ready for take_frame."""
+    import camera
+
+    camera.init(0, format=camera.GRAYSCALE, framesize=camera.FRAME_96X96)
+
+
+def take_frame():
+    """A grey frame: CAMERA_WIDTH * CAMERA_HEIGHT bytes, row by row."""
+    import camera
+
+    return camera.capture()
+
+
+def shrink(frame, width, height, to_width, to_height):
+    """A smaller grey frame of every n-th pixel, as bytes."""
+    small = bytearray(to_width * to_height)
+    at = 0
+    for row in range(to_height):
+        start = row * height // to_height * width
+        for column in range(to_width):
+            small[at] = frame[start + column * width // to_width]
+            at += 1
+    return bytes(small)
+
+
+# --- CBOR, as far as the protocol needs it ---------------------------------------------------
+
+
+def head(major, argument):
+    """The first bytes of a CBOR item."""
+    if argument < 24:
+        return bytes((major << 5 | argument,))
+    if argument < 0x100:
+        return struct.pack(">BB", major << 5 | 24, argument)
+    if argument < 0x10000:
+        return struct.pack(">BH", major << 5 | 25, argument)
+    if argument < 0x100000000:
+        return struct.pack(">BI", major << 5 | 26, argument)
+    return struct.pack(">BQ", major << 5 | 27, argument)
+
+
+def encode(value):
+    """CBOR of an integer, text, byte string, list, or map; floats are not needed."""
+    if isinstance(value, int):
+        return head(0, value) if value >= 0 else head(1, -1 - value)
+    if isinstance(value, str):
+        text = value.encode()
+        return head(3, len(text)) + text
+    if isinstance(value, dict):
+        parts = [head(5, len(value))]
+        for key in value:
+            parts.append(encode(key))
+            parts.append(encode(value[key]))
+        return b"".join(parts)
+    if isinstance(value, list):
+        return head(4, len(value)) + b"".join([encode(part) for part in value])
+    return head(2, len(value)) + value
+
+
+def decode(data):
+    """What a CBOR message says; ValueError, IndexError or UnicodeError if it is none."""
+    value, end = item(data, 0, 0)
+    if end != len(data):
+        raise ValueError("truncated")
+    return value
+
+
+def item(data, at, depth):
+    """A CBOR item and the position after it."""
+    if depth > 4:
+        raise ValueError("nested too deep")
+    major = data[at] >> 5
+    info = data[at] & 31
+    at += 1
+    argument = info
+    if info > 27:
+        raise ValueError("indefinite length")
+    if info > 23:
+        size = 1 << (info - 24)
+        bits = data[at : at + size]
+        if len(bits) < size:
+            raise ValueError("truncated")
+        at += size
+        if major == 7 and info == 26:
+            return struct.unpack(">f", bits)[0], at
+        if major == 7 and info == 27:
+            return struct.unpack(">d", bits)[0], at
+        if major == 7 and info == 25:
+            return half(bits[0] << 8 | bits[1]), at
+        argument = 0
+        for bit in bits:
+            argument = argument << 8 | bit
+    if major == 0:
+        return argument, at
+    if major == 1:
+        return -1 - argument, at
+    if major == 7:
+        return {20: False, 21: True}.get(argument), at
+    if argument > len(data):
+        raise ValueError("truncated")
+    if major == 2 or major == 3:
+        end = at + argument
+        if end > len(data):
+            raise ValueError("truncated")
+        return (data[at:end] if major == 2 else str(data[at:end], "utf-8")), end
+    if major == 4:
+        array = []
+        for _ in range(argument):
+            value, at = item(data, at, depth + 1)
+            array.append(value)
+        return array, at
+    if major == 5:
+        fields = {}
+        for _ in range(argument):
+            key, at = item(data, at, depth + 1)
+            fields[key], at = item(data, at, depth + 1)
+        return fields, at
+    raise ValueError("tag")
+
+
+def half(bits):
+    """A float from its 16 bits."""
+    sign = -1.0 if bits & 0x8000 else 1.0
+    exponent = bits >> 10 & 31
+    fraction = bits & 0x3FF
+    if exponent == 31:
+        return sign * float("inf") if fraction == 0 else float("nan")
+    if exponent == 0:
+        return sign * fraction * 2.0**-24
+    return sign * (1024 + fraction) * 2.0 ** (exponent - 25)
+
+
+# --- Requests and replies --------------------------------------------------------------------
+
+
+class Clock:
+    """Milliseconds since start, which do not wrap around as ticks_ms does after some days."""
+
+    def __init__(self):
+        self.last = time.ticks_ms()
+        self.total = 0
+
+    def now(self):
+        """Milliseconds; to be asked at least once in six days."""
+        ticks = time.ticks_ms()
+        self.total += time.ticks_diff(ticks, self.last)
+        self.last = ticks
+        return self.total
+
+
+class Device:
+    """The device: its connection and the one request that may be open."""
+
+    def __init__(self, count):
+        self.left = count
+        self.clock = Clock()
+        self.client = None
+        self.way = None
+        self.silent = 0
+        self.reply = None
+        self.received = 0
+        self.last_sent = 0
+        # Replies to requests from before a reset must not be taken for those of today.
+        random = os.urandom(3)
+        self.id = (random[0] << 16 | random[1] << 8 | random[2]) << 16
+
+    def connect(self):
+        """Connect and subscribe, in this order before any request; OSError if it fails."""
+        self.client = MQTTClient(
+            EDGE + "-" + DEVICE, BROKER, PORT, USER, PASSWORD, KEEP_ALIVE_S, ssl=SSL
+        )
+        self.client.set_callback(self.on_message)
+        self.client.connect()
+        without_delay(self.client)
+        self.client.subscribe(REPLY_TOPIC.encode(), QOS)
+        self.silent = 0
+        self.last_sent = self.clock.now()
+        print("connected to", BROKER)
+
+    def on_message(self, topic, payload):
+        """Keep the reply to the open request; what else may come is ignored."""
+        received = self.clock.now()
+        try:
+            fields = decode(payload)
+            if fields.get("v") != VERSION:
+                return
+            if fields.get("status") == "error" and fields.get("id") is None:
+                print("error:", fields.get("code"), fields.get("message"))
+            elif fields.get("id") == self.id:
+                self.reply = fields
+                self.received = received
+        except (ValueError, IndexError, TypeError, AttributeError, UnicodeError) as problem:
+            print("not understood:", problem)
+
+    def ask(self, image, created):
+        """Send one request and wait for what comes of it.
+
+        Returns (outcome, latency in milliseconds or None, reply or None); the outcome is
+        "on_time", "late", "dropped", "error" or "lost".
+        """
+        self.id += 1
+        self.reply = None
+        sent = self.clock.now()
+        request = {
+            "v": VERSION,
+            "id": self.id,
+            "deadline_ms": DEADLINE_MS,
+            "age_ms": sent - created,
+            "sent_ms": sent,
+            "shape": [1, HEIGHT, WIDTH],
+            "image": image,
+        }
+        if self.way is not None:
+            request["way_ms"] = self.way
+        # At QoS 1 this waits for the broker, and the reply may come meanwhile.
+        self.client.publish(REQUEST_TOPIC.encode(), encode(request), False, QOS)
+        self.last_sent = sent
+        while self.reply is None:
+            self.client.check_msg()
+            if self.reply is None:
+                if self.clock.now() - created > DEADLINE_MS + GRACE_MS:
+                    self.silent += 1
+                    return "lost", None, None
+                time.sleep_ms(1)
+        self.silent = 0
+        reply = self.reply
+        latency = self.received - created
+        node = reply.get("node_ms")
+        if node is not None:
+            self.way = max(0, int(self.received - sent - node))
+        if reply.get("status") != "ok":
+            return reply.get("status"), latency, reply
+        return ("on_time" if latency <= DEADLINE_MS else "late"), latency, reply
+
+    def wait(self, until):
+        """Let time pass until a time of the clock, and keep the connection alive meanwhile."""
+        while self.clock.now() < until:
+            self.client.check_msg()
+            if self.clock.now() - self.last_sent > KEEP_ALIVE_S * 500:
+                self.client.ping()
+                self.last_sent = self.clock.now()
+            time.sleep_ms(5)
+
+    def serve(self):
+        """Ask once a period until none is left; an exception when the connection fails."""
+        following = self.clock.now()
+        while self.left is None or self.left > 0:
+            self.wait(following)
+            # From now on, not from then on: a slow answer must not be followed by a burst.
+            following = max(following, self.clock.now() - PERIOD_MS) + PERIOD_MS
+            frame = take_frame()
+            if not frame:
+                print("the camera gave no frame")
+                continue
+            created = self.clock.now()
+            image = shrink(frame, CAMERA_WIDTH, CAMERA_HEIGHT, WIDTH, HEIGHT)
+            if self.left is not None:
+                self.left -= 1
+            outcome, latency, reply = self.ask(image, created)
+            tell(self.id, outcome, latency, reply)
+            if self.silent >= MOST_SILENT:
+                raise OSError("too many requests without a reply")
+
+
+def without_delay(client):
+    """Switch Nagle's algorithm off where the firmware can: it holds packets back for 40 ms."""
+    try:
+        client.sock.setsockopt(6, 1, 1)  # IPPROTO_TCP, TCP_NODELAY
+    except (AttributeError, OSError, ValueError):
+        pass  # over TLS, and on old firmware
+
+
+def tell(id, outcome, latency, reply):
+    """Print a line about a request."""
+    if outcome == "on_time" or outcome == "late":
+        print(
+            id,
+            outcome,
+            latency,
+            "ms: class",
+            reply.get("class"),
+            "confidence",
+            reply.get("confidence"),
+            "exit",
+            reply.get("exit"),
+        )
+    elif outcome == "dropped":
+        print(id, outcome, latency, "ms:", reply.get("reason"))
+    elif outcome == "error":
+        print(id, outcome, latency, "ms:", reply.get("code"), reply.get("message"))
+    else:
+        print(id, outcome)
+
+
+def close(client):
+    """Close the socket of a connection that has failed: a board has few of them."""
+    try:
+        client.sock.close()
+    except (AttributeError, OSError):
+        pass
+
+
+def connect_wifi():
+    """Join the network, and wait until that is done."""
+    import network
+
+    station = network.WLAN(network.STA_IF)
+    station.active(True)
+    if not station.isconnected():
+        station.connect(WIFI_NAME, WIFI_PASSWORD)
+        while not station.isconnected():
+            time.sleep_ms(100)
+
+
+def main(count=None):
+    """Run the device: count requests, or for ever. It comes back after every failure."""
+    start_camera()
+    device = Device(count)
+    pause = 1
+    while device.left is None or device.left > 0:
+        try:
+            connect_wifi()
+            device.connect()
+            pause = 1
+            device.serve()
+        except Exception as problem:  # of the network, the broker or umqtt, which raises many
+            print("connection lost:", repr(problem))
+            close(device.client)
+            time.sleep(pause)
+            pause = min(2 * pause, 30)
+    device.client.disconnect()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,587 @@
+#!/usr/bin/env python3
+"""Sends pictures to an Offramp edge node and prints its answers: one file for a Raspberry Pi.
+
+Copy this file to the board. It needs Python 3.10 or later and paho-mqtt (``pip install paho-mqtt``,
+or Debian's python3-paho-mqtt). Pictures come from picamera2 or OpenCV where there is one of them
+(``--camera``), or from a folder (``--images``): binary PPM and PGM files as they are, others
+through Pillow.
+
+    python3 pi_camera.py --broker mqtt://192.168.1.10 --edge edge --device pi-1 \
+        --images pictures --rate-hz 5 --deadline-ms 200
+
+The protocol is that of Offramp's docs/protocol.md, version 1. Whoever is to record what this
+device measured finds it on the report topic with ``--report``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import os
+import random
+import re
+import socket
+import ssl
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+VERSION = 1
+PASSWORD_VARIABLE = "OFFRAMP_MQTT_PASSWORD"
+# How long after a deadline a late reply is still waited for at the end, seconds.
+GRACE_S = 2.0
+
+
+# --- CBOR, as far as the protocol needs it ---------------------------------------------------
+
+
+def encode(value: Any) -> bytes:
+    """CBOR (RFC 8949) of a value that this client sends."""
+    if value is None:
+        return b"\xf6"
+    if isinstance(value, float):
+        return b"\xfb" + struct.pack(">d", value)
+    if isinstance(value, int):
+        return _head(0, value) if value >= 0 else _head(1, -1 - value)
+    if isinstance(value, bytes):
+        return _head(2, len(value)) + value
+    if isinstance(value, str):
+        utf8 = value.encode()
+        return _head(3, len(utf8)) + utf8
+    if isinstance(value, Mapping):
+        items = (encode(part) for pair in value.items() for part in pair)
+        return _head(5, len(value)) + b"".join(items)
+    return _head(4, len(value)) + b"".join(encode(part) for part in value)
+
+
+def _head(major: int, argument: int) -> bytes:
+    if argument < 24:
+        return bytes([major << 5 | argument])
+    for info, code in enumerate("BHIQ", start=24):
+        if argument < 1 << (8 * struct.calcsize(code)):
+            return bytes([major << 5 | info]) + struct.pack(">" + code, argument)
+    raise ValueError(f"{argument} needs more than 64 bits")
+
+
+def decode(payload: bytes) -> dict[str, Any]:
+    """The map that a payload is; ``ValueError`` if it isn't one."""
+    try:
+        value, end = _item(payload, 0, 0)
+    except (IndexError, struct.error, RecursionError) as problem:
+        raise ValueError("the message is truncated") from problem
+    if end != len(payload) or not isinstance(value, dict):
+        raise ValueError("the message is no CBOR map")
+    return value
+
+
+def _item(payload: bytes, start: int, depth: int) -> tuple[Any, int]:
+    """A value and the position after it."""
+    if depth > 8:
+        raise ValueError("the message is nested too deep")
+    major, info = payload[start] >> 5, payload[start] & 31
+    position = start + 1
+    argument = info
+    if 24 <= info <= 27:
+        size = 1 << (info - 24)
+        argument = int.from_bytes(payload[position : position + size], "big")
+        position += size
+    elif info > 27:
+        raise ValueError("the message has an indefinite length")
+    if major == 7:
+        if info in (25, 26, 27):
+            code = {25: ">e", 26: ">f", 27: ">d"}[info]
+            return struct.unpack(code, payload[start + 1 : position])[0], position
+        return {20: False, 21: True}.get(argument), position
+    if major < 2:
+        return (argument if major == 0 else -1 - argument), position
+    if major in (2, 3):
+        content = payload[position : position + argument]
+        if len(content) < argument:
+            raise ValueError("the message is truncated")
+        return (content if major == 2 else content.decode()), position + argument
+    if major == 6 or argument > len(payload):
+        raise ValueError("the message has a tag, or a length that it does not have")
+    parts = []
+    for _ in range(argument * (major - 3)):
+        part, position = _item(payload, position, depth + 1)
+        parts.append(part)
+    return (parts if major == 4 else dict(zip(parts[::2], parts[1::2], strict=True))), position
+
+
+# --- Pictures --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Eight bits for red, green and blue of each pixel, row by row."""
+
+    rgb: bytes
+    width: int
+    height: int
+    label: str | None = None
+
+
+def read_picture(path: Path) -> Picture:
+    """A picture from a file; ``ValueError`` or ``OSError`` if it cannot be read."""
+    label = path.parent.name
+    if path.suffix.lower() in (".ppm", ".pgm"):
+        return _read_netpbm(path.read_bytes(), path, label)
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ValueError(f"{path}: only .ppm and .pgm can be read without Pillow") from None
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    return Picture(image.tobytes(), image.width, image.height, label)
+
+
+def _read_netpbm(content: bytes, path: Path, label: str) -> Picture:
+    # Four words and one white space: P6 (or P5, grey), width, height, largest value.
+    lines = [line.split(b"#")[0] for line in content[:512].split(b"\n")]
+    words = b" ".join(lines).split()[:4]
+    if len(words) < 4 or words[0] not in (b"P5", b"P6") or words[3] != b"255":
+        raise ValueError(f"{path}: neither a binary PPM nor PGM of 8 bits")
+    width, height = int(words[1]), int(words[2])
+    size = width * height * (3 if words[0] == b"P6" else 1)
+    pixels = content[-size:]
+    if not size or len(pixels) < size or len(content) < size + 11:
+        raise ValueError(f"{path}: the picture is truncated")
+    if words[0] == b"P5":
+        pixels = bytes(value for value in pixels for _ in range(3))
+    return Picture(pixels, width, height, label)
+
+
+def from_folder(folder: Path) -> Iterator[Picture]:
+    """The pictures of a folder and the folders in it, over and over."""
+    kinds = (".ppm", ".pgm", ".png", ".jpg", ".jpeg", ".bmp")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in kinds)
+    if not paths:
+        raise SystemExit(f"error: {folder} holds no picture ({', '.join(kinds)})")
+    for path in itertools.cycle(paths):
+        yield read_picture(path)
+
+
+def from_camera() -> Iterator[Picture]:
+    """What a camera sees, through picamera2 if it is installed, else through OpenCV."""
+    try:
+        from picamera2 import Picamera2
+    except ImportError:
+        yield from _from_opencv()
+        return
+    camera = Picamera2()
+    # This format's name counts from the highest byte: in memory it is red, green, blue.
+    camera.configure(camera.create_video_configuration({"size": (640, 480), "format": "BGR888"}))
+    camera.start()
+    while True:
+        frame = camera.capture_array("main")
+        yield Picture(frame.tobytes(), frame.shape[1], frame.shape[0])
+
+
+def _from_opencv() -> Iterator[Picture]:
+    try:
+        import cv2
+    except ImportError:
+        raise SystemExit("error: --camera needs picamera2 or OpenCV (python3-opencv)") from None
+    camera = cv2.VideoCapture(0)
+    camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # else frames are several frames old
+    while True:
+        read, frame = camera.read()
+        if not read:
+            raise SystemExit("error: the camera gives no picture")
+        rgb = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        yield Picture(rgb.tobytes(), rgb.shape[1], rgb.shape[0])
+
+
+def raw_image(picture: Picture, shape: tuple[int, int, int]) -> bytes:
+    """The middle of a picture at the size that the network takes, channels first.
+
+    Args:
+        shape: channels (1 or 3), height and width.
+    """
+    channels, height, width = shape
+    rgb = _resized(picture, width, height)
+    planes = [rgb[0::3], rgb[1::3], rgb[2::3]]
+    if channels == 3:
+        return b"".join(planes)
+    # Luma of ITU-R BT.601.
+    return bytes(
+        (red * 299 + green * 587 + blue * 114 + 500) // 1000
+        for red, green, blue in zip(*planes, strict=True)
+    )
+
+
+def _resized(picture: Picture, width: int, height: int) -> bytes:
+    if (picture.width, picture.height) == (width, height):
+        return picture.rgb
+    # The largest part in the middle that has the shape wanted.
+    scale = min(picture.width / width, picture.height / height)
+    left = (picture.width - scale * width) / 2
+    top = (picture.height - scale * height) / 2
+    try:
+        from PIL import Image
+    except ImportError:
+        return _nearest(picture, left, top, scale, width, height)
+    image = Image.frombytes("RGB", (picture.width, picture.height), picture.rgb)
+    box = (left, top, left + scale * width, top + scale * height)
+    return image.resize((width, height), Image.Resampling.BOX, box).tobytes()
+
+
+def _nearest(
+    picture: Picture, left: float, top: float, scale: float, width: int, height: int
+) -> bytes:
+    columns = [3 * int(left + (column + 0.5) * scale) for column in range(width)]
+    resized = bytearray()
+    for row in range(height):
+        start = 3 * picture.width * int(top + (row + 0.5) * scale)
+        for column in columns:
+            resized += picture.rgb[start + column : start + column + 3]
+    return bytes(resized)
+
+
+# --- Requests and replies --------------------------------------------------------------------
+
+
+@dataclass
+class Sent:
+    """A request that waits for its reply; times of this machine's monotonic clock, seconds."""
+
+    number: int
+    created_s: float
+    sent_s: float
+    label: int | None
+
+
+@dataclass
+class Tally:
+    """What became of the requests."""
+
+    sent: int = 0
+    in_time: int = 0
+    late: int = 0
+    dropped: int = 0
+    errors: int = 0
+    labelled: int = 0
+    correct: int = 0
+    latencies_ms: list[float] = field(default_factory=list)
+
+    def summary(self, unanswered: int) -> str:
+        """A few lines for a person."""
+        lines = [
+            f"{self.sent} requests: {self.in_time} answered in time, {self.late} late, "
+            f"{self.dropped} dropped, {self.errors} errors, {unanswered} without a reply"
+        ]
+        if self.labelled:
+            lines.append(f"{self.correct} of {self.labelled} answers correct")
+        if self.latencies_ms:
+            ordered = sorted(self.latencies_ms)
+            middle, high = (
+                ordered[max(0, math.ceil(share * len(ordered)) - 1)] for share in (0.5, 0.95)
+            )
+            lines.append(f"latency: p50 {middle:.1f} ms, p95 {high:.1f} ms")
+        return "\n".join(lines)
+
+
+class Device:
+    """One device of the protocol: its connection, its open requests and what became of them."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.edge: str = options.edge
+        self.name: str = options.device
+        self.deadline_s: float = options.deadline_ms / 1e3
+        self.qos: int = options.qos
+        self.reports: bool = options.report
+        self.tally = Tally()
+        self.open: dict[int, Sent] = {}
+        self.way_ms: float | None = None
+        self.shape: tuple[int, int, int] | None = None
+        self.connected = threading.Event()
+        self.ready = threading.Event()
+        # Guards what paho's thread and the main thread both change.
+        self.lock = threading.Lock()
+        # A reply to an earlier run of this program must not be taken for one of this run's.
+        self.first_id = random.getrandbits(30) << 32
+        self.client = self._client(options)
+
+    def _topic(self, kind: str) -> str:
+        return f"offramp/{VERSION}/{kind}/{self.edge}/{self.name}"
+
+    def _client(self, options: argparse.Namespace) -> mqtt.Client:
+        url = urlsplit(options.broker)
+        five = options.mqtt == "5"
+        self.five = five
+        arguments: dict[str, Any] = {
+            "client_id": f"{self.edge}-{self.name}",
+            "protocol": mqtt.MQTTv5 if five else mqtt.MQTTv311,
+        }
+        if hasattr(mqtt, "CallbackAPIVersion"):  # paho-mqtt 2
+            arguments["callback_api_version"] = mqtt.CallbackAPIVersion.VERSION2
+        client = mqtt.Client(**arguments)
+        password = os.environ.get(PASSWORD_VARIABLE) or unquote(url.password or "") or None
+        if url.username:
+            client.username_pw_set(unquote(url.username), password)
+        if url.scheme == "mqtts":
+            context = ssl.create_default_context(cafile=options.ca)
+            if options.cert:
+                context.load_cert_chain(options.cert, options.key)
+            client.tls_set_context(context)
+        client.reconnect_delay_set(1, 5)
+        client.on_socket_open = _without_delay
+        client.on_connect = self._on_connect
+        client.on_connect_fail = _tell_failure
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        port = url.port or (8883 if url.scheme == "mqtts" else 1883)
+        client.connect_async(url.hostname or "", port, keepalive=15)
+        return client
+
+    # paho-mqtt 1 and 2 call these with different arguments after the third.
+    def _on_connect(self, client: mqtt.Client, _: Any, flags: Any, code: Any, *rest: Any) -> None:
+        if getattr(code, "value", code) != 0:
+            print(f"the broker refuses the connection: {code}", file=sys.stderr)
+            return
+        # In here, so that a reconnection subscribes too; and before anything is published.
+        status = f"offramp/{VERSION}/status/{self.edge}/+"
+        client.subscribe([(self._topic("reply"), self.qos), (status, 1)])
+        self.connected.set()
+
+    def _on_disconnect(self, *_: Any) -> None:
+        self.connected.clear()
+
+    def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
+        now_s = time.monotonic()
+        try:
+            fields = decode(bytes(message.payload)) if message.payload else {}
+            if fields.get("v") != VERSION:
+                return
+            if message.topic == self._topic("reply"):
+                self._take_reply(fields, now_s)
+            else:
+                self._take_status(fields)
+        except (ValueError, TypeError, KeyError) as problem:
+            print(f"{message.topic}: {problem}", file=sys.stderr)
+
+    def _take_status(self, fields: Mapping[str, Any]) -> None:
+        if fields.get("state") == "online":
+            channels, height, width = fields["input_shape"]
+            self.shape = (int(channels), int(height), int(width))
+            self.ready.set()
+
+    def _take_reply(self, fields: Mapping[str, Any], now_s: float) -> None:
+        status = fields.get("status")
+        with self.lock:
+            sent = self.open.pop(fields.get("id", -1), None)
+        if sent is None:
+            if status == "error":
+                print(f"error: {fields.get('code')}: {fields.get('message')}", file=sys.stderr)
+            return  # else a second reply to the same request
+        latency_s = now_s - sent.created_s
+        node_ms = fields.get("node_ms")
+        if isinstance(node_ms, float | int):
+            self.way_ms = max(0.0, (now_s - sent.sent_s) * 1e3 - node_ms)
+        about = f"#{sent.number} {status} after {latency_s * 1e3:.1f} ms"
+        if status == "ok":
+            about += self._answered(fields, sent, latency_s)
+        elif status == "dropped":
+            self.tally.dropped += 1
+            about += f": {fields.get('reason')}"
+        else:
+            self.tally.errors += 1
+            about += f": {fields.get('code')}: {fields.get('message')}"
+        print(about, flush=True)
+        if self.reports:
+            self._report(fields["id"], latency_s)
+
+    def _answered(self, fields: Mapping[str, Any], sent: Sent, latency_s: float) -> str:
+        tally = self.tally
+        in_time = latency_s <= self.deadline_s
+        tally.in_time += in_time
+        tally.late += not in_time
+        tally.latencies_ms.append(latency_s * 1e3)
+        if sent.label is not None:
+            tally.labelled += 1
+            tally.correct += fields["class"] == sent.label
+        late = "" if in_time else " LATE"
+        return (
+            f"{late}: class {fields['class']}, confidence {fields.get('confidence', 0):.2f}, "
+            f"exit {fields.get('exit')} of {fields.get('node')}"
+        )
+
+    def _report(self, id: int, latency_s: float | None) -> None:
+        latency_ms = None if latency_s is None else latency_s * 1e3
+        payload = encode({"v": VERSION, "id": id, "latency_ms": latency_ms})
+        self.client.publish(self._topic("report"), payload, qos=self.qos)
+
+    def send(self, picture: Picture, created_s: float, label: int | None) -> None:
+        """Send one request; it counts as unanswered at once when there is no connection.
+
+        Args:
+            created_s: when the picture was there, from which the deadline counts.
+        """
+        assert self.shape is not None
+        image = raw_image(picture, self.shape)
+        number = self.tally.sent
+        id = self.first_id + number
+        sent_s = time.monotonic()
+        request: dict[str, Any] = {
+            "v": VERSION,
+            "id": id,
+            "deadline_ms": self.deadline_s * 1e3,
+            "age_ms": (sent_s - created_s) * 1e3,
+            "sent_ms": sent_s * 1e3,
+            "shape": self.shape,
+            "image": image,
+        }
+        if self.way_ms is not None:
+            request["way_ms"] = self.way_ms
+        if label is not None:
+            request["label"] = label
+        with self.lock:
+            self.open[id] = Sent(number, created_s, sent_s, label)
+        self.tally.sent += 1
+        # What is queued while the broker is away would arrive after its deadline.
+        if not self.connected.is_set():
+            return
+        properties = None
+        if self.five:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.MessageExpiryInterval = max(1, math.ceil(self.deadline_s))
+        self.client.publish(
+            self._topic("request"), encode(request), qos=self.qos, properties=properties
+        )
+
+    def finish(self) -> int:
+        """Wait for the last replies; how many requests stay without one."""
+        until_s = time.monotonic() + self.deadline_s + GRACE_S
+        while self.open and time.monotonic() < until_s:
+            time.sleep(0.01)
+        with self.lock:
+            unanswered = list(self.open)
+            self.open.clear()
+        if self.reports:
+            for id in unanswered:
+                self._report(id, None)
+            time.sleep(0.2)  # lets paho's thread send them
+        return len(unanswered)
+
+
+def _without_delay(client: mqtt.Client, _: Any, opened: Any) -> None:
+    # Otherwise Nagle's algorithm and delayed acknowledgements hold packets back for 40 ms.
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _tell_failure(*_: Any) -> None:
+    # paho calls this where it handles the exception, which it does not pass on.
+    print(f"no connection: {sys.exc_info()[1]}", file=sys.stderr)
+
+
+# --- The program -----------------------------------------------------------------------------
+
+
+def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument(
+        "--broker",
+        default="mqtt://localhost",
+        help=(
+            "mqtt:// or mqtts://[user[:password]@]host[:port]; the password may also stand in "
+            f"${PASSWORD_VARIABLE}"
+        ),
+    )
+    parser.add_argument("--edge", required=True, help="whom to ask: the scenario's kind of node")
+    parser.add_argument("--device", required=True, help="this device's name")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--images", type=Path, metavar="FOLDER")
+    source.add_argument("--camera", action="store_true")
+    parser.add_argument("--rate-hz", type=float, default=1.0)
+    parser.add_argument("--deadline-ms", type=float, default=500.0)
+    parser.add_argument("--count", type=int, help="requests to send; without it, until Ctrl-C")
+    parser.add_argument(
+        "--label-from-folder-name",
+        action="store_true",
+        help=("the folder of a picture is its true class: its number, or its place in --classes"),
+    )
+    parser.add_argument(
+        "--classes",
+        type=Path,
+        metavar="JSON",
+        help=("a list of the names of the classes, in the network's order"),
+    )
+    parser.add_argument("--report", action="store_true", help="report each measured latency")
+    parser.add_argument("--qos", type=int, choices=(0, 1), default=1)
+    parser.add_argument("--mqtt", choices=("3.1.1", "5"), default="3.1.1")
+    parser.add_argument("--ca", help="certificates to trust, PEM; without it the system's")
+    parser.add_argument("--cert", help="this device's certificate, PEM")
+    parser.add_argument("--key", help="its key, PEM")
+    options = parser.parse_args(arguments)
+    if urlsplit(options.broker).scheme not in ("mqtt", "mqtts"):
+        parser.error("--broker begins with mqtt:// or mqtts://")
+    for name in (options.edge, options.device):
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
+            parser.error(f"{name!r} is no name: 1 to 64 of A-Z a-z 0-9 . _ -")
+    if not (options.rate_hz > 0 and options.deadline_ms > 0):
+        parser.error("--rate-hz and --deadline-ms are more than 0")
+    return options
+
+
+def labeller(options: argparse.Namespace) -> Callable[[Picture], int | None]:
+    """What tells the true class of a picture."""
+    if not options.label_from_folder_name:
+        return lambda picture: None
+    names = json.loads(options.classes.read_text()) if options.classes else []
+    numbers = {name: number for number, name in enumerate(names)}
+
+    def label(picture: Picture) -> int | None:
+        name = picture.label or ""
+        return int(name) if name.isascii() and name.isdigit() else numbers.get(name)
+
+    return label
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the device; 0 if every request was answered in time, else 1."""
+    options = options_of(arguments)
+    pictures = from_camera() if options.camera else from_folder(options.images)
+    try:
+        label = labeller(options)
+        device = Device(options)
+    except (OSError, ValueError) as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    device.client.loop_start()
+    try:
+        while not device.ready.wait(10):
+            what = "no node is online" if device.connected.is_set() else "no connection"
+            print(f"waiting: {what} ({options.broker}, edge {options.edge})", file=sys.stderr)
+        next_s = time.monotonic()
+        for _ in itertools.count() if options.count is None else range(options.count):
+            time.sleep(max(0.0, next_s - time.monotonic()))
+            # A slow camera must not be followed by a burst.
+            next_s = max(next_s, time.monotonic() - 1 / options.rate_hz) + 1 / options.rate_hz
+            picture = next(pictures)
+            device.send(picture, time.monotonic(), label(picture))
+    except KeyboardInterrupt:
+        pass
+    except (OSError, ValueError) as problem:
+        print(f"error: {problem}", file=sys.stderr)
+    unanswered = device.finish()
+    device.client.disconnect()
+    device.client.loop_stop()
+    print(device.tally.summary(unanswered))
+    return 0 if device.tally.in_time == device.tally.sent else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
