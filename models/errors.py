@@ -16,6 +16,17 @@ def did_you_mean(given: object, allowed: Iterable[str]) -> str:
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
+def innermost_reason(error: BaseException) -> str:
+    """The first line of what went wrong first: libraries wrap it in advice of their own."""
+    while True:
+        inner = getattr(error, "inner_exception", None) or error.__cause__
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class OfframpError(Exception):
     """Base of every error that Offramp raises on purpose."""
 
@@ -37,7 +48,7 @@ class CheckpointError(ArtifactError):
 
 
 class NetworkError(OfframpError):
-    """A network cannot be built, traced or cut where it is asked to be, or misses weights."""
+    """A network cannot be built, cut or computed as it is asked to be, or misses weights."""
 
 
 class TrainingError(OfframpError):

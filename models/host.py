@@ -11,6 +11,9 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from models.errors import NetworkError
+from models.runtimes import INSTALL_ONNX
+
 
 def _cpu_info() -> dict[str, str]:
     """The first processor's entry of /proc/cpuinfo; empty where there is none."""
@@ -96,9 +99,16 @@ def _governor() -> str:
         return "unknown"
 
 
-def fingerprint(threads: int, precision: str) -> dict[str, str | int]:
-    """What a latency measured here depends on: processor, cores, threads, software, governor."""
+def fingerprint(threads: int, precision: str, runtime: str = "eager") -> dict[str, str | int]:
+    """What a latency measured here depends on: processor, cores, threads, software, governor.
+
+    Raises:
+        NetworkError: the runtime is not installed.
+    """
     info = _cpu_info()
+    software = {"torch": metadata.version("torch")}
+    if runtime == "onnxruntime":
+        software[runtime] = _onnxruntime_version()
     return {
         "processor": info.get("model name") or platform.processor() or platform.machine(),
         "board": _board_model(),
@@ -109,5 +119,18 @@ def fingerprint(threads: int, precision: str) -> dict[str, str | int]:
         "governor": _governor(),
         "dtype": precision,
         "python": platform.python_version(),
-        "torch": metadata.version("torch"),
+        "runtime": runtime,
+        **software,
     }
+
+
+def _onnxruntime_version() -> str:
+    # Not from the metadata: several packages install it, under names of their own.
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise NetworkError(
+            f"runtime 'onnxruntime' cannot be imported ({error}): {INSTALL_ONNX}"
+        ) from error
+    version: str = onnxruntime.__version__
+    return version

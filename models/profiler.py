@@ -1,22 +1,22 @@
-"""Measuring how long each exit takes on this host."""
+"""Measuring how long each exit takes on this host, by the runtime that serves."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
 from models.architecture import Architecture
 from models.artifacts import Profile
+from models.datasets import DatasetInfo
 from models.host import fingerprint
 from models.multi_exit import MultiExitNetwork, build_network, exit_costs
+from models.runtimes import InferenceSettings, SegmentRuntime, build_runtime
+from models.torch_runtime import thread_count
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class ProfilingSettings:
         batch_sizes: images per inference; 1 must be among them.
         repetitions: measured inferences per batch size and kind.
         warm_up: inferences before the first that counts, per batch size.
-        threads: torch's intra-op threads.
-        precision: ``fp32`` or ``bf16`` (autocast).
+        threads: of one inference.
+        precision: ``fp32`` or ``bf16``.
+        runtime: one of :data:`models.runtimes.RUNTIMES`.
     """
 
     batch_sizes: tuple[int, ...] = (1, 8)
@@ -36,93 +37,108 @@ class ProfilingSettings:
     warm_up: int = 20
     threads: int = 1
     precision: str = "fp32"
+    runtime: str = "eager"
+
+    @property
+    def inference(self) -> InferenceSettings:
+        """How the network is computed."""
+        return InferenceSettings(self.runtime, self.precision, self.threads)
 
 
 def measure_profile(
     architecture: Architecture,
+    info: DatasetInfo,
     settings: ProfilingSettings,
     on_inference: Callable[[int], None] | None = None,
 ) -> Profile:
     """Measure ``architecture`` on this host; latency depends on the shape, not on the weights.
 
+    Args:
+        info: says how images are normalised, which is measured too.
+        on_inference: called with the number of repetitions done.
+
+    Raises:
+        NetworkError: the runtime is not installed, or cannot compute this network.
+    """
+    network = build_network(architecture, seed=0)
+    runtime = build_runtime(network, info, settings.inference, settings.batch_sizes)
+    with thread_count(settings.threads):
+        return measure_runtime(runtime, network, settings, on_inference)
+
+
+def measure_runtime(
+    runtime: SegmentRuntime,
+    network: MultiExitNetwork,
+    settings: ProfilingSettings,
+    on_inference: Callable[[int], None] | None = None,
+) -> Profile:
+    """Measure a runtime that was built, with the settings' batch sizes, for ``network``.
+
     Each repetition runs one inference to each exit alone, then one that computes every exit on
     the way; so a slow moment of the host falls on all exits alike. What is timed is what a node
-    does between taking an image and knowing class and confidence: the segments, the classifier,
-    the softmax and reading its maximum. Nothing measured is left out, outliers included.
+    does between taking an image and knowing class and confidence: normalisation, the segments,
+    the classifier, the softmax and reading its maximum. Nothing measured is left out, outliers
+    included. The calling thread is prepared for the runtime, and stays so.
 
     Args:
+        settings: those with which the runtime was built, and how often to measure.
         on_inference: called with the number of repetitions done.
     """
-    network = build_network(architecture, seed=0).eval().to(memory_format=torch.channels_last)
-    generator = torch.Generator().manual_seed(0)
-    seconds = {}
+    runtime.prepare_thread()
+    generator = np.random.default_rng(0)
+    exits = runtime.exit_count
+    seconds: dict[int, dict[str, NDArray[np.float64]]] = {}
     done = 0
-    with _threads(settings.threads), torch.inference_mode(), _precision(settings.precision):
-        for batch_size in settings.batch_sizes:
-            images = torch.randn(batch_size, *architecture.input_shape, generator=generator)
-            images = images.contiguous(memory_format=torch.channels_last)
-            exits = network.exit_count
-            times = {
-                name: np.empty((settings.repetitions, exits))
-                for name in ("exit", "segment", "branch")
-            }
-            for repetition in range(-settings.warm_up, settings.repetitions):
-                to_exit = [_time_exit(network, images, exit) for exit in range(1, exits + 1)]
-                segments, branches = _time_parts(network, images)
-                if repetition < 0:
-                    continue
-                times["exit"][repetition] = to_exit
-                times["segment"][repetition], times["branch"][repetition] = segments, branches
-                done += 1
-                if on_inference:
-                    on_inference(done)
-            seconds[batch_size] = times
-    about = {
-        "architecture": architecture.fingerprint(),
-        "network": str(architecture),
+    for batch_size in settings.batch_sizes:
+        shape = (batch_size, *network.architecture.input_shape)
+        images = generator.integers(0, 256, shape, dtype=np.uint8)
+        times = {
+            name: np.empty((settings.repetitions, exits)) for name in ("exit", "segment", "branch")
+        }
+        for repetition in range(-settings.warm_up, settings.repetitions):
+            to_exit = [_time_exit(runtime, images, exit) for exit in range(1, exits + 1)]
+            segments, branches = _time_parts(runtime, images)
+            if repetition < 0:
+                continue
+            times["exit"][repetition] = to_exit
+            times["segment"][repetition], times["branch"][repetition] = segments, branches
+            done += 1
+            if on_inference:
+                on_inference(done)
+        seconds[batch_size] = times
+    return Profile(seconds, _about(network, settings))
+
+
+def _about(network: MultiExitNetwork, settings: ProfilingSettings) -> dict[str, Any]:
+    return {
+        "architecture": network.architecture.fingerprint(),
+        "network": str(network.architecture),
         "exits": [asdict(cost) for cost in exit_costs(network)],
-        "host": fingerprint(settings.threads, settings.precision),
+        "host": fingerprint(settings.threads, settings.precision, settings.runtime),
         "settings": asdict(settings),
     }
-    return Profile(seconds, about)
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _precision(precision: str) -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
-
-
-def _decide(logits: Tensor) -> tuple[list[float], list[int]]:
-    confidence, predicted = F.softmax(logits.float(), dim=1).max(dim=1)
-    return confidence.tolist(), predicted.tolist()
-
-
-def _time_exit(network: MultiExitNetwork, images: Tensor, exit: int) -> float:
+def _time_exit(runtime: SegmentRuntime, images: NDArray[np.uint8], exit: int) -> float:
     start = time.perf_counter()
-    _decide(network.infer(images, exit))
+    state = runtime.start(images)
+    for segment in range(1, exit + 1):
+        state = runtime.run_segment(segment, state)
+    runtime.classify(exit, state)
     return time.perf_counter() - start
 
 
 def _time_parts(
-    network: MultiExitNetwork, images: Tensor
+    runtime: SegmentRuntime, images: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     clock = time.perf_counter
-    segments, branches = np.empty(network.exit_count), np.empty(network.exit_count)
+    segments, branches = np.empty(runtime.exit_count), np.empty(runtime.exit_count)
     start = clock()
-    state = network.start(images)
-    for exit in range(1, network.exit_count + 1):
-        state = network.run_segment(exit, state)
+    state = runtime.start(images)
+    for exit in range(1, runtime.exit_count + 1):
+        state = runtime.run_segment(exit, state)
         reached = clock()
-        _decide(network.classify(exit, state))
+        runtime.classify(exit, state)
         answered = clock()
         segments[exit - 1], branches[exit - 1] = reached - start, answered - reached
         start = answered

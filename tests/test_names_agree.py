@@ -21,6 +21,7 @@ from models.losses import LOSSES
 from models.msdnet import MSDNETS
 from models.pacing import PACING_FUNCTIONS
 from models.regimes import REGIMES
+from models.runtimes import RUNTIMES
 from models.small_images import SMALL_IMAGE_NETWORKS
 from models.strategies import PER_EXIT_SCORING, RANKED_STRATEGIES, SCORING_FUNCTIONS, STRATEGIES
 from models.training import resolved_precision
@@ -36,6 +37,7 @@ from offramp.schema import (
     NodeSection,
     PacingFunctionName,
     PacingSection,
+    ProfileSection,
     ScoringSection,
     Strategy,
     TrainingSection,
@@ -88,6 +90,10 @@ def test_a_backbone_is_not_mistaken_for_torchvisions_weights():
 
 def test_branches():
     assert allowed(ModelSection, "branch") == set(BRANCHES) == set(BRANCH_DESIGNS)
+
+
+def test_runtimes():
+    assert allowed(ProfileSection, "runtime") == set(RUNTIMES)
 
 
 # --- training ------------------------------------------------------------------------------------

@@ -204,3 +204,8 @@ def check_profile(profile: ProfileSection) -> Iterable[tuple[Location, str]]:
         yield ("profile", "batch_sizes"), f"given {batch_sizes}; 1 must be among them"
     if len(set(batch_sizes)) < len(batch_sizes):
         yield ("profile", "batch_sizes"), f"given {batch_sizes}; each batch size once"
+    if profile.runtime == "onnxruntime" and profile.precision != "fp32":
+        yield (
+            ("profile", "precision"),
+            f"runtime onnxruntime computes in fp32, not {profile.precision} (eager and compile do)",
+        )

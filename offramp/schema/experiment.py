@@ -13,6 +13,7 @@ TrainingSeed = Annotated[int, Field(ge=0, lt=2**31)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Strategy = Literal["standard", "curriculum", "anti_curriculum", "random_curriculum"]
 Precision = Literal["fp32", "bf16"]
+Runtime = Literal["eager", "compile", "onnxruntime"]
 
 
 class LabelNoiseSection(Section):
@@ -266,3 +267,8 @@ class ProfileSection(Section):
     warm_up: Annotated[int, Field(ge=0)] = Field(20, description="inferences before them")
     threads: Annotated[int, Field(ge=1)] = Field(1, description="threads of one inference")
     precision: Precision = Field("fp32", description="arithmetic of inference")
+    runtime: Runtime = Field(
+        "eager",
+        description="what computes: PyTorch operation by operation, its compiler (which needs a "
+        "C++ compiler), or ONNX Runtime (pip install 'offramp[onnx]'), the fastest of them",
+    )

@@ -21,8 +21,8 @@ from offramp.store import file_hash
 
 #: Raise when a change of code changes what a stage makes from the same settings.
 TRAINING_VERSION = 2
-PROFILING_VERSION = 2
-SIMULATION_VERSION = 2
+PROFILING_VERSION = 3
+SIMULATION_VERSION = 3
 
 
 def _data_key(experiment: Experiment) -> dict[str, Any]:
@@ -251,7 +251,7 @@ def profile_key(scenario: Scenario, experiment: Experiment) -> dict[str, Any]:
         "version": PROFILING_VERSION,
         "architecture": experiment.architecture.identity(),
         "settings": settings.model_dump(),
-        "host": fingerprint(settings.threads, settings.precision),
+        "host": fingerprint(settings.threads, settings.precision, settings.runtime),
     }
 
 

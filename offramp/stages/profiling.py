@@ -16,16 +16,17 @@ def run_profiling(
     loaded: LoadedScenario, store: Store, console: Console, made_from: dict[str, Any]
 ) -> None:
     """Profile the scenario's network on this host and store it."""
-    spec = loaded.scenario.profile
+    experiment, spec = loaded.experiment, loaded.scenario.profile
     settings = ProfilingSettings(
         batch_sizes=tuple(spec.batch_sizes),
         repetitions=spec.repetitions,
         warm_up=spec.warm_up,
         threads=spec.threads,
         precision=spec.precision,
+        runtime=spec.runtime,
     )
     total = spec.repetitions * len(spec.batch_sizes)
     with console.task("profile exits", total) as update:
-        profile = measure_profile(loaded.experiment.architecture, settings, update)
+        profile = measure_profile(experiment.architecture, experiment.info, settings, update)
     with store.make("profile", made_from) as folder:
         write_profile(folder / PROFILE, profile)

@@ -3,13 +3,16 @@
 import json
 import os
 import platform
+import sys
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import models.host
+from models.errors import NetworkError
 from models.host import (
     fingerprint,
     has_cuda,
@@ -116,9 +119,24 @@ def test_a_fingerprint_says_what_a_latency_depends_on(system_files):
         "governor": "performance",
         "dtype": "bf16",
         "python": platform.python_version(),
+        "runtime": "eager",
         "torch": metadata.version("torch"),
     }
     assert json.loads(json.dumps(found)) == found
+
+
+def test_a_fingerprint_names_the_version_of_the_runtime(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(__version__="1.99"))
+    found = fingerprint(1, "fp32", "onnxruntime")
+    assert found["runtime"] == "onnxruntime"
+    assert found["onnxruntime"] == "1.99"
+    assert "onnxruntime" not in fingerprint(1, "fp32", "compile")
+
+
+def test_a_runtime_that_is_not_installed_has_no_fingerprint(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(NetworkError, match=r"pip install 'offramp\[onnx\]'"):
+        fingerprint(1, "fp32", "onnxruntime")
 
 
 def test_a_host_that_tells_nothing_still_has_a_fingerprint(system_files, monkeypatch):

@@ -1,25 +1,26 @@
 """The profiler: what it times, what it leaves out, and what it says of the host."""
 
+import importlib.util
 import json
 from dataclasses import asdict
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from tiny_networks import TINY
+from tiny_networks import DIGITS, TINY
 
 import models.profiler
 from models.artifacts import MEASUREMENTS, read_profile, write_profile
 from models.host import fingerprint
 from models.multi_exit import MultiExitNetwork, build_network, exit_costs
-from models.profiler import ProfilingSettings, measure_profile
+from models.profiler import ProfilingSettings, measure_profile, measure_runtime
+from models.runtimes import build_runtime
 
 
 @pytest.fixture(scope="module")
 def measured(one_thread):
     """A real profile of a tiny network."""
-    return measure_profile(TINY, ProfilingSettings((1, 4), repetitions=21, warm_up=3))
+    return measure_profile(TINY, DIGITS, ProfilingSettings((1, 4), repetitions=21, warm_up=3))
 
 
 # --- real measurements ---------------------------------------------------------------------------
@@ -56,6 +57,7 @@ def test_it_says_for_which_network_on_which_host_and_how_it_was_measured(measure
         "warm_up": 3,
         "threads": 1,
         "precision": "fp32",
+        "runtime": "eager",
     }
 
 
@@ -77,80 +79,128 @@ def test_a_profile_survives_its_file(measured, tmp_path):
 # --- with a clock that only work moves -----------------------------------------------------------
 
 #: Seconds that a network of three exits takes on the fake clock.
+START_S = 0.0625
 SEGMENT_S = (1.0, 2.0, 4.0)
 CLASSIFIER_S = (0.125, 0.25, 0.5)
 
 
-@pytest.fixture
-def nothing_but_measuring(monkeypatch):
-    """Build the network beforehand and count no costs: the only inferences left are measured."""
-    network = build_network(TINY, 0)
-    monkeypatch.setattr(models.profiler, "build_network", lambda architecture, seed: network)
-    monkeypatch.setattr(models.profiler, "exit_costs", lambda network: [])
+class ClockedRuntime:
+    """Takes known times on a clock of its own; the first ``slow`` inferences a thousandfold."""
+
+    name = "eager"
+    exit_count = 3
+
+    def __init__(self, slow=0):
+        self.now = 0.0
+        self.slow = slow
+        self.inferences = []
+        self.prepared = False
+
+    def perf_counter(self):
+        return self.now
+
+    def spend(self, seconds):
+        self.now += seconds * (1000 if len(self.inferences) <= self.slow else 1)
+
+    def prepare_thread(self):
+        assert not self.inferences
+        self.prepared = True
+
+    def start(self, images):
+        assert images.dtype == np.uint8
+        assert images.shape[1:] == TINY.input_shape
+        self.inferences.append(len(images))
+        self.spend(START_S)
+        return 0
+
+    def run_segment(self, exit, state):
+        assert exit == state + 1
+        self.spend(SEGMENT_S[exit - 1])
+        return exit
+
+    def classify(self, exit, state):
+        assert exit == state
+        self.spend(CLASSIFIER_S[exit - 1])
+        return [0.5], [0]
 
 
 @pytest.fixture
-def slow_first_inferences(nothing_but_measuring, monkeypatch):
-    """Replace the clock: segments and classifiers take known times, the first inferences longer.
+def timed(monkeypatch):
+    """What a profile with the given settings says of a runtime on the fake clock."""
 
-    Returns the settable number of leading inferences (calls of the first segment) that are slow,
-    and the batch sizes of all inferences, in order.
-    """
-    state = SimpleNamespace(now=0.0, slow=0, inferences=[])
-    run_segment, classify = MultiExitNetwork.run_segment, MultiExitNetwork.classify
+    def measure(runtime, settings, on_inference=None):
+        monkeypatch.setattr(models.profiler, "time", runtime)
+        return measure_runtime(runtime, build_network(TINY, 0), settings, on_inference)
 
-    def factor():
-        return 1000 if len(state.inferences) <= state.slow else 1
-
-    def timed_segment(self, exit, before):
-        if exit == 1:
-            state.inferences.append(len(before[0]))
-        state.now += SEGMENT_S[exit - 1] * factor()
-        return run_segment(self, exit, before)
-
-    def timed_classify(self, exit, reached):
-        state.now += CLASSIFIER_S[exit - 1] * factor()
-        return classify(self, exit, reached)
-
-    monkeypatch.setattr(MultiExitNetwork, "run_segment", timed_segment)
-    monkeypatch.setattr(MultiExitNetwork, "classify", timed_classify)
-    monkeypatch.setattr(models.profiler, "time", SimpleNamespace(perf_counter=lambda: state.now))
-    return state
+    return measure
 
 
-def test_an_exit_takes_the_segments_before_it_and_its_own_classifier(slow_first_inferences):
-    profile = measure_profile(TINY, ProfilingSettings((1,), repetitions=2, warm_up=0))
-    times = profile.seconds[1]
-    assert times["exit"].tolist() == [[1.125, 3.25, 7.5]] * 2
-    assert times["segment"].tolist() == [list(SEGMENT_S)] * 2
+def test_an_exit_takes_the_segments_before_it_and_its_own_classifier(timed):
+    runtime = ClockedRuntime()
+    times = timed(runtime, ProfilingSettings((1,), repetitions=2, warm_up=0)).seconds[1]
+    assert times["exit"].tolist() == [[1.1875, 3.3125, 7.5625]] * 2
+    assert times["segment"].tolist() == [[1.0625, 2.0, 4.0]] * 2, "the image's way in counts"
     assert times["branch"].tolist() == [list(CLASSIFIER_S)] * 2
+    assert runtime.prepared
 
 
-def test_warm_up_is_run_for_each_batch_size_and_not_counted(slow_first_inferences):
+def test_warm_up_is_run_for_each_batch_size_and_not_counted(timed):
     # Each repetition is one inference to each of three exits, and one to all.
-    slow_first_inferences.slow = 5 * 4
+    runtime = ClockedRuntime(slow=5 * 4)
     done = []
     settings = ProfilingSettings((2, 1), repetitions=3, warm_up=5)
-    profile = measure_profile(TINY, settings, on_inference=done.append)
+    profile = timed(runtime, settings, on_inference=done.append)
     for times in profile.seconds.values():
-        assert times["exit"].tolist() == [[1.125, 3.25, 7.5]] * 3
-        assert times["segment"].tolist() == [list(SEGMENT_S)] * 3
-    assert slow_first_inferences.inferences == [2] * (8 * 4) + [1] * (8 * 4)
+        assert times["exit"].tolist() == [[1.1875, 3.3125, 7.5625]] * 3
+        assert times["segment"].tolist() == [[1.0625, 2.0, 4.0]] * 3
+    assert runtime.inferences == [2] * (8 * 4) + [1] * (8 * 4)
     assert done == [1, 2, 3, 4, 5, 6], "progress counts what is measured"
 
 
-def test_a_slow_inference_is_kept(slow_first_inferences):
+def test_a_slow_inference_is_kept(timed):
     # The first inference after a warm-up of none: an outlier like any other.
-    slow_first_inferences.slow = 1
-    profile = measure_profile(TINY, ProfilingSettings((1,), repetitions=3, warm_up=0))
-    assert profile.seconds[1]["exit"][:, 0].tolist() == [1125, 1.125, 1.125]
+    profile = timed(ClockedRuntime(slow=1), ProfilingSettings((1,), repetitions=3, warm_up=0))
+    assert profile.seconds[1]["exit"][:, 0].tolist() == [1187.5, 1.1875, 1.1875]
+
+
+# --- the runtime that serves ---------------------------------------------------------------------
+
+
+@pytest.mark.skipif(
+    not importlib.util.find_spec("onnxruntime"),
+    reason="onnxruntime is not installed: pip install 'offramp[onnx]'",
+)
+def test_the_runtime_measured_is_the_runtime_recorded(monkeypatch):
+    settings = ProfilingSettings((1, 3), repetitions=2, warm_up=0, runtime="onnxruntime")
+    built = []
+
+    def spied(*arguments):
+        built.append((build_runtime(*arguments), *arguments[2:]))
+        return built[-1][0]
+
+    monkeypatch.setattr(models.profiler, "build_runtime", spied)
+    profile = measure_profile(TINY, DIGITS, settings)
+    ((runtime, inference, batch_sizes),) = built
+    assert runtime.name == inference.runtime == "onnxruntime"
+    assert batch_sizes == (1, 3)
+    assert profile.about["settings"]["runtime"] == "onnxruntime"
+    assert profile.about["host"] == fingerprint(1, "fp32", "onnxruntime")
+    assert profile.seconds[3]["segment"].shape == (2, 3)
 
 
 # --- threads, precision, mode --------------------------------------------------------------------
 
 
 @pytest.fixture
-def during(nothing_but_measuring, monkeypatch):
+def nothing_but_inference(monkeypatch):
+    """Build the network beforehand and count no costs."""
+    network = build_network(TINY, 0)
+    monkeypatch.setattr(models.profiler, "build_network", lambda architecture, seed: network)
+    monkeypatch.setattr(models.profiler, "exit_costs", lambda network: [])
+
+
+@pytest.fixture
+def during(nothing_but_inference, monkeypatch):
     """What holds while a segment is computed: threads, gradients, mode of the network."""
     seen = []
     run_segment = MultiExitNetwork.run_segment
@@ -167,7 +217,7 @@ def during(nothing_but_measuring, monkeypatch):
 def test_threads_are_those_of_the_settings_while_measuring_and_as_before_after(during):
     before = torch.get_num_threads()
     settings = ProfilingSettings((1,), repetitions=2, warm_up=1, threads=before + 1)
-    profile = measure_profile(TINY, settings)
+    profile = measure_profile(TINY, DIGITS, settings)
     assert {threads for threads, _, _ in during} == {before + 1}
     assert torch.get_num_threads() == before
     assert profile.about["host"]["threads"] == before + 1
@@ -181,12 +231,12 @@ def test_threads_are_as_before_when_measuring_fails():
 
     settings = ProfilingSettings((1,), repetitions=2, warm_up=0, threads=before + 1)
     with pytest.raises(KeyboardInterrupt):
-        measure_profile(TINY, settings, interrupt)
+        measure_profile(TINY, DIGITS, settings, interrupt)
     assert torch.get_num_threads() == before
 
 
 def test_inference_is_measured_not_training(during):
-    measure_profile(TINY, ProfilingSettings((1,), repetitions=1, warm_up=0))
+    measure_profile(TINY, DIGITS, ProfilingSettings((1,), repetitions=1, warm_up=0))
     assert {(inference, training) for _, inference, training in during} == {(True, False)}
     assert not torch.is_inference_mode_enabled()
 
@@ -195,7 +245,7 @@ def test_inference_is_measured_not_training(during):
     ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
 )
 def test_the_precision_measured_is_the_precision_recorded(
-    nothing_but_measuring, monkeypatch, precision, dtype
+    nothing_but_inference, monkeypatch, precision, dtype
 ):
     dtypes = set()
     classify = MultiExitNetwork.classify
@@ -207,6 +257,6 @@ def test_the_precision_measured_is_the_precision_recorded(
 
     monkeypatch.setattr(MultiExitNetwork, "classify", spied)
     settings = ProfilingSettings((1,), repetitions=1, warm_up=0, precision=precision)
-    profile = measure_profile(TINY, settings)
+    profile = measure_profile(TINY, DIGITS, settings)
     assert dtypes == {dtype}
     assert profile.about["host"]["dtype"] == precision

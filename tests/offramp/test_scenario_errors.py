@@ -145,6 +145,12 @@ OUT_OF_RANGE: list[Row] = [
     ({"profile.batch_sizes": []}, "profile.batch_sizes", ["given []"]),
     ({"profile.batch_sizes": [8]}, "profile.batch_sizes", ["given [8]", "1 must be among them"]),
     ({"profile.repetitions": 3}, "profile.repetitions", ["given 3", "10"]),
+    ({"profile.runtime": "onnx"}, "profile.runtime", ["given 'onnx'", "'onnxruntime'"]),
+    (
+        {"profile.runtime": "onnxruntime", "profile.precision": "bf16"},
+        "profile.precision",
+        ["runtime onnxruntime computes in fp32, not bf16"],
+    ),
     ({"links": {}}, "links", ["given {}", "mapping"]),
     ({"policies": []}, "policies", ["given []", "list"]),
     ({"seed": -1}, "seed", ["given -1", "0"]),
