@@ -33,6 +33,7 @@ class DeviceGroup:
             they ask the node; None where they only send. ``last_exit``: of the part of the
             network that they hold.
         energy: what a device takes in each of its states.
+        names: of the devices; empty: the group's, with a number each.
     """
 
     name: str
@@ -48,6 +49,7 @@ class DeviceGroup:
     service: Service | None = None
     last_exit: int | None = None
     energy: PowerStates | None = None
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,9 @@ class World:
 
     def device_name(self, device: int) -> str:
         """Name of a device, counted through all groups."""
-        group = bisect_right(self.first_device, device) - 1
-        return f"{self.groups[group].name}-{device - self.first_device[group]}"
+        index = bisect_right(self.first_device, device) - 1
+        group, number = self.groups[index], device - self.first_device[index]
+        return group.names[number] if group.names else f"{group.name}-{number}"
 
     @cached_property
     def first_node(self) -> list[int]:
