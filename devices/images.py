@@ -82,7 +82,8 @@ def _raw(image: bytes, shape: tuple[int, ...], height: int, width: int) -> NDArr
     if len(image) != expected:
         given = " × ".join(map(str, shape))
         raise _ImageError(f"a raw image of {given} has {expected} bytes; {len(image)} came")
-    return np.frombuffer(image, np.uint8).reshape(shape)
+    # Copied here: numpy's own copy lets go of the interpreter lock, and must then wait for it.
+    return np.frombuffer(bytearray(image), np.uint8).reshape(shape)
 
 
 def _jpeg(image: bytes, height: int, width: int, channels: int) -> NDArray[np.uint8]:
@@ -174,7 +175,7 @@ def _pixels(opened: ImageFile, height: int, width: int, channels: int) -> NDArra
 def _with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     given = len(pixels)
     if given == channels:
-        return pixels.copy()
+        return pixels if pixels.flags.carray else pixels.copy()
     if given == 1 and channels == 3:
         return np.repeat(pixels, 3, axis=0)
     if given == 3 and channels == 1:

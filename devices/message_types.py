@@ -19,6 +19,7 @@ ERROR_CODES = {
     "bad_image": "the image cannot be read, or does not have the size that the network takes",
     "unknown_sample": "the node has no image with this number",
     "bad_response_topic": "the Response Topic is not one that this device may have replies on",
+    "policy_failed": "the node's policy raised, or decided what cannot be done",
     "internal_error": "the node failed at a valid request",
 }
 

@@ -112,17 +112,19 @@ def data_root() -> Path:
     return Path(named) if named else Path(platformdirs.user_cache_dir("offramp")) / "datasets"
 
 
-def load_dataset(name: str, validation_fraction: float = 0.1, root: Path | None = None) -> Dataset:
+def load_dataset(
+    name: str, validation_fraction: float = 0.1, root: Path | None = None, download: bool = True
+) -> Dataset:
     """Load dataset ``name``; ``validation_fraction`` of each class's training images validates.
 
     Raises:
-        DataError: the files are absent and cannot be downloaded, or are damaged.
+        DataError: the files are absent and cannot be downloaded, or may not be, or are damaged.
     """
     info = DATASETS[name]
     if name == "digits":
         official_train, test = _load_digits()
     else:
-        official_train, test = _load_torchvision(info, root or data_root())
+        official_train, test = _load_torchvision(info, root or data_root(), download)
     held_out = stratified_choice(official_train.labels, validation_fraction, SPLIT_SEED)
     rest = np.setdiff1d(np.arange(len(official_train)), held_out)
     if not len(held_out) or not len(rest):
@@ -158,7 +160,7 @@ def _load_digits() -> tuple[Split, Split]:
     )
 
 
-def _load_torchvision(info: DatasetInfo, root: Path) -> tuple[Split, Split]:
+def _load_torchvision(info: DatasetInfo, root: Path, download: bool) -> tuple[Split, Split]:
     from torchvision import datasets
 
     classes: dict[str, Callable[..., Any]] = {
@@ -176,6 +178,8 @@ def _load_torchvision(info: DatasetInfo, root: Path) -> tuple[Split, Split]:
                 f"dataset {info.name!r} in {root} is damaged: {error}\n"
                 "Delete its files there, so that they are downloaded again, or replace them."
             ) from error
+        if not download:
+            raise DataError(f"dataset {info.name!r} is not (whole) in {root}") from error
         # Absent, or not what its checksum says: torchvision fetches what it must.
         try:
             root.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from models.errors import OfframpError, ResultsError, ScenarioError
 from models.files import write_text
 from offramp import __version__
 from offramp.console import Console
+from offramp.live.cli import live
 from offramp.scenario import LoadedScenario, find_scenario, load_scenario, shipped_scenarios
 
 if TYPE_CHECKING:
@@ -54,8 +55,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="How often does a correct answer arrive before its deadline? Train multi-exit networks, "
-    "profile them on this host, and simulate fleets of IoT devices around them.",
+    "profile them on this host, simulate fleets of IoT devices around them, or run them live.",
 )
+
+app.add_typer(live, name="live")
 
 ScenarioArgument = Annotated[
     str,

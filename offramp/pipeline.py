@@ -71,7 +71,7 @@ class Pipeline:
 
             check_network(self.loaded.experiment, self.loaded.error_at)
 
-            with self._timed("train"):
+            with self.timed("train"):
                 for name, seed, folder in run_training(
                     self.loaded.experiment, self.store, self.console
                 ):
@@ -89,7 +89,7 @@ class Pipeline:
             self.store.check_writable()
             from offramp.stages.validating import predict_validation
 
-            with self._timed("predict validation"):
+            with self.timed("predict validation"):
                 predict_validation(self.loaded.experiment, self.store, self.console)
         self._note("validation predictions", self.store.root / "validation", reused)
 
@@ -110,7 +110,7 @@ class Pipeline:
 
             check_network(self.loaded.experiment, self.loaded.error_at)
 
-            with self._timed("profile"):
+            with self.timed("profile"):
                 run_profiling(self.loaded, self.store, self.console, made_from)
         folder = self.store.path("profile", made_from)
         self._note("profile", folder, reused)
@@ -121,15 +121,15 @@ class Pipeline:
         check_writable(results)
         for warning in self.loaded.warnings:
             self.console.note(f"warning: {warning}")
-        inputs = find_inputs(self.loaded, self.store, self._arguments())
+        inputs = find_inputs(self.loaded, self.store, self.arguments())
         world = world_of(self.loaded, inputs)
         self.show_load(offered_loads(world), link_loads(world, offered_traffic(world)))
-        with self._timed("simulate"):
+        with self.timed("simulate"):
             reused = run_simulation(
                 self.loaded, inputs, world, self.store, results, self.console, jobs
             )
         self._note("simulation", results, reused)
-        write_text(results / MANIFEST, json.dumps(self._manifest(inputs), indent=1) + "\n")
+        write_text(results / MANIFEST, json.dumps(self.manifest(inputs), indent=1) + "\n")
 
     def offered_load(self) -> tuple[list[OfferedLoad], list[LinkLoad]]:
         """What every node and link is asked, as far as it is known without measuring anything.
@@ -155,15 +155,19 @@ class Pipeline:
 
     def run(self, results: Path, jobs: int | None = None) -> Report:
         """All stages."""
+        self.prepare(results)
+        self.simulate(results, jobs)
+        return self.report(results)
+
+    def prepare(self, results: Path) -> None:
+        """Train and profile what is missing, once it is known that results can be written."""
         check_writable(results)
         check_node_profiles(self.loaded)
         self.train()
         if needs_host_profile(self.loaded):
             self.profile()
-        self.simulate(results, jobs)
-        return self.report(results)
 
-    def _arguments(self) -> str:
+    def arguments(self) -> str:
         """Arguments that name this scenario and store on the command line."""
         parts = [self.loaded.source]
         for override in self.loaded.overrides:
@@ -177,12 +181,14 @@ class Pipeline:
         self.console.note(f"{'reused' if reused else 'made':6}  {what}  ({where})")
 
     @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
+    def timed(self, stage: str) -> Iterator[None]:
+        """Note how long the block takes."""
         start = time.perf_counter()
         yield
         self.wall_s[stage] = time.perf_counter() - start
 
-    def _manifest(self, inputs: Inputs) -> dict[str, Any]:
+    def manifest(self, inputs: Inputs) -> dict[str, Any]:
+        """What the results were made from, and how long it took."""
         scenario = self.loaded.scenario
         return {
             "scenario": scenario.model_dump(),

@@ -200,6 +200,8 @@ def doubts(
     replications: int,
     compares: bool,
     links: pd.DataFrame | None = None,
+    replications_key: str = "simulation.replications",
+    seeds_key: str = "training.seeds",
 ) -> list[str]:
     """Reasons why a result is INVALID; none if it is VALID.
 
@@ -208,14 +210,13 @@ def doubts(
         nodes: one row per run and node, with ``verdict``.
         compares: whether strategies are compared, for which training seeds are counted.
         links: one row per policy, link and direction, with ``load`` and ``verdict``.
+        replications_key, seeds_key: what the user changes to have more of them.
     """
     reasons = []
     if replications < 2:
-        reasons.append("too few replications: 1 gives no interval (simulation.replications)")
+        reasons.append(f"too few replications: 1 gives no interval ({replications_key})")
     if compares and training_seeds < 2:
-        reasons.append(
-            "too few training seeds: 1 says nothing of another training (training.seeds)"
-        )
+        reasons.append(f"too few training seeds: 1 says nothing of another training ({seeds_key})")
     fewest = int(runs["offered"].min())
     if fewest < ENOUGH_REQUESTS:
         reasons.append(

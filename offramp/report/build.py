@@ -71,6 +71,7 @@ def build_report(results_folder: Path, output: Path | None = None) -> Report:
                 frame.to_csv(partial, index=False)
         content = {
             "scenario": results.scenario["name"],
+            "world": results.world,
             "verdict": verdict,
             "reasons": reasons,
             "arms": _plain(arms),

@@ -149,6 +149,11 @@ def aud_against_deadline(results: Results) -> Figure:
     else:
         caption += f"One training seed and one replication of {_window(results)}: no band"
     caption += "; all arms see the same requests."
+    if results.is_live:
+        caption += (
+            " Measured live at the scenario's deadlines alone; curves are of policies that never "
+            "look at deadlines, whose answers would have come at the same times."
+        )
     return Figure(figure, pd.DataFrame(rows), caption)
 
 

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from models.files import write_text
 from offramp.report.figure import counted
+from offramp.report.live import live_table, live_warnings
 from offramp.report.markdown import milliseconds, number, percent, points, table
 from offramp.report.results import (
     Results,
@@ -45,6 +46,8 @@ def write_page(
     parts = [f"# {scenario['name']}", scenario["description"]]
     parts += [answer(results, differences), oracle_lines(results, summary)]
     parts.append(_verdict_lines(verdict, reasons))
+    if results.is_live:
+        parts.append(live_warnings(results))
     parts += ["## Accuracy under deadline", _summary_table(summary)]
     parts.append(
         "AUD is correct and on-time requests over all requests offered. Intervals: 95 %, "
@@ -53,8 +56,8 @@ def write_page(
         f"over answered requests, from creation to answer{_digest(results)}. "
         f"{counted(results.replications, 'replication')} of "
         f"{scenario['simulation']['duration_s']:g} s after "
-        f"{scenario['simulation']['warm_up_s']:g} s of warm-up; all arms see the same requests, "
-        "links and samples." + _fairness(results)
+        f"{scenario['simulation']['warm_up_s']:g} s of warm-up; {_same_for_all(results)}."
+        + _fairness(results)
     )
     if len(differences):
         parts += ["## Differences", _difference_table(differences)]
@@ -71,6 +74,8 @@ def write_page(
     ):
         if text:
             parts += [f"## {title}", text]
+    if results.is_live:
+        parts += ["## Live run", live_table(results)]
     if results.profile:
         parts += ["## Exits", _exit_table(results.profile.about["exits"])]
         host = results.profile.about["host"]
@@ -83,6 +88,15 @@ def write_page(
     path = folder / REPORT
     write_text(path, "\n\n".join(part for part in parts if part) + "\n")
     return path
+
+
+def _same_for_all(results: Results) -> str:
+    if results.is_live:
+        return (
+            "measured in real time over MQTT, one arm after the other, all with the same requests "
+            "and samples"
+        )
+    return "all arms see the same requests, links and samples"
 
 
 def _digest(results: Results) -> str:

@@ -73,6 +73,17 @@ class Results:
         scenario: dict[str, Any] = self.manifest["scenario"]
         return scenario
 
+    @property
+    def world(self) -> str:
+        """``simulated`` or ``live``."""
+        world: str = self.manifest.get("world", "simulated")
+        return world
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it was measured, not simulated."""
+        return self.world == "live"
+
     @cached_property
     def strategies(self) -> list[str]:
         """Strategies, in the order of the scenario."""
@@ -424,6 +435,10 @@ def fault_counts(results: Results) -> pd.DataFrame:
     return totals.reset_index()
 
 
+#: What a user of a live run changes to have more of what is too few.
+_LIVE_KEYS = {"replications_key": "--replications", "seeds_key": "--seed"}
+
+
 def validity(results: Results) -> tuple[str, list[str]]:
     """``VALID`` or ``INVALID``, and the reasons for the latter."""
     reasons = doubts(
@@ -433,5 +448,6 @@ def validity(results: Results) -> tuple[str, list[str]]:
         results.replications,
         compares=len(results.strategies) > 1,
         links=link_verdicts(results),
+        **(_LIVE_KEYS if results.is_live else {}),
     )
     return ("INVALID" if reasons else "VALID"), reasons

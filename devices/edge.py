@@ -1,0 +1,411 @@
+"""The edge node: an inference server behind MQTT.
+
+paho's network thread decodes and admits requests and never waits: acknowledgements of QoS 1 and 2
+leave when its callback returns. Workers compute, and publish their replies themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from paho.mqtt.client import Client, MQTTMessage, MQTTMessageInfo
+from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.properties import Properties
+
+from devices.connections import Broker, connect, disconnect, new_client
+from devices.images import decode_image
+from devices.messages import (
+    BadRequest,
+    InferenceRequest,
+    NodeStatus,
+    Reply,
+    decode_request,
+    encode_reply,
+)
+from devices.node_metrics import NodeMetrics
+from devices.node_watch import boot_id
+from devices.presence import Presence
+from devices.recent_requests import RecentRequests
+from devices.replies import ReplyProperties, ReplyWay, error_to, reply_to, reply_way
+from devices.serving import InferenceServer
+from devices.topics import device_of, reply_topic, request_filter
+from devices.views import Clock, LiveRequest
+from devices.way_estimates import WayEstimates
+from models.errors import BrokerError, LiveError
+from models.runtimes import SegmentRuntime
+from sim.nodes import NodeSpec
+from sim.policy import Policy
+
+log = logging.getLogger(__name__)
+
+#: Replies without an acknowledgement that are waited for at the end.
+_MOST_UNACKNOWLEDGED = 1000
+#: For what the broker must still hear after the node has answered what it had.
+_GOODBYE_S = 2.0
+_SESSION_TAKEN_OVER = 0x8E
+
+
+@dataclass(frozen=True)
+class EdgeSettings:
+    """How a node stands at its broker.
+
+    Attributes:
+        edge: the kind of node, in the scenario; devices send to it.
+        node: this one of its kind.
+        qos: at which it subscribes; replies have that of their request.
+        shared: the nodes of the edge share its requests (MQTT 5).
+        persistent: the broker keeps requests for a node that is away, at QoS 1 and 2.
+        network, policy, strategy, training_seed: what it serves, in its status; see
+            :class:`devices.messages.NodeStatus`.
+    """
+
+    edge: str
+    node: str
+    qos: int = 1
+    shared: bool = False
+    persistent: bool = False
+    keep_alive_s: float = 60.0
+    network: str = ""
+    policy: str = ""
+    strategy: str = ""
+    training_seed: int | None = None
+
+
+class EdgeNode:
+    """One edge node, from :meth:`start` to :meth:`drain`.
+
+    Args:
+        spec: of its kind; ``spec.service`` holds latencies that were measured with ``runtime``.
+        samples: (N, C, H, W) images that devices may name by their number; None: there are none.
+
+    Raises:
+        LiveError: the broker's version of MQTT cannot do what the settings ask.
+        BrokerError: a certificate or key cannot be used.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        settings: EdgeSettings,
+        spec: NodeSpec,
+        runtime: SegmentRuntime,
+        policy: Policy,
+        input_shape: Sequence[int],
+        classes: int,
+        samples: NDArray[np.uint8] | None = None,
+        metrics: NodeMetrics | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        if settings.shared and broker.version != "5":
+            raise LiveError(
+                f"replicas of node {settings.edge!r} share its requests through a shared "
+                "subscription, which MQTT 3.1.1 does not have: use a broker that speaks MQTT 5 "
+                "(mqtt.version)"
+            )
+        self.name = settings.node
+        self.instance = secrets.token_hex(8)
+        #: For people.
+        self.description = (
+            f"node {settings.node} at {broker.url}: {settings.network}; policy {settings.policy}, "
+            f"runtime {runtime.name}"
+        )
+        self.metrics = metrics or NodeMetrics()
+        self._broker = broker
+        self._settings = settings
+        self._input_shape = tuple(input_shape)
+        self._samples = samples
+        self._clock = clock
+        self._server = InferenceServer(
+            settings.node, spec, runtime, policy, input_shape, self._answer, self.metrics, clock
+        )
+        self._ways = WayEstimates()
+        self._recent = RecentRequests()
+        self._filter = request_filter(settings.edge, settings.shared)
+        self._presence = Presence(
+            settings.edge,
+            NodeStatus(
+                "online",
+                settings.node,
+                self.instance,
+                network=settings.network,
+                exits=self._server.view.exit_count,
+                input_shape=self._input_shape,
+                classes=classes,
+                boot_id=boot_id(),
+                runtime=runtime.name,
+                policy=settings.policy,
+                strategy=settings.strategy,
+                training_seed=settings.training_seed,
+            ),
+            returns=settings.persistent and broker.version == "3.1.1",
+        )
+        self._client = self._new_client()
+        self._subscribing: int | None = None
+        self._subscribed = threading.Event()
+        self._connections = 0
+        self._ended = threading.Event()
+        self._failure: BrokerError | LiveError | None = None
+        self._unacknowledged: deque[MQTTMessageInfo] = deque(maxlen=_MOST_UNACKNOWLEDGED)
+        self._told: set[str] = set()
+
+    def _new_client(self) -> Client:
+        settings = self._settings
+        # Another node of this name, or this one after a crash, goes on with a session that is kept.
+        name = f"offramp-{settings.edge}-{settings.node}"
+        client = new_client(
+            self._broker,
+            name if settings.persistent else f"{name}-{self.instance}",
+            clean=not settings.persistent,
+            keepalive_s=settings.keep_alive_s,
+        )
+        client.will_set(self._presence.topic, self._presence.last_will(), 1, retain=True)
+        client.on_connect = self._connected
+        client.on_disconnect = self._disconnected
+        client.on_subscribe = self._acknowledged
+        client.on_message = self._heard
+        return client
+
+    # --- its life ------------------------------------------------------------------------------
+
+    def start(self, timeout_s: float = 5.0) -> None:
+        """Connect and serve.
+
+        Raises:
+            BrokerError: the broker cannot be reached, or refuses the node or its subscription.
+        """
+        self._server.start()
+        try:
+            connect(self._client, self._broker, timeout_s)
+        except BrokerError:
+            self._server.stop()
+            raise
+        if not self._subscribed.wait(timeout_s):
+            self._fail(BrokerError(f"{self._broker.url} does not answer the node's subscription"))
+        if self._failure is not None:
+            self._server.stop()
+            disconnect(self._client)
+            raise self._failure
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until the node cannot go on; False when ``timeout_s`` is over before.
+
+        Raises:
+            LiveError: another node took over its name.
+            BrokerError: the broker refuses its subscription.
+        """
+        ended = self._ended.wait(timeout_s)
+        if self._failure is not None:
+            raise self._failure
+        return ended
+
+    def drain(self, timeout_s: float) -> bool:
+        """Take no more requests, answer those that are here, and leave.
+
+        Args:
+            timeout_s: after which what still waits is dropped; its devices are told.
+
+        Returns:
+            Whether every request was served.
+        """
+        until_s = self._clock() + timeout_s
+        if self._client.is_connected():
+            self._presence.announce(self._client, "draining")
+            self._client.unsubscribe(self._filter)
+        served = self._server.drain(timeout_s)
+        self._server.stop()
+        until_s = max(until_s, self._clock() + _GOODBYE_S)
+        for reply in list(self._unacknowledged):
+            self._wait_for(reply, until_s)
+        if self._client.is_connected():
+            said = self._presence.announce(self._client, "offline")
+            if said is not None:
+                self._wait_for(said, until_s)
+        disconnect(self._client)
+        self._ended.set()
+        return served
+
+    def stop(self) -> None:
+        """As :meth:`drain`, but what waits is dropped."""
+        self.drain(0.0)
+
+    def _wait_for(self, message: MQTTMessageInfo, until_s: float) -> None:
+        left_s = until_s - self._clock()
+        if left_s > 0 and self._client.is_connected():
+            with suppress(ValueError, RuntimeError):  # what was never sent cannot be waited for
+                message.wait_for_publish(left_s)
+
+    def _fail(self, failure: BrokerError | LiveError) -> None:
+        self._failure = self._failure or failure
+        self._subscribed.set()
+        self._ended.set()
+
+    # --- the connection: paho's network thread -------------------------------------------------
+
+    def _connected(
+        self, client: Client, userdata: Any, flags: Any, reason: Any, properties: Any
+    ) -> None:
+        if reason.is_failure:
+            self._tell_once(f"{self._broker.url} refuses the node: {reason}; it tries again")
+            return
+        self._connections += 1
+        if self._connections > 1:
+            self.metrics.add("reconnections")
+            log.warning("node %s is connected again", self.name)
+        # Before the requests, so that what is retained has been heard when they are confirmed.
+        self._presence.connected(client)
+        self._subscribing = client.subscribe(self._filter, self._settings.qos)[1]
+
+    def _disconnected(
+        self, client: Client, userdata: Any, flags: Any, reason: Any, properties: Any
+    ) -> None:
+        if flags.is_disconnect_packet_from_server and reason.value == _SESSION_TAKEN_OVER:
+            self._taken_over()
+            client.disconnect()
+        elif reason.is_failure and not self._ended.is_set():
+            log.warning("node %s has lost its broker (%s); it connects again", self.name, reason)
+
+    def _acknowledged(
+        self, client: Client, userdata: Any, mid: int, reasons: Sequence[Any], properties: Any
+    ) -> None:
+        refused = any(reason.is_failure for reason in reasons)
+        if mid != self._subscribing:
+            if refused:
+                self._tell_once(
+                    f"{self._broker.url} does not let node {self.name} read its own status: it "
+                    "will not see another that takes over its name"
+                )
+            return
+        if refused:
+            self._fail(
+                BrokerError(
+                    f"{self._broker.url} refuses the subscription to {self._filter}: {reasons[0]}"
+                )
+            )
+            return
+        if self._presence.taken_over_by is None:
+            self._presence.announce(client)
+            self._subscribed.set()
+
+    def _taken_over(self) -> None:
+        self._fail(
+            LiveError(
+                f"another node called {self.name!r} has started at {self._broker.url} and taken "
+                "over; give each node a name of its own (--replica), or end one of them"
+            )
+        )
+
+    # --- requests: paho's network thread -------------------------------------------------------
+
+    def _heard(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
+        arrived_s = self._clock()
+        try:
+            if message.topic == self._presence.topic:
+                self._presence.heard(client, bytes(message.payload))
+                if self._presence.taken_over_by is not None:
+                    self._taken_over()
+            else:
+                self._take(message, arrived_s)
+        except Exception as error:
+            # paho's thread would end, and the node with it.
+            self.metrics.failed("internal_error")
+            self._tell_once(f"a message failed: {type(error).__name__}: {error}", error)
+
+    def _take(self, message: MQTTMessage, arrived_s: float) -> None:
+        device, own_topic = _sender(message.topic, self._settings.edge)
+        self.metrics.add("received_bytes", len(message.payload))
+        if device is None or message.retain:
+            # There is nobody to reply to; or it was sent long ago, and is repeated at every start.
+            self.metrics.failed("bad_topic" if device is None else "retained")
+            return
+        way, refused = reply_way(message, own_topic)
+        try:
+            asked = decode_request(message.payload)
+            if refused is not None:
+                raise BadRequest("bad_response_topic", _BAD_RESPONSE_TOPIC, asked.id)
+            image = self._image(asked)
+        except BadRequest as bad:
+            self.metrics.failed(bad.code)
+            self._send(way, error_to(bad, self.name, arrived_s, self._clock()), 1.0)
+            return
+        if message.qos:
+            before = self._recent.find(device, asked.id, asked.sent_s, message.dup)
+            if before is not None:
+                self.metrics.add("duplicate_requests")
+                if before.reply is not None:
+                    self._publish(way, before.reply, asked.deadline_s)
+                return
+            way.recent = self._recent.add(device, asked.id, asked.sent_s)
+        ways = self._ways.of(device)
+        self._server.offer(LiveRequest(asked, ways, arrived_s, self._clock, image, way))
+
+    def _image(self, asked: InferenceRequest) -> NDArray[np.uint8] | None:
+        """The image of a request, as far as it takes no time to have: else a worker decodes it."""
+        if asked.image is not None:
+            return decode_image(asked, self._input_shape) if asked.format == "raw" else None
+        number, samples = cast(int, asked.sample), self._samples
+        if samples is None:
+            raise BadRequest(
+                "unknown_sample", "the node has no dataset; send the image itself", asked.id
+            )
+        if number >= len(samples):
+            raise BadRequest(
+                "unknown_sample", f"there are samples 0 to {len(samples) - 1}", asked.id
+            )
+        image: NDArray[np.uint8] = samples[number]
+        return image
+
+    # --- replies: any thread -------------------------------------------------------------------
+
+    def _answer(self, request: LiveRequest) -> None:
+        way: ReplyWay = request.sender
+        remaining_s = request.deadline_at_s - request.finished_s
+        self._send(way, reply_to(request, self.name), remaining_s)
+
+    def _send(self, way: ReplyWay, reply: Reply, remaining_s: float) -> None:
+        payload = encode_reply(reply)
+        if way.recent is not None:
+            way.recent.reply = payload
+        self._publish(way, payload, remaining_s)
+
+    def _publish(self, way: ReplyWay, payload: bytes, remaining_s: float) -> None:
+        properties = None
+        if self._broker.version == "5":
+            properties = cast(Properties, ReplyProperties(remaining_s, way.correlation))
+        sent = self._client.publish(way.topic, payload, way.qos, properties=properties)
+        # At QoS 1 and 2 paho keeps what finds no connection, up to its bound.
+        if sent.rc == _SUCCESS or (way.qos and sent.rc == MQTTErrorCode.MQTT_ERR_NO_CONN):
+            self.metrics.add("sent_bytes", len(payload))
+            if way.qos:
+                self._unacknowledged.append(sent)
+        else:
+            self.metrics.add("unsent_replies")
+
+    def _tell_once(self, text: str, error: Exception | None = None) -> None:
+        if text not in self._told and len(self._told) < 100:
+            self._told.add(text)
+            log.error("%s (said once; the node goes on)", text, exc_info=error)
+
+
+@lru_cache(maxsize=4096)
+def _sender(topic: str, edge: str) -> tuple[str | None, str]:
+    """Who sent a request, and its reply topic; None where that cannot be told."""
+    device = device_of(topic, edge)
+    return device, "" if device is None else reply_topic(edge, device)
+
+
+_SUCCESS = MQTTErrorCode.MQTT_ERR_SUCCESS
+_BAD_RESPONSE_TOPIC = (
+    "below offramp/ a Response Topic is the device's own reply topic or one below that; elsewhere "
+    "any topic without wildcards that does not begin with $"
+)

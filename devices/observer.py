@@ -1,0 +1,148 @@
+"""Sees what devices ask that a run did not start itself, and what they are answered.
+
+An MQTT client of its own, subscribed to the requests, replies and reports of all edges. The broker
+then sends every message once more, also those of the run's own devices, which are passed over: to
+be used where physical devices take part, and not else.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from paho.mqtt.client import Client, MQTTMessage
+
+from devices.connections import Broker, connect, disconnect, new_client
+from devices.joined import JoinedLog
+from devices.topics import (
+    device_of,
+    is_name,
+    reply_filter,
+    report_filter,
+    reporter_of,
+    request_filter,
+)
+
+#: Response Topics outside of the protocol's own that are listened to; more are not.
+_MOST_TOPICS = 1000
+
+
+class Observer:
+    """Watches a broker; a context manager that is connected inside its ``with``.
+
+    Args:
+        edges: kinds of nodes whose devices are watched.
+        own: names of the devices that the run started itself.
+
+    Attributes:
+        log: what joined devices did. Callbacks write to it while the observer is connected.
+        connections: to the broker so far: after a second one something may have been missed.
+    """
+
+    def __init__(self, broker: Broker, edges: Sequence[str], own: Collection[str]) -> None:
+        self.log = JoinedLog()
+        self.connections = 0
+        self._broker = broker
+        self._edges = edges
+        self._own = frozenset(own)
+        #: Whose replies come on a topic that the device chose itself.
+        self._chosen: dict[str, tuple[str, str]] = {}
+        self._filters = [
+            name
+            for edge in edges
+            for name in (
+                request_filter(edge),
+                # A device may have its replies on topics below its own (MQTT 5).
+                f"{reply_filter(edge)}/#",
+                report_filter(edge),
+            )
+        ]
+        # Whatever QoS a message has, it is given on with that.
+        self._client = new_client(broker, f"offramp-observer-{secrets.token_hex(4)}")
+        self._client.on_connect = self._connected
+        self._client.on_message = self._heard
+        self._changed = threading.Event()
+
+    def __enter__(self) -> Observer:
+        """Connect.
+
+        Raises:
+            BrokerError: as :func:`devices.connections.connect`.
+        """
+        connect(self._client, self._broker)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        disconnect(self._client)
+
+    def wait_for(
+        self, devices: int, told: Callable[[str], None], look_every_s: float = 0.2
+    ) -> None:
+        """Wait until so many devices have asked something.
+
+        Args:
+            told: called with the name of each.
+        """
+        known = 0
+        while known < devices:
+            self._changed.wait(look_every_s)
+            self._changed.clear()
+            names = list(self.log.devices)
+            for name in names[known:]:
+                told(name)
+            known = len(names)
+
+    def drain(self, grace_s: float) -> None:
+        """Wait until no reply may come any more to what was asked so far."""
+        time.sleep(min(grace_s, 0.2))  # a report comes after its reply
+        while self.log.waits(time.monotonic(), grace_s):
+            time.sleep(0.05)
+
+    def _connected(
+        self, client: Client, userdata: Any, flags: Any, reason: Any, properties: Any
+    ) -> None:
+        if reason.is_failure:
+            return
+        self.connections += 1
+        client.subscribe([(name, 2) for name in [*self._filters, *self._chosen]])
+
+    def _heard(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
+        at_s, payload = time.monotonic(), bytes(message.payload)
+        chosen = self._chosen.get(message.topic)
+        if chosen is not None:
+            self.log.reply(*chosen, payload, at_s)
+            return
+        for edge in self._edges:
+            if (device := device_of(message.topic, edge)) is not None:
+                if device not in self._own:
+                    self._look_at_response_topic(edge, device, message)
+                    self.log.request(edge, device, payload, at_s)
+                    self._changed.set()
+                return
+            if (device := self._replied_to(message.topic, edge)) is not None:
+                self.log.reply(edge, device, payload, at_s)
+                return
+            if (device := reporter_of(message.topic, edge)) is not None:
+                if device not in self._own:
+                    self.log.report(edge, device, payload)
+                return
+
+    def _replied_to(self, topic: str, edge: str) -> str | None:
+        """The device, not one of ours, that a message on ``topic`` is the reply to."""
+        before = reply_filter(edge).removesuffix("+")
+        if not topic.startswith(before):
+            return None
+        device = topic[len(before) :].partition("/")[0]
+        return device if is_name(device) and device not in self._own else None
+
+    def _look_at_response_topic(self, edge: str, device: str, message: MQTTMessage) -> None:
+        """Listen to a topic outside of the protocol's on which a device wants its replies."""
+        topic = getattr(message.properties, "ResponseTopic", None)
+        if topic is None or topic.startswith("offramp/") or topic in self._chosen:
+            return
+        if len(self._chosen) < _MOST_TOPICS and not {"+", "#", "$"} & set(topic):
+            self._chosen[topic] = (edge, device)
+            self._client.subscribe(topic, 2)

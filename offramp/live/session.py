@@ -1,0 +1,290 @@
+"""What the arms of a live run share, and each of them: what is missing is started on this host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from devices.broker_address import Broker
+from devices.connections import check_broker
+from devices.embedded_broker import BrokerProcess, start_embedded_broker
+from devices.fleet_log import FleetResult
+from devices.fleet_settings import FleetSettings
+from devices.joined import with_joined
+from devices.messages import NodeStatus
+from devices.observer import Observer
+from devices.processes import Parts
+from devices.progress import Progress
+from devices.results import run_of
+from models.errors import BrokerError, LiveError
+from offramp.live.fleet_process import FleetOrder, FleetProcess, fleet_process
+from offramp.live.nodes import EdgeNodes, NodeCommand, free_port, nodes_online
+from offramp.live.table import LiveTable, Standing
+from offramp.live.warnings import crowded
+from offramp.scenario import LoadedScenario, load_scenario
+from offramp.stages.jobs import Job
+from offramp.stages.live import ArmRun
+from offramp.stages.live_parts import LivePart
+
+#: For nodes to have their network ready: importing and compiling takes long on small boards.
+READY_WITHIN_S = 300.0
+
+#: How often processes and devices are looked at.
+_LOOK_EVERY_S = 0.2
+
+#: After its deadline, an answer to a joined device is still waited for so long.
+_GRACE_S = 2.0
+
+#: Port on which the embedded broker is reached by devices elsewhere.
+MQTT_PORT = 1883
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """How a scenario is run live.
+
+    Attributes:
+        broker: to use; None: one is started here.
+        port: of the broker that is started; None: a free one, or MQTT's where devices join.
+        broker_arguments: that name the broker's certificates to nodes.
+        join: devices, not started here, that are waited for, and recorded too.
+        metrics_port: of the first node, the next ones follow; None: free ones.
+    """
+
+    broker: Broker | None = None
+    port: int | None = None
+    broker_arguments: tuple[str, ...] = ()
+    join: int = 0
+    metrics_port: int | None = None
+
+
+@dataclass
+class LiveSession:
+    """A broker and whoever is there besides, for all arms of a run; see :func:`live_session`.
+
+    Attributes:
+        source: the scenario as the user named it, which nodes read too.
+        loaded: what is left of it live.
+        job: its arms.
+        arguments: that name the artefact store to nodes.
+        there: nodes that were at the broker before.
+    """
+
+    source: LoadedScenario
+    loaded: LoadedScenario
+    job: Job
+    options: LiveOptions
+    arguments: tuple[str, ...]
+    broker: Broker
+    broker_process: BrokerProcess | None
+    there: dict[str, NodeStatus]
+    parts: Parts
+    observer: Observer | None
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the results has to know."""
+        nodes = len(self.job.world.node_names) - len(self.there)
+        notes = crowded(self.source.scenario, nodes) if nodes else []
+        if self.there:
+            notes.append(
+                f"not started here, but at the broker before: node {', '.join(self.there)}"
+            )
+        return notes
+
+    def measure(self, arm: ArmRun, table: LiveTable, number: int, of: int) -> LivePart:
+        """Run one arm for as long as its window lasts, and collect what devices saw.
+
+        Args:
+            number, of: which of how many arms it is, to show.
+
+        Raises:
+            OfframpError: a part could not start, or ended and could not go on.
+        """
+        self._check_unchanged()
+        standing = Standing(arm_name(arm, self.job), number, of, "starting")
+        table.show(standing)
+        with ExitStack() as stack:
+            nodes = stack.enter_context(self._nodes(arm))
+            fleet = stack.enter_context(fleet_process(self._order(arm)))
+            if self.observer is not None:
+                self.observer.log.clear()
+            result = self._follow(nodes, fleet, table, standing)
+            if self.observer is not None:
+                self.observer.drain(_GRACE_S)
+        table.finish()
+        return self._part(arm, nodes, result)
+
+    def _check_unchanged(self) -> None:
+        """Nodes read the scenario themselves: it must say what it said."""
+        again = load_scenario(self.source.source, self.source.overrides)
+        if again.scenario != self.source.scenario:
+            raise LiveError(
+                f"{self.source.source} was changed during the run: nodes would serve another "
+                "scenario; what was measured is kept for the old one"
+            )
+
+    def _nodes(self, arm: ArmRun) -> EdgeNodes:
+        strategy, seed = arm.network
+        commands = list[NodeCommand]()
+        world = self.job.world
+        for kind, spec in enumerate(world.nodes):
+            for node in world.node_names[world.first_node[kind] : world.first_node[kind + 1]]:
+                if node in self.there:
+                    continue
+                port = self.options.metrics_port
+                commands.append(
+                    NodeCommand(
+                        spec.name,
+                        node,
+                        (
+                            *("live", "edge", self.source.source, "--node", node),
+                            *(it for text in self.source.overrides for it in ("--set", text)),
+                            *self.arguments,
+                            *("--broker", self.broker.url, *self.options.broker_arguments),
+                            *("--mqtt-version", self.broker.version),
+                            *("--strategy", strategy, "--seed", str(seed)),
+                            *("--policy", arm.policy),
+                        ),
+                        free_port() if port is None else port + len(commands),
+                        # What nobody asked for is for this host alone.
+                        "127.0.0.1" if port is None else "0.0.0.0",
+                    )
+                )
+        return EdgeNodes(self.parts, commands, self.broker.environment)
+
+    def _order(self, arm: ArmRun) -> FleetOrder:
+        predictions = self.job.predictions[arm.network]
+        return FleetOrder(
+            self.job.world,
+            self.loaded.scenario.data.dataset,
+            predictions.sample,
+            predictions.label,
+            arm.replication,
+            FleetSettings.of(self.broker, self.job.world.mqtt, wait_s=READY_WITHIN_S),
+        )
+
+    def _follow(
+        self, nodes: EdgeNodes, fleet: FleetProcess, table: LiveTable, standing: Standing
+    ) -> FleetResult:
+        """Watch all parts until the devices are done."""
+        measuring = False
+        while True:
+            said = fleet.next(_LOOK_EVERY_S)
+            if isinstance(said, FleetResult):
+                return said
+            if self.broker_process is not None and self.broker_process.status is not None:
+                raise BrokerError(
+                    f"the embedded broker ended with status {self.broker_process.status}"
+                )
+            nodes.look_after(measuring)
+            if isinstance(said, Progress):
+                measuring = True
+                left = "finishing" if said.time_s >= said.horizon_s else ""
+                table.show(replace(standing, phase=left, progress=said, queued=nodes.queued()))
+
+    def _part(self, arm: ArmRun, nodes: EdgeNodes, result: FleetResult) -> LivePart:
+        world, predictions = self.job.world, self.job.predictions[arm.network]
+        if result.cut_s is not None:
+            raise LiveError("the devices were stopped before their window was over")
+        notes = [*nodes.notes, *result.warnings(world)]
+        lag_ms = {f"p{q:g}": 1e3 * result.lag_s(q / 100) for q in (50, 99)}
+        about: dict[str, Any] = {"notes": notes, "lag_ms": lag_ms}
+        labels, joined = predictions.label, tuple[str, ...]()
+        if self.observer is not None:
+            added = with_joined(
+                world,
+                result,
+                self.observer.log,
+                predictions.sample,
+                predictions.label,
+                self.loaded.experiment.info.classes,
+            )
+            world, result, labels = added.world, added.result, added.labels
+            joined = tuple(self.observer.log.devices)
+            notes += added.notes
+            if self.observer.connections > 1:
+                notes.append("what joined devices did was not seen all the time")
+        return LivePart(run_of(world, result, labels), joined, about)
+
+
+@contextmanager
+def live_session(
+    source: LoadedScenario,
+    loaded: LoadedScenario,
+    job: Job,
+    options: LiveOptions,
+    arguments: Sequence[str],
+    say: Callable[[str], None],
+) -> Iterator[LiveSession]:
+    """Start or find a broker, and wait for who is to join; everything started ends with it.
+
+    Raises:
+        BrokerError: no broker can be started or reached.
+        LiveError: a node that is there already cannot serve all arms.
+    """
+    with ExitStack() as stack:
+        process = None
+        if options.broker is None:
+            process = _start_broker(options)
+            stack.callback(process.stop)
+            broker, there = process.broker, dict[str, NodeStatus]()
+        else:
+            broker = options.broker
+            check_broker(broker)
+            there = _there(broker, job)
+        parts = stack.enter_context(Parts())
+        observer = None
+        if options.join:
+            world = job.world
+            own = [world.device_name(device) for device in range(world.devices)]
+            edges = [node.name for node in world.nodes]
+            observer = stack.enter_context(Observer(broker, edges, own))
+            say(
+                f"waiting for {options.join} device(s) at {broker.url}: they publish to "
+                f"offramp/1/request/{edges[0]}/NAME"
+            )
+            observer.wait_for(options.join, lambda name: say(f"joined  {name}"))
+        yield LiveSession(
+            source,
+            loaded,
+            job,
+            options,
+            tuple(arguments),
+            broker,
+            process,
+            there,
+            parts,
+            observer,
+        )
+
+
+def _start_broker(options: LiveOptions) -> BrokerProcess:
+    if options.join:  # reached by devices elsewhere
+        return start_embedded_broker(options.port or MQTT_PORT, "0.0.0.0")
+    return start_embedded_broker(options.port or 0)
+
+
+def _there(broker: Broker, job: Job) -> dict[str, NodeStatus]:
+    """Nodes of the scenario that are at the broker already, which must suit all arms."""
+    online = nodes_online(broker, [node.name for node in job.world.nodes])
+    there = {name: status for name, status in online.items() if name in job.world.node_names}
+    arms = {(*network, text.label) for network in job.predictions for text in job.policies}
+    for name, status in there.items():
+        says = (status.strategy, status.training_seed, status.policy)
+        if arms != {says}:
+            raise LiveError(
+                f"node {name!r} is at {broker.url} already and serves {says[0]}, seed {says[1]}, "
+                f"policy {says[2]!r}: run that arm alone (--strategy {says[0]} --seed {says[1]} "
+                f"--policy '{says[2]}'), or end that node, and it is started here for each arm"
+            )
+    return there
+
+
+def arm_name(arm: ArmRun, job: Job) -> str:
+    """An arm for people."""
+    strategy, seed = arm.network
+    name = f"{strategy}, {arm.policy}, seed {seed}"
+    return name if job.replications == 1 else f"{name}, replication {arm.replication + 1}"

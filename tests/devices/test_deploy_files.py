@@ -1,0 +1,111 @@
+"""The files of ``deploy/`` that no test can run: what they name exists, and their form is right."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+
+import pytest
+from brokers import DEPLOY
+from ruamel.yaml import YAML
+from typer.main import get_command
+
+from offramp.cli import app
+
+ROOT = DEPLOY.parent
+
+
+def check_edge_arguments(arguments: list[str]) -> None:
+    """Whether ``offramp`` understands them, without running anything."""
+    assert arguments[:2] == ["live", "edge"]
+    edge = get_command(app).commands["live"].commands["edge"]
+    edge.make_context("edge", arguments[2:])  # raises a usage error for an option it has not
+
+
+def unit() -> dict[str, list[str]]:
+    text = (DEPLOY / "offramp-edge.service").read_text(encoding="utf-8")
+    settings: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line and line[0] not in "#[":
+            key, value = line.split("=", 1)
+            settings.setdefault(key, []).append(value)
+    return settings
+
+
+class TestUnit:
+    def test_the_node_understands_its_arguments(self):
+        (command,) = unit()["ExecStart"]
+        example = re.search(
+            r"^#   OFFRAMP_EDGE=(.*)$",
+            (DEPLOY / "offramp-edge.service").read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )
+        assert example is not None
+        assert example[1] in (DEPLOY / "README.md").read_text(encoding="utf-8")
+        words = shlex.split(command.replace("$OFFRAMP_EDGE", example[1]))
+        assert words[0] == "/opt/offramp/bin/offramp"
+        check_edge_arguments(words[1:])
+
+    def test_a_drain_is_waited_for_and_status_2_is_final(self):
+        settings = unit()
+        assert settings["KillSignal"] == ["SIGTERM"]
+        assert settings["Restart"] == ["on-failure"]
+        assert settings["RestartPreventExitStatus"] == ["2"]
+
+    def test_systemd_understands_it(self, tmp_path):
+        if shutil.which("systemd-analyze") is None:
+            pytest.skip("systemd-analyze is not installed")
+        text = (DEPLOY / "offramp-edge.service").read_text(encoding="utf-8")
+        file = tmp_path / "offramp-edge.service"
+        file.write_text(text.replace("/opt/offramp/bin/offramp", "/bin/true"), encoding="utf-8")
+        said = subprocess.run(
+            ["systemd-analyze", "verify", str(file)], capture_output=True, text=True, timeout=60
+        )
+        assert str(file.name) not in said.stderr
+        assert said.returncode == 0
+
+
+class TestCompose:
+    compose = YAML(typ="safe").load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+
+    def test_the_node_understands_its_arguments(self):
+        check_edge_arguments(self.compose["services"]["node"]["command"])
+
+    def test_what_is_mounted_exists_or_is_a_secret(self):
+        names = set(self.compose["volumes"])
+        for service in self.compose["services"].values():
+            for volume in service["volumes"]:
+                source = volume.split(":")[0]
+                if source.startswith("./secrets/"):
+                    continue
+                assert source in names or (DEPLOY / source).exists()
+        ignored = (DEPLOY / ".gitignore").read_text(encoding="utf-8").splitlines()
+        assert "secrets/" in ignored
+
+    def test_ports_are_those_of_the_broker(self):
+        text = (DEPLOY / "mosquitto" / "mosquitto.conf").read_text(encoding="utf-8")
+        listeners = re.findall(r"^listener (\d+)", text, re.MULTILINE)
+        ports = self.compose["services"]["broker"]["ports"]
+        assert ports == [f"{port}:{port}" for port in listeners]
+
+    def test_the_image_copies_what_there_is(self):
+        build = self.compose["services"]["node"]["build"]
+        file = (DEPLOY / build["context"] / build["dockerfile"]).resolve()
+        copied = re.findall(r"^COPY (.*) \S+$", file.read_text(encoding="utf-8"), re.MULTILINE)
+        assert all((ROOT / name).exists() for line in copied for name in line.split())
+        assert {"models", "sim", "devices", "offramp", "scenarios"} <= set(copied)
+
+
+@pytest.mark.parametrize("script", [ROOT / ".ci" / "run", DEPLOY / "make_certificates.sh"])
+def test_scripts_can_be_run(script):
+    assert script.stat().st_mode & 0o111
+    shell = script.read_text(encoding="utf-8").splitlines()[0].removeprefix("#!").split()
+    subprocess.run([*shell, "-n", str(script)], check=True, timeout=60)
+
+
+def test_readme_names_files_that_exist():
+    text = (DEPLOY / "README.md").read_text(encoding="utf-8")
+    for name in re.findall(r"deploy/[\w./-]*\w", text):
+        assert (ROOT / name).exists() or name.startswith("deploy/secrets"), name

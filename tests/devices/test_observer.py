@@ -1,0 +1,130 @@
+"""Who watches a broker sees what joined devices ask, wherever their replies go."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from brokers import Mosquitto
+from paho.mqtt.client import Client
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from devices.connections import connect, disconnect, new_client
+from devices.messages import (
+    InferenceRequest,
+    LatencyReport,
+    Reply,
+    encode_reply,
+    encode_report,
+    encode_request,
+)
+from devices.observer import Observer
+from devices.topics import reply_topic, report_topic, request_topic
+
+SOON_S = 20.0
+
+
+def wait_until(happened: Callable[[], object]) -> None:
+    end = time.monotonic() + SOON_S
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def observer(mosquitto: Mosquitto) -> Iterator[Observer]:
+    with Observer(mosquitto.broker, ["edge", "cloud"], own=["cameras-0"]) as observer:
+        yield observer
+
+
+@pytest.fixture
+def publish(mosquitto: Mosquitto) -> Iterator[Callable[..., None]]:
+    client: Client = new_client(mosquitto.broker, "somebody")
+    connect(client, mosquitto.broker)
+
+    def send(topic: str, payload: bytes, response_topic: str | None = None) -> None:
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        if response_topic is not None:
+            properties.ResponseTopic = response_topic
+        client.publish(topic, payload, 1, properties=properties).wait_for_publish(SOON_S)
+
+    yield send
+    disconnect(client)
+
+
+def request(id: int) -> bytes:
+    return encode_request(InferenceRequest(id, 0.1, sample=3))
+
+
+def reply(id: int) -> bytes:
+    return encode_reply(Reply(id, "ok", node="edge", predicted=1, exit=1, node_s=0.001))
+
+
+def test_it_sees_requests_replies_and_reports_of_every_edge(
+    observer: Observer, publish: Callable[..., None]
+) -> None:
+    for edge in ("edge", "cloud"):
+        publish(request_topic(edge, "pi"), request(1))
+        publish(reply_topic(edge, "pi"), reply(1))
+        publish(report_topic(edge, "pi"), encode_report(LatencyReport(1, 0.25)))
+    wait_until(lambda: len(observer.log.kept) == 2 and observer.log.kept[1].reported)
+    assert [(it.edge, it.device, it.latency_s) for it in observer.log.kept] == [
+        ("edge", "pi", 0.25),
+        ("cloud", "pi", 0.25),
+    ]
+    assert all(it.replied_s > it.asked_s for it in observer.log.kept)
+
+
+def test_it_passes_over_the_devices_of_the_run(
+    observer: Observer, publish: Callable[..., None]
+) -> None:
+    publish(request_topic("edge", "cameras-0"), request(1))
+    publish(request_topic("edge", "pi"), request(1))
+    told: list[str] = []
+    observer.wait_for(1, told.append)
+    assert told == list(observer.log.devices) == ["pi"]
+
+
+@pytest.mark.parametrize(
+    "topic", [reply_topic("edge", "pi"), f"{reply_topic('edge', 'pi')}/7", "home/answers"]
+)
+def test_it_finds_replies_on_topics_that_a_device_chose(
+    observer: Observer, publish: Callable[..., None], topic: str
+) -> None:
+    publish(request_topic("edge", "pi"), request(1), topic)
+    wait_until(lambda: observer.log.devices)
+    time.sleep(0.2)  # it subscribes to a topic of the device's own once it has seen it
+    publish(topic, reply(1))
+    wait_until(lambda: observer.log.kept[0].reply is not None)
+
+
+def test_it_subscribes_to_nothing_of_the_brokers_own(
+    observer: Observer, publish: Callable[..., None]
+) -> None:
+    publish(request_topic("edge", "pi"), request(1), "$SYS/broker/uptime")
+    wait_until(lambda: observer.log.devices)
+    assert not observer._chosen
+
+
+def test_it_is_back_after_the_broker_was_away(
+    mosquitto: Mosquitto, observer: Observer, publish: Callable[..., None]
+) -> None:
+    mosquitto.restart()
+    wait_until(lambda: observer.connections == 2)
+    wait_until(lambda: _sees(observer, publish))
+
+
+def _sees(observer: Observer, publish: Callable[..., None]) -> bool:
+    publish(request_topic("edge", "pi"), request(1))
+    return bool(observer.log.devices)
+
+
+def test_it_waits_no_longer_than_replies_may_come(
+    observer: Observer, publish: Callable[..., None]
+) -> None:
+    publish(request_topic("edge", "pi"), request(1))
+    wait_until(lambda: observer.log.kept)
+    asked_s = observer.log.kept[0].asked_s
+    observer.drain(grace_s=0.5)
+    waited_s = time.monotonic() - asked_s
+    assert 0.6 <= waited_s < 5
