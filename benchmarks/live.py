@@ -23,11 +23,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
-
-from devices.messages import Reply, decode_reply
-from live_parts.loads import Load, Outcome, run_loads
+from live_parts.loads import WARM_UP_S, Load, Outcome, run_loads
 from live_parts.proxy import run_proxy
 from live_parts.servers import Server, best_runtime, mosquitto, run_echo, run_edge
+
+from devices.messages import Reply, decode_reply
 
 NODE_REPLY_BYTES, FLOOD = 150, 64
 
@@ -105,22 +105,22 @@ def throughput(port: int, rounds: int, seconds: float) -> None:
                 for name, server in servers.items():
                     before_s = server.processor_s()
                     outcome = load.ask(Load(name, qos, FLOOD, seconds))
-                    costs[name].append(server.processor_s() - before_s)
+                    cost_s = server.processor_s() - before_s
                     rates[name].append(outcome.rate_hz)
+                    # The load runs for a moment before it counts, by as much for all.
+                    costs[name].append(1e6 * cost_s / (outcome.rate_hz * (seconds + WARM_UP_S)))
                     if name == "no-op":
                         answered(outcome)
-            print(f"QoS {qos}, 64 in flight:")
+            print(f"QoS {qos}, {FLOOD} in flight:")
             for name, mine in rates.items():
-                shares = [
-                    f"{spread([100 * it / of for it, of in zip(mine, rates[other], strict=True)], 0)}"
-                    f" % of {other}"
+                shares = {
+                    other: [100 * it / of for it, of in zip(mine, rates[other], strict=True)]
                     for other in ("echo", "brief")
-                ]
-                # The load runs on beyond what is counted, by as much for all.
-                cost = [1e6 * it / (rate * (seconds + 0.2)) for it, rate in zip(costs[name], mine, strict=True)]
+                }
                 print(
-                    f"  {name:6} {spread(mine, 0)} requests/s, {spread(cost, 0)} µs of processor "
-                    f"time each; {'; '.join(shares)}",
+                    f"  {name:6} {spread(mine, 0)} requests/s, {spread(costs[name], 0)} µs of "
+                    f"processor time each; {spread(shares['echo'], 0)} % of echo, "
+                    f"{spread(shares['brief'], 0)} % of brief",
                     flush=True,
                 )
 

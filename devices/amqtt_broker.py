@@ -32,6 +32,8 @@ from devices.amqtt_connection import Connection, PacketReader
 
 #: Messages that wait for one client; more are dropped, the newest first, as Mosquitto does.
 MAX_QUEUED = 1000
+#: Topics that have a retained message; what is retained on further ones is only sent on.
+MAX_RETAINED = 10_000
 #: A connection that has not said CONNECT for so long is closed.
 CONNECT_WITHIN_S = 10.0
 #: The session of a client that is away is kept for so long.
@@ -169,7 +171,8 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]
         if not topic or "#" in topic or "+" in topic or topic.startswith("$"):
             raise MQTTError(f"not a topic: {topic}")
         self._publish(topic, message.data, message.qos or 0)
-        if message.retain:
+        retained = self._retained_messages
+        if message.retain and (topic in retained or len(retained) < MAX_RETAINED):
             await self.retain_message(session, topic, message.data, message.qos)
 
     async def _broadcast_message(

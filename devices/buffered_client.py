@@ -1,11 +1,20 @@
-"""paho's client with a buffer before it: it reads from its socket once for many packets.
+"""paho's client with fewer system calls: one read for many packets, one wake-up for many messages.
 
-paho asks the socket four times for each message: for its first byte, its length byte by byte, and
-the rest. Each time it lets go of Python's interpreter lock, and gets it back when another thread
-has done with it. A node whose worker is busy as well spends half of its time so.
+paho asks its socket four times for each message: for the first byte, for the length byte by byte,
+and for the rest. For each message that is published it writes to a pair of sockets that wakes its
+network thread, even if that is awake, or does so itself. At each of these calls a thread lets go of
+Python's interpreter lock, and gets it back when another has done with it: a node whose workers are
+busy as well spent half of its time so (``docs/performance.md``).
+
+What is overridden here is not all public. Should another version of paho work in another way, it
+works in that way.
 """
 
 from __future__ import annotations
+
+import socket
+import threading
+from typing import Any
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import MQTTErrorCode
@@ -17,8 +26,7 @@ READ_AHEAD_BYTES = 1 << 16
 class BufferedClient(Client):
     """As paho's, but ``loop_read`` handles all packets that were read, not one.
 
-    So nothing waits in the buffer while whoever drives the client waits for the socket. Should
-    another version of paho read in another way, it reads as that does.
+    So nothing waits in the buffer while whoever drives the client waits for the socket.
     """
 
     _ahead = b""
@@ -36,6 +44,16 @@ class BufferedClient(Client):
             rc = super().loop_read()
         return rc
 
+    def loop_forever(
+        self, timeout: float = 1.0, retry_first_connection: bool = False
+    ) -> MQTTErrorCode:
+        """As paho's; its network thread is in here from its start to its end."""
+        pair: Any = self
+        reading, writing = getattr(pair, "_sockpairR", None), getattr(pair, "_sockpairW", None)
+        if reading is not None and writing is not None:
+            pair._sockpairR = pair._sockpairW = _Waker(reading, writing)
+        return super().loop_forever(timeout, retry_first_connection)
+
     def _sock_recv(self, bufsize: int) -> bytes:
         """What paho reads with: up to ``bufsize`` bytes."""
         start, ahead = self._position, self._ahead
@@ -47,3 +65,36 @@ class BufferedClient(Client):
         else:
             self._ahead = b""
         return ahead[start:end]
+
+
+class _Waker:
+    """Both ends of the pair of sockets that wakes the thread in which this is made.
+
+    That thread reads all that was written, and writes all messages that are there then. So nothing
+    need be written while something is unread, nor by the thread itself, which looks for messages
+    before it waits.
+    """
+
+    def __init__(self, reading: socket.socket, writing: socket.socket) -> None:
+        self._reading, self._writing = reading, writing
+        self._thread = threading.get_ident()
+        self._is_awake = False
+
+    def send(self, data: bytes) -> int:
+        if not self._is_awake and threading.get_ident() != self._thread:
+            self._is_awake = True
+            self._writing.send(data)
+        return len(data)
+
+    def recv(self, size: int) -> bytes:
+        data = self._reading.recv(size)
+        # Not before: what is written between the two would be read here, and then be missed.
+        self._is_awake = False
+        return data
+
+    def fileno(self) -> int:
+        return self._reading.fileno()
+
+    def close(self) -> None:
+        self._reading.close()
+        self._writing.close()

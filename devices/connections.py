@@ -27,7 +27,6 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from devices.broker_address import PASSWORD_VARIABLE, Broker, MqttVersion, parse_broker
-from devices.buffered_client import BufferedClient
 from devices.connection_problems import (
     CLOSED,
     CLOSED_WITH_CERTIFICATE,
@@ -37,6 +36,7 @@ from devices.connection_problems import (
     WANTS_CERTIFICATE,
     connect_problem,
 )
+from devices.watchful_client import WatchfulClient
 from models.errors import BrokerError
 
 __all__ = [
@@ -85,8 +85,8 @@ def new_client(
 
     Args:
         clean: the broker forgets subscriptions and messages when the connection ends.
-        keepalive_s: a dead connection is noticed after at most twice as long; rounded up to
-            whole seconds.
+        keepalive_s: promised to the broker, which notices a dead connection after one and a half
+            times as long; rounded up to whole seconds. The client notices it within 5 s.
         receive_maximum: messages of QoS 1 and 2 that the broker may send without having an
             acknowledgement (MQTT 5 only).
         session_expiry_s: how long the broker keeps the session of a client that is not clean
@@ -98,7 +98,7 @@ def new_client(
     Raises:
         BrokerError: a certificate or key cannot be used.
     """
-    client = BufferedClient(
+    client = WatchfulClient(
         CallbackAPIVersion.VERSION2,
         client_id=client_id,
         protocol=_VERSIONS[broker.version],

@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -152,7 +152,7 @@ class EdgeNode:
         )
         self._client = self._new_client()
         self._subscribing: int | None = None
-        self._subscribed = threading.Event()
+        self._subscribed, self._unsubscribed = threading.Event(), threading.Event()
         self._connections = 0
         self._ended = threading.Event()
         self._failure: BrokerError | LiveError | None = None
@@ -173,20 +173,30 @@ class EdgeNode:
         client.on_connect = self._connected
         client.on_disconnect = self._disconnected
         client.on_subscribe = self._acknowledged
+        client.on_unsubscribe = lambda *_: self._unsubscribed.set()
         client.on_message = self._heard
         return client
 
     # --- its life ------------------------------------------------------------------------------
 
-    def start(self, timeout_s: float = 5.0) -> None:
+    def start(
+        self,
+        timeout_s: float = 5.0,
+        *,
+        wait_s: float = 0.0,
+        go_on: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Connect and serve.
+
+        Args:
+            wait_s, go_on: for a broker that is not up yet; see :func:`devices.connections.connect`.
 
         Raises:
             BrokerError: the broker cannot be reached, or refuses the node or its subscription.
         """
         self._server.start()
         try:
-            connect(self._client, self._broker, timeout_s)
+            connect(self._client, self._broker, timeout_s, wait_s=wait_s, go_on=go_on)
         except BrokerError:
             self._server.stop()
             raise
@@ -220,9 +230,11 @@ class EdgeNode:
         """
         until_s = self._clock() + timeout_s
         if self._client.is_connected():
-            self._presence.announce(self._client, "draining")
             self._client.unsubscribe(self._filter)
-        served = self._server.drain(timeout_s)
+            self._presence.announce(self._client, "draining")
+            # What the broker sent before it knew is served too.
+            self._unsubscribed.wait(min(timeout_s, _GOODBYE_S))
+        served = self._server.drain(max(0.0, until_s - self._clock()))
         self._server.stop()
         until_s = max(until_s, self._clock() + _GOODBYE_S)
         for reply in list(self._unacknowledged):

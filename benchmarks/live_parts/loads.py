@@ -10,13 +10,14 @@ from itertools import count
 from multiprocessing.connection import Connection
 
 import numpy as np
+from live_parts.wire import WireClient
 
 from devices.messages import InferenceRequest, encode_request
-from live_parts.wire import WireClient
 
 #: A raw image of CIFAR's size, as a device sends it.
 IMAGE = np.random.default_rng(0).integers(0, 256, 3 * 32 * 32, np.uint8).tobytes()
 DEADLINE_S = 60.0
+WARM_UP_S = 0.2
 NUMBERS = count(1)
 
 
@@ -29,7 +30,7 @@ class Load:
     in_flight: int
     seconds: float
     pause_s: float = 0.0
-    warm_up_s: float = 0.2
+    warm_up_s: float = WARM_UP_S
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def mosquitto() -> Iterator[int]:
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "mosquitto.conf"
         config.write_text(CONFIG.format(user=getpass.getuser(), port=port))
-        process = subprocess.Popen([program, "-c", str(config)])
+        process = subprocess.Popen([program, "-c", str(config)], stderr=subprocess.DEVNULL)
         try:
             until_s = time.monotonic() + 10
             while True:
@@ -175,9 +175,7 @@ def network_runtime(backbone: str, runtime: str) -> SegmentRuntime:
     return build_runtime(build_network(architecture, 0), INFO, InferenceSettings(runtime))
 
 
-def run_edge(
-    port: int, name: str, backbone: str | None, runtime: str, control: Connection
-) -> None:
+def run_edge(port: int, name: str, backbone: str | None, runtime: str, control: Connection) -> None:
     """An edge node with one worker that asks its policy after each exit, and never stops early."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     computes = network_runtime(backbone, runtime) if backbone else NoOp()

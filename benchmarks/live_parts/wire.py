@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import select
 import socket
 import struct
+import time
 from collections.abc import Sequence
 
 CONNECT, PUBLISH, PUBACK, SUBSCRIBE = 1, 3, 4, 8
@@ -69,12 +72,12 @@ class WireClient:
         self._qos = qos
         self._next_id = 1
         self._sock.sendall(
-            packet(CONNECT << 4, text("MQTT"), b"\x05\x02", struct.pack(">H", 600), b"\0", text(name))
+            packet(
+                CONNECT << 4, text("MQTT"), b"\x05\x02", struct.pack(">H", 600), b"\0", text(name)
+            )
         )
         self._await(2)
-        self._sock.sendall(
-            packet(SUBSCRIBE << 4 | 2, b"\0\1\0", text(replies), bytes((qos,)))
-        )
+        self._sock.sendall(packet(SUBSCRIBE << 4 | 2, b"\0\1\0", text(replies), bytes((qos,))))
         self._await(9)
 
     def _await(self, kind: int) -> None:
@@ -104,10 +107,13 @@ class WireClient:
             self._sock.sendall(b"".join(self._out))
             self._out.clear()
 
-    def replies(self) -> list[bytes]:
-        """Wait for messages; their payloads. Acknowledgements alone are none."""
+    def replies(self, until_s: float = math.inf) -> list[bytes]:
+        """Wait for messages; their payloads. None by ``until_s``: none came by then."""
         payloads: list[bytes] = []
         while not payloads:
+            left_s = until_s - time.perf_counter()
+            if left_s < WITHIN_S and not select.select([self._sock], [], [], max(0.0, left_s))[0]:
+                return payloads
             for first, body in self._packets():
                 if first >> 4 != PUBLISH:
                     continue

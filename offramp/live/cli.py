@@ -101,6 +101,13 @@ def run(
     cert: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Certificate of all clients (PEM).")
     ] = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Its first line is the password of the user (else $OFFRAMP_MQTT_PASSWORD).",
+        ),
+    ] = None,
     key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key (PEM).")] = None,
     mqtt_version: Annotated[
         Literal["5", "3.1.1"] | None,
@@ -161,7 +168,9 @@ def run(
         if port is not None:
             raise BrokerError("--port is of the broker that is started; with --broker, none is")
         version = mqtt_version or (loaded.scenario.mqtt.version if loaded.scenario.mqtt else "5")
-        address = parse_broker(broker, ca=ca, cert=cert, key=key, version=version)
+        address = parse_broker(
+            broker, ca=ca, cert=cert, key=key, password_file=password_file, version=version
+        )
     elif ca or cert or key or mqtt_version == "5":
         raise BrokerError(
             "the broker that is started speaks MQTT 3.1.1 without TLS: certificates and version 5 "

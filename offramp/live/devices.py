@@ -42,6 +42,13 @@ def devices(
     cert: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Certificate of the devices (PEM).")
     ] = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Its first line is the password of the user (else $OFFRAMP_MQTT_PASSWORD).",
+        ),
+    ] = None,
     key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key (PEM).")] = None,
     mqtt_version: Annotated[
         str | None,
@@ -105,7 +112,12 @@ def devices(
     if version not in ("5", "3.1.1"):
         raise LiveError(f"--mqtt-version: 5 or 3.1.1 is expected, not {version}")
     address = parse_broker(
-        broker, ca=ca, cert=cert, key=key, version=cast(Literal["5", "3.1.1"], version)
+        broker,
+        ca=ca,
+        cert=cert,
+        key=key,
+        password_file=password_file,
+        version=cast(Literal["5", "3.1.1"], version),
     )
     samples = test_samples(loaded)
     for left_out in not_emulated(loaded.scenario, embedded=False):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from models.errors import LiveError
+from models.errors import BrokerError, LiveError
 from offramp.console import Console
 from offramp.scenario import load_scenario
 
@@ -53,6 +53,13 @@ def edge(
     cert: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Certificate of the node (PEM).")
     ] = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Its first line is the password of the user (else $OFFRAMP_MQTT_PASSWORD).",
+        ),
+    ] = None,
     key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key (PEM).")] = None,
     mqtt_version: Annotated[
         str | None,
@@ -83,6 +90,9 @@ def edge(
     metrics_host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="On which address to serve metrics.")
     ] = "0.0.0.0",
+    wait_s: Annotated[
+        float, typer.Option(min=0, help="How long to wait for a broker that is not up yet.")
+    ] = 0.0,
     drain_s: Annotated[
         float,
         typer.Option(min=0, help="How long to answer what has come, once told to end."),
@@ -118,7 +128,12 @@ def edge(
     if version not in ("5", "3.1.1"):
         raise LiveError(f"--mqtt-version: 5 or 3.1.1 is expected, not {version}")
     address = parse_broker(
-        broker, ca=ca, cert=cert, key=key, version=cast(Literal["5", "3.1.1"], version)
+        broker,
+        ca=ca,
+        cert=cert,
+        key=key,
+        password_file=password_file,
+        version=cast(Literal["5", "3.1.1"], version),
     )
     check_live(loaded, version)
     place = node_place(loaded, node, replica)
@@ -138,13 +153,13 @@ def edge(
         files = NodeFiles(Store(store or default_root()), checkpoint, profile)
         served = build_node(loaded, address, place, arm, files, metrics, console)
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
-        _serve(served, drain_s, console)
+        _serve(served, wait_s, drain_s, console)
     finally:
         if end_metrics is not None:
             end_metrics()
 
 
-def _serve(node: EdgeNode, drain_s: float, console: Console) -> None:
+def _serve(node: EdgeNode, wait_s: float, drain_s: float, console: Console) -> None:
     """Serve until a signal, or until the node cannot go on."""
     told: list[int] = []
 
@@ -155,7 +170,12 @@ def _serve(node: EdgeNode, drain_s: float, console: Console) -> None:
 
     before = {number: signal.signal(number, end) for number in _ENDING}
     try:
-        node.start()
+        try:
+            node.start(wait_s=wait_s, go_on=lambda: not told)
+        except BrokerError:
+            if told:
+                return
+            raise
         console.note(f"{node.description} serves")
         try:
             # Not one long wait: a signal must not find its lock taken.

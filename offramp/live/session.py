@@ -103,7 +103,7 @@ class LiveSession:
         Raises:
             OfframpError: a part could not start, or ended and could not go on.
         """
-        self._check_unchanged()
+        self.check_unchanged()
         standing = Standing(arm_name(arm, self.job), number, of, "starting")
         table.show(standing)
         with ExitStack() as stack:
@@ -117,8 +117,12 @@ class LiveSession:
         table.finish()
         return self._part(arm, nodes, result)
 
-    def _check_unchanged(self) -> None:
-        """Nodes read the scenario themselves: it must say what it said."""
+    def check_unchanged(self) -> None:
+        """Nodes read the scenario themselves: it must say what it said.
+
+        Raises:
+            LiveError: it does not.
+        """
         again = load_scenario(self.source.source, self.source.overrides)
         if again.scenario != self.source.scenario:
             raise LiveError(
@@ -242,9 +246,10 @@ def live_session(
             own = [world.device_name(device) for device in range(world.devices)]
             edges = [node.name for node in world.nodes]
             observer = stack.enter_context(Observer(broker, edges, own))
+            where = broker.url if options.broker else f"port {broker.port} of this host"
             say(
-                f"waiting for {options.join} device(s) at {broker.url}: they publish to "
-                f"offramp/1/request/{edges[0]}/NAME"
+                f"waiting for {options.join} device(s) at {where}: they publish to "
+                f"{' or '.join(f'offramp/1/request/{edge}/NAME' for edge in edges)}"
             )
             observer.wait_for(options.join, lambda name: say(f"joined  {name}"))
         yield LiveSession(

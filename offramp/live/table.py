@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rich.console import Console as RichConsole
 from rich.live import Live
@@ -71,10 +71,7 @@ class LiveTable:
 
     def show(self, standing: Standing) -> None:
         """An arm goes on."""
-        begins = self._last is None or (self._last.number, self._last.phase) != (
-            standing.number,
-            standing.phase,
-        )
+        begins = self._last is None or self._last.number != standing.number
         self._last = standing
         every_s = _DRAWN_EVERY_S if self.live else PLAIN_INTERVAL_S
         now_s = time.monotonic()
@@ -83,16 +80,17 @@ class LiveTable:
         self._shown_at_s = now_s
         if self.live:
             self.live.update(self._table(standing), refresh=True)
-        elif standing.progress is not None:
+        elif not begins:
             self.console.note(line(standing))
 
     def finish(self) -> None:
         """The arm that was shown last is done."""
         if self._last is None:
             return
-        self._done = [*self._done, self._last][-_DONE_SHOWN:]
-        if not self.live:
-            self.console.note(line(self._last))
+        done = replace(self._last, phase="done")
+        self._done = [*self._done, done][-_DONE_SHOWN:]
+        if not self.live and not self.quiet:
+            self.console.note(line(done))
         self._last = None
 
     def _table(self, standing: Standing) -> Table:
@@ -124,6 +122,8 @@ def line(standing: Standing) -> str:
     """A standing in one line."""
     rate, aud, exits, latency, queue, lost, devices = _figures(standing)
     left = standing.phase or f"{standing.left_s:.0f} s left"
+    if standing.progress is None:
+        return f"live  {standing.arm} ({standing.number} of {standing.of}): {left}"
     return (
         f"live  {standing.arm} ({standing.number} of {standing.of}): {left}; {rate}, AUD {aud}, "
         f"exits {exits}, p50 / p99 {latency} ms, queue {queue}, lost {lost}, devices {devices}"

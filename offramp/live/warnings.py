@@ -37,7 +37,7 @@ def crowded(scenario: Scenario, here: int, cores: int | None = None) -> list[str
     if busy + _BESIDES_NODES <= cores:
         return []
     return [
-        f"this host has {cores} processors for {busy} threads of workers, the devices and the "
+        f"this host has {cores} processor(s) for {busy} thread(s) of workers, the devices and the "
         "broker: they wait for one another, and latencies show it"
     ]
 

@@ -22,7 +22,7 @@ def live_table(results: Results) -> str:
     rows = [
         ["broker", live["broker"]],
         ["devices that joined", ", ".join(live["joined"]) or "none"],
-        *(["host: " + key, str(value)] for key, value in live["host"].items()),
+        *(["host: " + key, str(value)] for key, value in live["host"].items() if value),
         *(
             [f"devices sent late by, {name} (ms)", number(lag_ms)]
             for name, lag_ms in live["lag_ms"].items()

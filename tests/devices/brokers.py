@@ -42,7 +42,7 @@ def program(name: str) -> str:
 def free_port() -> int:
     """A port that nobody uses, of those that the kernel gives no outgoing connection.
 
-    Else a client that reconnects to a broker which is down could be given the broker's port, connect
+    Else a client that reconnects to a broker which is down could be given its port, connect
     to itself, and keep the broker from coming back.
     """
     draw = random.SystemRandom()  # workers of pytest-xdist may share a seed

@@ -47,9 +47,9 @@ def figure(node, name, **labels):
 class Watcher(Device):
     """Hears the node's status."""
 
-    def __init__(self, broker):
+    def __init__(self, broker, node="edge"):
         super().__init__(broker, f"watcher-{time.monotonic_ns()}")
-        self.listen(STATUS)
+        self.listen(status_topic("edge", node))
 
     def status(self):
         return decode_status(self.message().payload)
@@ -466,6 +466,30 @@ def test_replicas_share_requests_and_each_has_a_status(mosquitto):
     nodes[1].stop()
 
 
+def test_the_requests_of_a_replica_that_drains_go_to_the_others(mosquitto):
+    segment, reached, go_on = held_up()
+    leaving = edge_node(
+        mosquitto.broker,
+        runtime=FakeRuntime(segment=segment),
+        settings={"node": "edge-0", "shared": True},
+    )
+    leaving.start()
+    with Device(mosquitto.broker) as device:
+        device.ask(0)
+        assert reached.wait(10)
+        with Serving(mosquitto.broker, settings={"node": "edge-1", "shared": True}):
+            drained = threading.Thread(target=lambda: leaving.drain(20))
+            drained.start()
+            with Watcher(mosquitto.broker, "edge-0") as watcher:
+                eventually(lambda: watcher.status().state == "draining")
+            for id in range(1, 11):
+                device.ask(id)
+            assert {device.reply().node for _ in range(10)} == {"edge-1"}
+            go_on.set()
+            drained.join(20)
+            assert device.reply().node == "edge-0"
+
+
 def test_replicas_need_mqtt_5(mosquitto):
     with pytest.raises(LiveError, match=r"shared subscription, which MQTT 3\.1\.1 does not have"):
         edge_node(at(mosquitto.broker, "3.1.1"), settings={"node": "edge-0", "shared": True})
@@ -495,6 +519,20 @@ def test_a_node_answers_what_it_has_before_it_leaves(mosquitto, qos):
         assert {reply.status for reply in replies} == {"ok"}
         device.ask(99)
         assert device.hears_nothing()
+
+
+def test_while_a_node_drains_nothing_that_was_sent_before_is_refused(mosquitto):
+    """Requests flow when the node is told to end: whatever reaches it is answered."""
+    node = edge_node(mosquitto.broker)
+    node.start()
+    with Device(mosquitto.broker) as device:
+        for id in range(400):
+            device.ask(id)
+        eventually(lambda: not device.heard.empty())
+        assert node.drain(10)
+        time.sleep(0.3)  # for the last replies
+        replies = [decode_reply(message.payload) for message in list(device.heard.queue)]
+    assert {reply.status for reply in replies} == {"ok"}
 
 
 def test_what_is_not_served_in_time_is_dropped_and_told(mosquitto):

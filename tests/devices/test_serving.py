@@ -139,6 +139,11 @@ def test_times_tell_of_the_queue_the_service_and_the_node():
     assert first.finished_s - first.started_s >= 0.02
     assert second.started_s >= first.finished_s
     assert second.started_s - second.arrived_s >= 0.02
+    assert served.figure("service_seconds_bucket", {"le": "0.01"}) <= 1
+    assert served.figure("service_seconds_bucket", {"le": "+Inf"}) == 2
+    assert served.figure("service_seconds_sum") == pytest.approx(
+        sum(request.finished_s - request.started_s for request in served.left)
+    )
 
 
 def test_a_policy_may_drop_at_any_exit():
@@ -255,9 +260,11 @@ def test_a_batch_is_computed_together_to_the_nearest_exit_that_any_wants():
     policy = first_then(
         lambda request, node: ANSWER if request.exit else run_to(wants[request.asked.id])
     )
-    with Served(policy, FakeRuntime(segment=segment), batch_size=4) as served:
+    runtime = FakeRuntime(segment=segment, confidence=lambda exit, pixel: exit / 10)
+    with Served(policy, runtime, batch_size=4) as served:
         requests, computed = batch_of(served, *events, 1, 2, 3)
     assert [outcome(request) for request in requests] == [(1, 1), (3, 2), (2, 3)]
+    assert [request.confidences for request in requests] == [(0.1,), (0.3,), (0.2,)]
     assert [request.batch for request in requests] == [3, 3, 3]
     assert [step for step in computed if step[0] == "segment"] == [
         ("segment", 1, (1, 2, 3)),
@@ -357,6 +364,64 @@ def test_one_member_is_cut_off_and_the_rest_of_its_batch_goes_on():
         requests, computed = batch_of(served, *events, 1, 2, 3)
     assert [outcome(request) for request in requests] == [(3, 1), (1, 2), (3, 3)]
     assert computed[-2:] == [("segment", 3, (1, 3)), ("classify", 3, (1, 3))]
+
+
+def test_a_cut_off_belongs_to_the_computation_that_it_was_decided_for():
+    def decide(request, node):
+        if request.exit == 0:
+            return run_to(1, within_s=0.03)
+        if request.exit == 1:
+            time.sleep(0.06)
+            return run_to(3)
+        return ANSWER
+
+    with Served(Ask(decide)) as served:
+        assert outcome(served.serve(4)[0]) == (3, 4)
+
+
+def test_a_sooner_cut_off_is_seen_while_a_later_one_is_waited_for():
+    def decide(request, node):
+        within_s = 30.0 if request.asked.id == 1 else 0.05
+        return ANSWER if request.exit == 3 else run_to(3 if request.exit else 1, within_s)
+
+    began, go_on = threading.Event(), threading.Event()
+
+    def segment(exit, pixels):
+        if exit == 2:
+            began.set()
+            go_on.wait(20)
+
+    with Served(Ask(decide), FakeRuntime(segment=segment), workers=2) as served:
+        served.offer(1)
+        assert began.wait(10)
+        time.sleep(0.02)  # the later one is waited for
+        (sooner,) = served.offer(2)
+        eventually(lambda: sooner in served.left)
+        go_on.set()
+        eventually(lambda: len(served.left) == 2)
+    assert [outcome(request) for request in served.left] == [(1, 2), (3, 1)]
+
+
+def test_who_was_cut_off_is_not_told_of_what_failed_after():
+    segment, *events = paused()
+
+    def others(request, node):
+        return (
+            run_to(3, within_s=0.02 if request.asked.id == 2 else None)
+            if request.exit
+            else run_to(1)
+        )
+
+    def compute(exit, pixels):
+        segment(exit, pixels)
+        if exit == 2:
+            time.sleep(0.1)
+            raise RuntimeError("out of memory")
+
+    with Served(first_then(others), FakeRuntime(segment=compute), batch_size=4) as served:
+        requests, _ = batch_of(served, *events, 1, 2)
+    assert [outcome(request) for request in requests] == ["internal_error", (1, 2)]
+    assert len(served.left) == 3
 
 
 def test_anytime_answers_before_the_deadline_with_what_it_has():

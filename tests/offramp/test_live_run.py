@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +23,10 @@ from devices.broker_address import parse_broker
 from devices.connections import connect, disconnect, new_client
 from devices.messages import InferenceRequest, decode_reply, encode_request
 from devices.topics import reply_topic, request_topic
+from models.errors import LiveError
+from offramp import load_scenario
+from offramp.live.nodes import nodes_online
+from offramp.live.session import LiveOptions, LiveSession
 from offramp.stages.live_parts import LIVE_PARTS
 from tests.devices.brokers import Mosquitto, free_port, open_config, program
 
@@ -124,37 +129,20 @@ def test_a_live_run_leaves_what_a_simulation_leaves(
     assert re.search(r"to measure: 2 arm\(s\), 7 s in real time", ran.out)
 
 
-def test_a_run_on_mosquitto_with_replications(
-    live: Callable[..., Any], mosquitto: Mosquitto, tmp_path: Path
-) -> None:
-    ran = live(
-        *("-o", tmp_path, *ONE_ARM, *SHORT, "--broker", mosquitto.url, "--replications", 2),
-        changes={"mqtt": {"qos": 1}},
-    )
-    assert ran.status == 0, ran.err
-    records, manifest = read(tmp_path)
-    assert sorted(set(records["replication"])) == [0, 1]
-    assert not records.duplicated(["replication", "request"]).any()
-    assert (records["outcome"] == "on_time").mean() > 0.5
-    assert manifest["live"]["broker"] == mosquitto.url
-
-
-def test_replicas_share_the_requests(
+def test_replicas_on_mosquitto_share_the_requests(
     live: Callable[..., Any], mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     ran = live(
         *("-o", tmp_path, *ONE_ARM, *SHORT, "--broker", mosquitto.url),
-        changes={"nodes.edge": {"workers": 1, "replicas": 2}},
+        changes={"nodes.edge": {"workers": 1, "replicas": 2}, "mqtt": {"qos": 2}},
     )
     assert ran.status == 0, ran.err
-    assert set(read(tmp_path)[0]["node"]) == {"edge-0", "edge-1"}
-
-
-def test_a_finished_run_is_measured_anew(live: Callable[..., Any], tmp_path: Path) -> None:
-    for _ in range(2):
-        ran = live("-o", tmp_path, *ONE_ARM, *SHORT)
-        assert ran.status == 0, ran.err
-        assert "to measure: 1 arm(s)" in ran.out
+    records, manifest = read(tmp_path)
+    assert set(records["node"]) == {"edge-0", "edge-1"}
+    first = records["request"][0]
+    assert records["request"].tolist() == list(range(first, first + len(records)))
+    assert (records["outcome"] == "on_time").mean() > 0.5
+    assert manifest["live"]["broker"] == mosquitto.url
 
 
 def test_quiet_prints_results_only(live: Callable[..., Any], tmp_path: Path) -> None:
@@ -220,23 +208,12 @@ def test_devices_that_join_are_waited_for_and_recorded(
     assert "reported no latency" in "\n".join(manifest["live"]["warnings"])
 
 
-def test_join_may_stand_alone(offramp: Callable[..., Any]) -> None:
-    from offramp.live.cli import _RunCommand
-
-    command = _RunCommand("run", params=[], callback=lambda: None)
-    seen: list[list[str]] = []
-
-    class Parent:
-        def parse_args(self, ctx: object, args: list[str]) -> list[str]:
-            seen.append(args)
-            return args
-
-    del command, Parent
-    ran = offramp("live", "run", "nowhere.yaml", "--join")
-    assert ran.status == 2
-    assert "nowhere.yaml" in ran.err
-    ran = offramp("live", "run", "--join", "3", "nowhere.yaml")
-    assert "nowhere.yaml" in ran.err
+@pytest.mark.parametrize("join", [("--join",), ("--join", "3"), ("--join=2",)])
+def test_join_may_stand_alone(offramp: Callable[..., Any], join: tuple[str, ...]) -> None:
+    for arguments in (("nowhere.yaml", *join), (*join, "nowhere.yaml")):
+        ran = offramp("live", "run", *arguments)
+        assert ran.status == 2
+        assert "nowhere.yaml: no such file" in ran.err
 
 
 # --- a run that is ended ------------------------------------------------------------------------
@@ -291,7 +268,7 @@ def test_ctrl_c_keeps_the_arms_that_are_finished(
     tmp_path: Path,
 ) -> None:
     results = tmp_path / "results"
-    arguments = ("-o", results, "--policy", "fixed_exit(exit=2)", *SHORT)
+    arguments = ("-o", results, *ONE_ARM, *SHORT, "--replications", 2)
     run = started(*arguments)
     wait_until(lambda: list(results.glob(f"{LIVE_PARTS}/*/0*.parquet")), "the end of an arm")
     wait_until(lambda: parts("live edge"), "the start of the next node")
@@ -306,7 +283,9 @@ def test_ctrl_c_keeps_the_arms_that_are_finished(
     out, err = again.communicate(timeout=SOON_S)
     assert again.returncode == 0, err
     assert "to measure: 1 arm(s)" in out
-    assert set(read(results)[0]["strategy"]) == {"standard", "curriculum"}
+    records, _ = read(results)
+    assert set(records["replication"]) == {0, 1}
+    assert not records.duplicated(["replication", "request"]).any()
 
 
 def test_nothing_outlives_a_run_that_is_killed(
@@ -340,6 +319,7 @@ def test_a_node_that_is_killed_is_started_again_and_every_request_has_one_record
     while "devices 5 of 5" not in line:
         line = run.stdout.readline()
         assert line, "the run ended"
+    assert re.search(r"queue \d", line)  # the node said it
     os.kill(parts("live edge")[0], signal.SIGKILL)
     _, err = run.communicate(timeout=SOON_S)
     assert run.returncode == 0, err
@@ -355,11 +335,7 @@ def test_a_node_that_is_killed_is_started_again_and_every_request_has_one_record
     assert (late["outcome"] == "on_time").any()  # the node was back
 
 
-def test_a_node_that_cannot_start_says_why(
-    live: Callable[..., Any], tmp_path: Path
-) -> None:
-    import socket
-
+def test_a_node_that_cannot_start_says_why(live: Callable[..., Any], tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
         taken.listen()
@@ -398,6 +374,18 @@ def test_bad_arguments_are_one_message(
     assert not (tmp_path / "results").exists()
 
 
+def test_a_scenario_that_is_changed_during_a_run_ends_it(scenario: Callable[..., Path]) -> None:
+    loaded = load_scenario(str(scenario()), ["seed=4"])
+    nothing: Any = None
+    session = LiveSession(
+        loaded, loaded, nothing, LiveOptions(), (), nothing, nothing, {}, nothing, nothing
+    )
+    session.check_unchanged()
+    scenario({"devices.cameras.count": 6})
+    with pytest.raises(LiveError, match=r"tiny\.yaml was changed during the run"):
+        session.check_unchanged()
+
+
 def test_replicas_on_the_embedded_broker_are_refused(live: Callable[..., Any]) -> None:
     ran = live(*ONE_ARM, changes={"nodes.edge.replicas": 2})
     assert ran.status == 2
@@ -405,8 +393,6 @@ def test_replicas_on_the_embedded_broker_are_refused(live: Callable[..., Any]) -
 
 
 def test_a_port_that_is_in_use_is_an_error(live: Callable[..., Any], tmp_path: Path) -> None:
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -428,8 +414,6 @@ def test_a_node_that_is_there_already_serves_its_own_arm_alone(
         [sys.executable, "-m", "offramp", *map(str, command)], stdout=subprocess.DEVNULL
     ) as node:
         try:
-            from offramp.live.nodes import nodes_online
-
             wait_until(lambda: nodes_online(mosquitto.broker, ["edge"]), "the node's presence")
             ran = live("-o", tmp_path / "all", *SHORT, "--broker", mosquitto.url)
             assert ran.status == 2

@@ -1,0 +1,328 @@
+"""What people get wrong about a live world: each ends in one clear sentence, and status 2.
+
+The commands are those that a user types, in processes of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cbor2
+import pytest
+from brokers import Mosquitto, SecureMosquitto, free_port, make_certificates, program
+from fake_runtime import eventually
+from live_clients import Device
+
+from devices.broker_address import Broker, parse_broker
+from devices.messages import decode_status
+from devices.topics import status_topic
+
+SCENARIO = """\
+name: small
+seed: 3
+data: {dataset: digits}
+model: {backbone: resnet8, exits: [layer1]}
+training: {strategies: [standard], seeds: 1, steps: 2, batch_size: 32, evaluations: 1, threads: 1}
+profile: {batch_sizes: [1], repetitions: 10, warm_up: 1}
+links: {wifi: {}}
+nodes: {edge: {workers: 1}}
+devices:
+  cameras:
+    count: 2
+    arrivals: {process: poisson, rate_hz: 10}
+    deadline_ms: 500
+    link: wifi
+    node: edge
+policies: [full]
+simulation: {duration_s: 1, warm_up_s: 0.2, replications: 1}
+"""
+
+#: torch takes seconds to import, and several commands share two processors with other tests.
+WITHIN_S = 120.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A scenario whose network and profile are in a store."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "offramp", *arguments],
+            cwd=self.folder,
+            env=self.environment | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, **environment: str) -> tuple[int, str]:
+        """Status, and what stands on standard error, without the lines' ends."""
+        process = self.start(*arguments, **environment)
+        try:
+            _, said = process.communicate(timeout=WITHIN_S)
+        finally:
+            process.kill()
+        return process.returncode, " ".join(said.split())
+
+    @property
+    def checkpoint(self) -> Path:
+        (file,) = self.folder.glob("store/trained/*/*.safetensors")
+        return file
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("live")
+    (folder / "small.yaml").write_text(SCENARIO, encoding="utf-8")
+    environment = {**os.environ, "OFFRAMP_STORE": str(folder / "store")}
+    environment |= {"PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "200"}
+    made = Trained(folder, environment)
+    for command in ("train", "profile"):
+        status, said = made.run(command, "small.yaml", "--quiet")
+        assert status == 0, said
+    return made
+
+
+def ends_with(made: tuple[int, str], *texts: str) -> None:
+    """A command ended with status 2 and one error, which says all this."""
+    status, said = made
+    assert status == 2, said
+    assert said.count("error:") == 1, said
+    assert "Traceback" not in said
+    for text in texts:
+        assert text in said, said
+
+
+COMMANDS = ["edge", "devices", "run"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_address_where_no_broker_is(trained: Trained, command: str) -> None:
+    port = free_port()
+    made = trained.run("live", command, "small.yaml", "--broker", f"mqtt://127.0.0.1:{port}")
+    ends_with(made, f"no connection to mqtt://127.0.0.1:{port}: nothing listens there")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("http://127.0.0.1", "mqtt://"),
+        ("127.0.0.1", "mqtt://"),
+        ("mqtt://127.0.0.1:99999", "port"),
+        ("mqtt://user:pass/word@127.0.0.1", "%2F"),
+    ],
+)
+def test_an_address_that_is_none(trained: Trained, command: str, address: str, says: str) -> None:
+    ends_with(trained.run("live", command, "small.yaml", "--broker", address), says)
+
+
+def test_a_host_that_nobody_knows(trained: Trained) -> None:
+    made = trained.run("live", "devices", "small.yaml", "--broker", "mqtt://no-such-host.invalid")
+    ends_with(made, "no connection to mqtt://no-such-host.invalid:1883: its name is not known")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_wrong_password(
+    trained: Trained, mosquitto_tls: SecureMosquitto, command: str
+) -> None:
+    url = f"mqtts://fleet@localhost:{mosquitto_tls.port}"
+    arguments = ["--broker", url, "--ca", str(mosquitto_tls.certificates / "ca.crt")]
+    made = trained.run(
+        *("live", command, "small.yaml", *arguments), OFFRAMP_MQTT_PASSWORD="not/this"
+    )
+    ends_with(made, "wrong user or password")
+    assert "not/this" not in made[1]
+
+
+def test_no_password(trained: Trained, mosquitto_tls: SecureMosquitto) -> None:
+    arguments = ["--ca", str(mosquitto_tls.certificates / "ca.crt")]
+    url = f"mqtts://localhost:{mosquitto_tls.port}"
+    made = trained.run("live", "devices", "small.yaml", "--broker", url, *arguments)
+    ends_with(made, "it wants a user and a password")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_certificate_that_is_refused_here(
+    trained: Trained, mosquitto_tls: SecureMosquitto, command: str
+) -> None:
+    url = f"mqtts://fleet:x@localhost:{mosquitto_tls.port}"
+    made = trained.run("live", command, "small.yaml", "--broker", url)
+    ends_with(made, "its certificate is signed by a CA that is not trusted")
+
+
+def test_a_certificate_for_another_host(
+    trained: Trained, mosquitto_tls: SecureMosquitto
+) -> None:
+    url = f"mqtts://fleet:x@127.0.0.2:{mosquitto_tls.port}"
+    # It listens on 127.0.0.1 only: behind this address is another name of the same broker.
+    other = replace(mosquitto_tls.broker, host="127.0.0.2")
+    assert other.url in url.replace("fleet:x@", "")
+    made = trained.run(
+        *("live", "devices", "small.yaml", "--broker", url),
+        *("--ca", str(mosquitto_tls.certificates / "ca.crt")),
+    )
+    ends_with(made, f"127.0.0.2:{mosquitto_tls.port}")
+
+
+@pytest.mark.parametrize("with_foreign", [False, True])
+def test_a_certificate_that_the_broker_refuses(
+    trained: Trained, mosquitto_tls: SecureMosquitto, tmp_path: Path, with_foreign: bool
+) -> None:
+    url = f"mqtts://localhost:{mosquitto_tls.certificate_port}"
+    arguments = ["--broker", url, "--ca", str(mosquitto_tls.certificates / "ca.crt")]
+    if with_foreign:  # of a CA that the broker does not know
+        made = make_certificates(tmp_path / "foreign", "client", "cam-1")
+        assert made.returncode == 0, made.stderr
+        files = [str(tmp_path / "foreign" / f"cam-1.{kind}") for kind in ("crt", "key")]
+        arguments += ["--cert", files[0], "--key", files[1]]
+    said = trained.run("live", "devices", "small.yaml", *arguments)
+    ends_with(said, "client certificate")
+
+
+def test_tls_where_there_is_none_and_the_other_way_round(
+    trained: Trained, mosquitto: Mosquitto, mosquitto_tls: SecureMosquitto
+) -> None:
+    made = trained.run(
+        *("live", "devices", "small.yaml", "--broker", f"mqtts://127.0.0.1:{mosquitto.port}")
+    )
+    ends_with(made, "it does not speak TLS there")
+    made = trained.run(
+        *("live", "devices", "small.yaml", "--broker", f"mqtt://127.0.0.1:{mosquitto_tls.port}")
+    )
+    ends_with(made, "it does not answer as an MQTT broker does")
+
+
+# --- ports ---------------------------------------------------------------------------------------
+
+
+def test_a_port_in_use(trained: Trained, mosquitto: Mosquitto) -> None:
+    port = str(mosquitto.port)
+    ends_with(trained.run("live", "broker", "--port", port), f"port {port}", "in use")
+    made = trained.run("live", "run", "small.yaml", "--port", port)
+    ends_with(made, f"port {port}", "in use")
+    made = trained.run(
+        *("live", "edge", "small.yaml", "--broker", mosquitto.url, "--metrics-port", port)
+    )
+    ends_with(made, f"cannot serve metrics on port {port}: it is in use (--metrics-port)")
+
+
+def test_a_port_of_metrics_in_use_ends_a_whole_run(
+    trained: Trained, mosquitto: Mosquitto
+) -> None:
+    made = trained.run(
+        *("live", "run", "small.yaml", "--metrics-port", str(mosquitto.port), "--quiet")
+    )
+    status, said = made
+    assert status == 2, said
+    assert f"cannot serve metrics on port {mosquitto.port}: it is in use" in said
+    assert "Traceback" not in said
+
+
+# --- networks ------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_that_does_not_fit(
+    trained: Trained, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    def edge(checkpoint: Path, *more: str) -> tuple[int, str]:
+        return trained.run(
+            *("live", "edge", "small.yaml", "--broker", mosquitto.url),
+            *("--checkpoint", str(checkpoint), *more),
+        )
+
+    ends_with(
+        edge(trained.checkpoint, "--set", "model.exits=[layer2]"), "made for another network"
+    )
+    short = tmp_path / "short.safetensors"
+    short.write_bytes(trained.checkpoint.read_bytes()[:5000])
+    ends_with(edge(short), str(short))
+    ends_with(edge(tmp_path / "none.safetensors"), "none.safetensors")
+    made = trained.run("live", "edge", "small.yaml", "--broker", mosquitto.url, "--seed", "9")
+    ends_with(made, "--seed 9: the scenario has 0")
+    made = trained.run(
+        *("live", "edge", "small.yaml", "--broker", mosquitto.url, "--set", "training.steps=3")
+    )
+    ends_with(made, "has not been trained with these settings: run `offramp train")
+
+
+# --- nodes and devices ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start_edge(trained: Trained) -> Iterator[Callable[[Broker], subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(broker: Broker) -> subprocess.Popen[str]:
+        started.append(trained.start("live", "edge", "small.yaml", "--broker", broker.url))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def instance(broker: Broker) -> Callable[[], str | None]:
+    """What tells which instance of the node is online."""
+    watcher = Device(broker, f"watcher-{time.monotonic_ns()}")
+    watcher.listen(status_topic("edge", "edge"))
+    last: list[str | None] = [None]
+
+    def now() -> str | None:
+        while not watcher.heard.empty():
+            status = decode_status(watcher.message().payload)
+            last[0] = status.instance if status.state == "online" else None
+        return last[0]
+
+    return now
+
+
+def test_two_nodes_with_one_name(
+    trained: Trained,
+    mosquitto: Mosquitto,
+    start_edge: Callable[[Broker], subprocess.Popen[str]],
+) -> None:
+    """The newer takes over; the older says so and ends. Devices notice nothing."""
+    online = instance(mosquitto.broker)
+    older = start_edge(mosquitto.broker)
+    first = eventually(online, WITHIN_S)
+    newer = start_edge(mosquitto.broker)
+    eventually(lambda: online() not in (None, first), WITHIN_S)
+    _, said = older.communicate(timeout=WITHIN_S)
+    said = " ".join(said.split())
+    ends_with((older.returncode, said), "another node called 'edge' has started")
+    assert newer.poll() is None
+    with Device(mosquitto.broker) as device:
+        device.ask(1, image=bytes(64))
+        assert device.reply().status == "ok"
+        # A device with an unknown version of the protocol is told, and nobody else is disturbed.
+        asked = {"v": 2, "id": 5, "deadline_ms": 500, "image": bytes(64)}
+        for version in (2, 0, "1", None):
+            device.send(cbor2.dumps({**asked, "v": version}))
+            reply = device.reply()
+            assert (reply.status, reply.code) == ("error", "unsupported_version")
+        assert "1" in str(reply.message)
+        device.ask(2, image=bytes(64))
+        assert device.reply().status == "ok"
+    newer.send_signal(signal.SIGTERM)
+    _, said = newer.communicate(timeout=WITHIN_S)
+    assert newer.returncode == 0, said
+
+
+def test_a_node_that_is_not_there(trained: Trained, mosquitto: Mosquitto) -> None:
+    made = trained.run(
+        *("live", "devices", "small.yaml", "--broker", mosquitto.url, "--wait-s", "0.5")
+    )
+    ends_with(made, "not all nodes are online", "'edge' (never heard of)")
