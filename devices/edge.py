@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -24,24 +23,15 @@ from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties
 
 from devices.connections import Broker, connect, disconnect, new_client
-from devices.images import decode_image
-from devices.messages import (
-    BadRequest,
-    InferenceRequest,
-    NodeStatus,
-    Reply,
-    decode_request,
-    encode_reply,
-)
+from devices.messages import NodeStatus
 from devices.node_metrics import NodeMetrics
 from devices.node_watch import boot_id
 from devices.presence import Presence
-from devices.recent_requests import RecentRequests
-from devices.replies import ReplyProperties, ReplyWay, error_to, reply_to, reply_way
+from devices.replies import ReplyProperties, ReplyWay
+from devices.request_exchange import RequestExchange
 from devices.serving import InferenceServer
-from devices.topics import device_of, reply_topic, request_filter
-from devices.views import Clock, LiveRequest
-from devices.way_estimates import WayEstimates
+from devices.topics import request_filter
+from devices.views import Clock
 from models.errors import BrokerError, LiveError
 from models.runtimes import SegmentRuntime
 from sim.nodes import NodeSpec
@@ -53,6 +43,9 @@ log = logging.getLogger(__name__)
 _MOST_UNACKNOWLEDGED = 1000
 #: For what the broker must still hear after the node has answered what it had.
 _GOODBYE_S = 2.0
+#: Different texts that are logged at all.
+_MOST_TOLD = 100
+_SUCCESS = MQTTErrorCode.MQTT_ERR_SUCCESS
 _SESSION_TAKEN_OVER = 0x8E
 
 
@@ -123,14 +116,20 @@ class EdgeNode:
         self.metrics = metrics or NodeMetrics()
         self._broker = broker
         self._settings = settings
-        self._input_shape = tuple(input_shape)
-        self._samples = samples
         self._clock = clock
-        self._server = InferenceServer(
-            settings.node, spec, runtime, policy, input_shape, self._answer, self.metrics, clock
+        self._exchange = RequestExchange(
+            settings.edge, settings.node, input_shape, samples, self._publish, self.metrics, clock
         )
-        self._ways = WayEstimates()
-        self._recent = RecentRequests()
+        self._server = InferenceServer(
+            settings.node,
+            spec,
+            runtime,
+            policy,
+            input_shape,
+            self._exchange.answer,
+            self.metrics,
+            clock,
+        )
         self._filter = request_filter(settings.edge, settings.shared)
         self._presence = Presence(
             settings.edge,
@@ -140,7 +139,7 @@ class EdgeNode:
                 self.instance,
                 network=settings.network,
                 exits=self._server.view.exit_count,
-                input_shape=self._input_shape,
+                input_shape=tuple(input_shape),
                 classes=classes,
                 boot_id=boot_id(),
                 runtime=runtime.name,
@@ -317,9 +316,10 @@ class EdgeNode:
             )
         )
 
-    # --- requests: paho's network thread -------------------------------------------------------
+    # --- messages -------------------------------------------------------------------------------
 
     def _heard(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
+        """On paho's network thread."""
         arrived_s = self._clock()
         try:
             if message.topic == self._presence.topic:
@@ -327,70 +327,16 @@ class EdgeNode:
                 if self._presence.taken_over_by is not None:
                     self._taken_over()
             else:
-                self._take(message, arrived_s)
+                request = self._exchange.take(message, arrived_s)
+                if request is not None:
+                    self._server.offer(request)
         except Exception as error:
             # paho's thread would end, and the node with it.
             self.metrics.failed("internal_error")
             self._tell_once(f"a message failed: {type(error).__name__}: {error}", error)
 
-    def _take(self, message: MQTTMessage, arrived_s: float) -> None:
-        device, own_topic = _sender(message.topic, self._settings.edge)
-        self.metrics.add("received_bytes", len(message.payload))
-        if device is None or message.retain:
-            # There is nobody to reply to; or it was sent long ago, and is repeated at every start.
-            self.metrics.failed("bad_topic" if device is None else "retained")
-            return
-        way, refused = reply_way(message, own_topic)
-        try:
-            asked = decode_request(message.payload)
-            if refused is not None:
-                raise BadRequest("bad_response_topic", _BAD_RESPONSE_TOPIC, asked.id)
-            image = self._image(asked)
-        except BadRequest as bad:
-            self.metrics.failed(bad.code)
-            self._send(way, error_to(bad, self.name, arrived_s, self._clock()), 1.0)
-            return
-        if message.qos:
-            before = self._recent.find(device, asked.id, asked.sent_s, message.dup)
-            if before is not None:
-                self.metrics.add("duplicate_requests")
-                if before.reply is not None:
-                    self._publish(way, before.reply, asked.deadline_s)
-                return
-            way.recent = self._recent.add(device, asked.id, asked.sent_s)
-        ways = self._ways.of(device)
-        self._server.offer(LiveRequest(asked, ways, arrived_s, self._clock, image, way))
-
-    def _image(self, asked: InferenceRequest) -> NDArray[np.uint8] | None:
-        """The image of a request, as far as it takes no time to have: else a worker decodes it."""
-        if asked.image is not None:
-            return decode_image(asked, self._input_shape) if asked.format == "raw" else None
-        number, samples = cast(int, asked.sample), self._samples
-        if samples is None:
-            raise BadRequest(
-                "unknown_sample", "the node has no dataset; send the image itself", asked.id
-            )
-        if number >= len(samples):
-            raise BadRequest(
-                "unknown_sample", f"there are samples 0 to {len(samples) - 1}", asked.id
-            )
-        image: NDArray[np.uint8] = samples[number]
-        return image
-
-    # --- replies: any thread -------------------------------------------------------------------
-
-    def _answer(self, request: LiveRequest) -> None:
-        way: ReplyWay = request.sender
-        remaining_s = request.deadline_at_s - request.finished_s
-        self._send(way, reply_to(request, self.name), remaining_s)
-
-    def _send(self, way: ReplyWay, reply: Reply, remaining_s: float) -> None:
-        payload = encode_reply(reply)
-        if way.recent is not None:
-            way.recent.reply = payload
-        self._publish(way, payload, remaining_s)
-
     def _publish(self, way: ReplyWay, payload: bytes, remaining_s: float) -> None:
+        """On any thread."""
         properties = None
         if self._broker.version == "5":
             properties = cast(Properties, ReplyProperties(remaining_s, way.correlation))
@@ -404,20 +350,6 @@ class EdgeNode:
             self.metrics.add("unsent_replies")
 
     def _tell_once(self, text: str, error: Exception | None = None) -> None:
-        if text not in self._told and len(self._told) < 100:
+        if text not in self._told and len(self._told) < _MOST_TOLD:
             self._told.add(text)
             log.error("%s (said once; the node goes on)", text, exc_info=error)
-
-
-@lru_cache(maxsize=4096)
-def _sender(topic: str, edge: str) -> tuple[str | None, str]:
-    """Who sent a request, and its reply topic; None where that cannot be told."""
-    device = device_of(topic, edge)
-    return device, "" if device is None else reply_topic(edge, device)
-
-
-_SUCCESS = MQTTErrorCode.MQTT_ERR_SUCCESS
-_BAD_RESPONSE_TOPIC = (
-    "below offramp/ a Response Topic is the device's own reply topic or one below that; elsewhere "
-    "any topic without wildcards that does not begin with $"
-)

@@ -9,8 +9,10 @@ print(report.summary)
 
 from models.errors import (
     ArtifactError,
+    BrokerError,
     CheckpointError,
     DataError,
+    LiveError,
     NetworkError,
     OfframpError,
     PolicyError,
@@ -25,8 +27,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArtifactError",
+    "BrokerError",
     "CheckpointError",
     "DataError",
+    "LiveError",
     "LoadedScenario",
     "NetworkError",
     "OfframpError",

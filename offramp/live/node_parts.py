@@ -229,7 +229,7 @@ def live_spec(place: NodePlace, profile: Profile) -> NodeSpec:
     )
 
 
-def test_images(loaded: LoadedScenario, console: Console) -> NDArray[np.uint8] | None:
+def sample_images(loaded: LoadedScenario, console: Console) -> NDArray[np.uint8] | None:
     """The test split's images, which devices may name by number; None where it is not here.
 
     Nothing is downloaded for it: devices may as well send images.
@@ -285,6 +285,6 @@ def build_node(
         strategy=origin.strategy,
         training_seed=origin.seed,
     )
-    images = test_images(loaded, console)
+    images = sample_images(loaded, console)
     shape, classes = architecture.input_shape, architecture.classes
     return EdgeNode(broker, settings, spec, runtime, policy, shape, classes, images, metrics)

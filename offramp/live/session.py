@@ -18,7 +18,7 @@ from devices.observer import Observer
 from devices.processes import Parts
 from devices.progress import Progress
 from devices.results import run_of
-from models.errors import BrokerError, LiveError
+from models.errors import BrokerError, LiveError, ScenarioError
 from offramp.live.fleet_process import FleetOrder, FleetProcess, fleet_process
 from offramp.live.nodes import EdgeNodes, NodeCommand, free_port, nodes_online
 from offramp.live.table import LiveTable, Standing
@@ -211,7 +211,13 @@ class LiveSession:
             notes += added.notes
             if self.observer.connections > 1:
                 notes.append("what joined devices did was not seen all the time")
-        return LivePart(run_of(world, result, labels), joined, about)
+        run = run_of(world, result, labels)
+        if not run.measured(world).any():
+            raise ScenarioError(
+                "no request was created in the measured window: raise simulation.duration_s, or "
+                "the rates of the devices"
+            )
+        return LivePart(run, joined, about)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Who watches a broker sees what joined devices ask, wherever their replies go."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 
@@ -115,7 +116,8 @@ def test_it_is_back_after_the_broker_was_away(
 
 
 def _sees(observer: Observer, publish: Callable[..., None]) -> bool:
-    publish(request_topic("edge", "pi"), request(1))
+    with contextlib.suppress(RuntimeError):  # whoever publishes may not be back yet
+        publish(request_topic("edge", "pi"), request(1))
     return bool(observer.log.devices)
 
 

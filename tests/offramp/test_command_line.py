@@ -37,8 +37,10 @@ def python(*arguments: object, **options: Any) -> subprocess.CompletedProcess[st
 def test_public_names_are_exactly_these() -> None:
     assert offramp.__all__ == [
         "ArtifactError",
+        "BrokerError",
         "CheckpointError",
         "DataError",
+        "LiveError",
         "LoadedScenario",
         "NetworkError",
         "OfframpError",
