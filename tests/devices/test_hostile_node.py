@@ -255,7 +255,8 @@ def test_more_devices_than_a_node_remembers(mosquitto: Mosquitto, node: NodeProc
 
 
 RESPONSE_TOPICS = [
-    *("", "#", "+", "offramp/1/reply/edge/+", "offramp/1/reply/edge/evil/#", "$SYS/x", "$share/a/b"),
+    *("", "#", "+", "offramp/1/reply/edge/+", "offramp/1/reply/edge/evil/#"),
+    *("$SYS/x", "$share/a/b"),
     *("offramp/1/request/edge/evil", "offramp/1/request/edge/good", "offramp/1/reply/edge/good"),
     *("offramp/1/status/edge/edge", "offramp/1/reply/edge/evil/../good", "offramp/", "offramp//"),
     *("offramp/1/reply/edge/evilgood", "offramp/1/reply/other/good", "/", "//", " ", "a\tb"),

@@ -1,4 +1,4 @@
-"""Parts of a live world that die, vanish or go silent: everyone is back, and nothing is lost sight of.
+"""Parts of a live world that die, vanish or go silent: everyone is back, and all is accounted for.
 
 The broker is Mosquitto, the node the real one in a process of its own, the devices the real fleet.
 What must hold after any fault is in ``check_records``: every request that the simulator draws for
@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 import pytest
 from brokers import Mosquitto, free_port
-from fault_proxy import PUBACK, FaultProxy, fault_proxy
 from fake_runtime import eventually
+from fault_proxy import PUBACK, fault_proxy
 from live_clients import Device as PahoDevice
 from node_process import NodeProcess, NodeSettings
 from small_worlds import group, predictions, sample_set, world
 
 from devices.broker_address import Broker
+from devices.embedded_broker import start_embedded_broker
 from devices.fleet import run_fleet
 from devices.fleet_log import DROPPED, OK, WAITING, FleetResult
 from devices.fleet_settings import FleetSettings, SampleSet
@@ -78,6 +79,7 @@ class Fault:
     over_s: float = 0.0
     error: BaseException | None = None
     _thread: threading.Thread | None = None
+    _may_end: threading.Event = field(default_factory=threading.Event)
 
     def __call__(self, progress: Progress) -> None:
         self.told.append(progress)
@@ -91,9 +93,11 @@ class Fault:
         except BaseException as error:
             self.error = error
         self.over_s = time.monotonic()
+        self._may_end.wait(60)  # a tethered process ends with the thread that started it
 
     def join(self) -> None:
         assert self._thread is not None, "the run was over before the fault"
+        self._may_end.set()
         self._thread.join(30)
         if self.error is not None:
             raise self.error
@@ -260,6 +264,29 @@ def test_the_broker_is_killed_and_started_again(
         # Where sessions outlive their broker, only what it had taken since it saved them is lost.
         assert lost <= 3
     assert node.is_alive
+
+
+@pytest.mark.parametrize(("qos", "persistent"), [(0, False), (1, True)])
+def test_the_embedded_broker_is_killed_and_started_again(
+    start_node: Callable[..., NodeProcess], qos: Any, persistent: bool
+) -> None:
+    """It keeps nothing: whoever comes back begins a new session."""
+    processes = [start_embedded_broker()]
+    broker = processes[0].broker
+
+    def restart() -> None:
+        processes[0].process.kill()
+        processes[0].stop()
+        processes.append(start_embedded_broker(broker.port))
+
+    try:
+        node = start_node(broker, qos=qos, persistent=persistent)
+        fault, of = Fault(restart), of_seconds(4.0)
+        result = live(broker, of, fault, qos=qos, persistent=persistent)
+        run = check_records(of, result, node)
+        check_back(result, run, fault)
+    finally:
+        processes[-1].stop()
 
 
 @pytest.mark.parametrize(("version", "qos", "persistent"), SESSIONS)
@@ -497,9 +524,7 @@ def test_the_monotonic_clock_of_a_device_jumps(
                 jumped_s = by_s
             sent_s = time.monotonic() + jumped_s
             # On this host nothing travels for long, whatever the clocks say.
-            device.ask(
-                id, deadline_s=10.0, image=bytes(64), sent_s=sent_s, way_s=0.001, age_s=0.5
-            )
+            device.ask(id, deadline_s=10.0, image=bytes(64), sent_s=sent_s, way_s=0.001, age_s=0.5)
             replies.append(device.reply())
     assert [reply.id for reply in replies] == list(range(40))
     assert {reply.status for reply in replies} == {"ok"}
