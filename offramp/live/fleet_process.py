@@ -99,15 +99,23 @@ def fleet_process(order: FleetOrder) -> Iterator[FleetProcess]:
 
 @contextmanager
 def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Who is started meanwhile hears no Ctrl-C, not even before it can say so itself."""
+    """Who is started meanwhile hears no Ctrl-C, not even before it can say so itself.
+
+    This process hears it afterwards.
+    """
+    heard = list[int]()
     before: Any = None
     with suppress(ValueError):  # not the main thread, which alone hears Ctrl-C
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # which is inherited
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if before is not None:
             signal.signal(signal.SIGINT, before)
+            if heard:
+                signal.raise_signal(signal.SIGINT)
 
 
 def _main(said: Connection, parent: int, order: FleetOrder) -> None:

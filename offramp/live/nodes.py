@@ -18,8 +18,8 @@ from models.errors import LiveError
 #: Exit status of a command that ended for a reason that the user can mend: again, it would too.
 _MENDABLE = 2
 
-#: How often a node that died is started again while one arm is measured.
-_RESTARTS = 1
+#: How often nodes that died are started again while one arm is measured.
+_RESTARTS = 5
 
 #: Retained messages come at once after a subscription.
 _RETAINED_WITHIN_S = 0.5

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from devices.connections import check_broker
 from models.files import write_text
 from models.host import fingerprint
 from offramp.live.session import LiveOptions, arm_name, live_session
@@ -52,6 +53,8 @@ def run_live(
     Raises:
         OfframpError: a part could not start, or ended and could not go on.
     """
+    if options.broker is not None:
+        check_broker(options.broker)  # before what takes long
     pipeline.prepare(results)
     loaded, console = pipeline.loaded, pipeline.console
     inputs = find_inputs(loaded, pipeline.store, pipeline.arguments())

@@ -9,7 +9,6 @@ from typing import Any
 
 from devices.broker_address import Broker
 from devices.connections import check_broker
-from devices.embedded_broker import BrokerProcess, start_embedded_broker
 from devices.fleet_log import FleetResult
 from devices.fleet_settings import FleetSettings
 from devices.joined import with_joined
@@ -18,9 +17,10 @@ from devices.observer import Observer
 from devices.processes import Parts
 from devices.progress import Progress
 from devices.results import run_of
-from models.errors import BrokerError, LiveError, ScenarioError
+from models.errors import LiveError, ScenarioError
 from offramp.live.fleet_process import FleetOrder, FleetProcess, fleet_process
 from offramp.live.nodes import EdgeNodes, NodeCommand, free_port, nodes_online
+from offramp.live.own_broker import OwnBroker
 from offramp.live.table import LiveTable, Standing
 from offramp.live.warnings import crowded
 from offramp.scenario import LoadedScenario, load_scenario
@@ -78,7 +78,7 @@ class LiveSession:
     options: LiveOptions
     arguments: tuple[str, ...]
     broker: Broker
-    broker_process: BrokerProcess | None
+    own_broker: OwnBroker | None
     there: dict[str, NodeStatus]
     parts: Parts
     observer: Observer | None
@@ -179,10 +179,8 @@ class LiveSession:
             said = fleet.next(_LOOK_EVERY_S)
             if isinstance(said, FleetResult):
                 return said
-            if self.broker_process is not None and self.broker_process.status is not None:
-                raise BrokerError(
-                    f"the embedded broker ended with status {self.broker_process.status}"
-                )
+            if self.own_broker is not None and (ended := self.own_broker.look_after()):
+                nodes.notes.append(ended)
             nodes.look_after(measuring)
             if isinstance(said, Progress):
                 measuring = True
@@ -236,11 +234,11 @@ def live_session(
         LiveError: a node that is there already cannot serve all arms.
     """
     with ExitStack() as stack:
-        process = None
+        own = None
         if options.broker is None:
-            process = _start_broker(options)
-            stack.callback(process.stop)
-            broker, there = process.broker, dict[str, NodeStatus]()
+            own = _start_broker(options)
+            stack.callback(own.stop)
+            broker, there = own.broker, dict[str, NodeStatus]()
         else:
             broker = options.broker
             check_broker(broker)
@@ -249,9 +247,9 @@ def live_session(
         observer = None
         if options.join:
             world = job.world
-            own = [world.device_name(device) for device in range(world.devices)]
+            names = [world.device_name(device) for device in range(world.devices)]
             edges = [node.name for node in world.nodes]
-            observer = stack.enter_context(Observer(broker, edges, own))
+            observer = stack.enter_context(Observer(broker, edges, names))
             where = broker.url if options.broker else f"port {broker.port} of this host"
             say(
                 f"waiting for {options.join} device(s) at {where}: they publish to "
@@ -265,17 +263,17 @@ def live_session(
             options,
             tuple(arguments),
             broker,
-            process,
+            own,
             there,
             parts,
             observer,
         )
 
 
-def _start_broker(options: LiveOptions) -> BrokerProcess:
+def _start_broker(options: LiveOptions) -> OwnBroker:
     if options.join:  # reached by devices elsewhere
-        return start_embedded_broker(options.port or MQTT_PORT, "0.0.0.0")
-    return start_embedded_broker(options.port or 0)
+        return OwnBroker(options.port or MQTT_PORT, "0.0.0.0")
+    return OwnBroker(options.port or 0)
 
 
 def _there(broker: Broker, job: Job) -> dict[str, NodeStatus]:

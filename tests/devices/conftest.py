@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from brokers import Member, Mosquitto, SecureMosquitto, make_certificates, open_config, program
+from small_scenario import Trained, train
 
 from devices.connections import Broker
 from devices.embedded_broker import embedded_broker
@@ -82,3 +83,9 @@ def join() -> Iterator[Callable[..., Member]]:
     yield start
     for member in members:
         member.leave()
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A scenario whose network is trained and profiled, and its commands."""
+    return train(tmp_path_factory.mktemp("scenario"))

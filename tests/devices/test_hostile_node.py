@@ -185,7 +185,7 @@ def test_messages_faster_than_a_node_can_be(
         attack.ask_well()
         assert attack.good.reply().status == "ok"
         before, memory = node.memory_bytes(), []
-        for _ in range(3):
+        for _ in range(4):
             flood(attack, for_s=1.0)
             while not attack.good.heard.empty():
                 attack.good.message()
@@ -201,8 +201,9 @@ def test_messages_faster_than_a_node_can_be(
             memory.append((node.memory_bytes() - before) / 2**20)
     print(f"memory {memory} MiB more; {processed(node.figures())} messages")
     assert node.figures()["requests_total dropped queue_full"] > 500
+    # It is what the busiest moment took, and does not pile up from one to the next.
     assert memory[-1] < 64
-    assert memory[-1] - memory[0] < 16
+    assert memory[-1] - memory[1] < 16
 
 
 def flood(attack: Attack, for_s: float) -> None:

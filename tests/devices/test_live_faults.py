@@ -26,6 +26,7 @@ from fault_proxy import PUBACK, fault_proxy
 from live_clients import Device as PahoDevice
 from node_process import NodeProcess, NodeSettings
 from small_worlds import group, predictions, sample_set, world
+from small_worlds import node as node_spec
 
 from devices.broker_address import Broker
 from devices.embedded_broker import start_embedded_broker
@@ -114,7 +115,7 @@ def live(broker: Broker, of: World, fault: Fault, **settings: Any) -> FleetResul
 # --- what must hold whatever happens -------------------------------------------------------------
 
 
-def check_records(of: World, result: FleetResult, node: NodeProcess) -> Run:
+def check_records(of: World, result: FleetResult, *nodes: NodeProcess) -> Run:
     """Every request that the simulator draws has one record, which says what happened to it."""
     workload = Workload(of, samples().labels, 0)
     drawn = simulate(of, workload, predictions(), FixedExit(1)).requests
@@ -134,11 +135,12 @@ def check_records(of: World, result: FleetResult, node: NodeProcess) -> Run:
         )
     ]
     assert len({row["request"] for row in rows}) == len(rows) > 0
-    computed = {int(id) & ((1 << INDEX_BITS) - 1) for _, id in node.computed}
+    computed = {int(id) & ((1 << INDEX_BITS) - 1) for node in nodes for _, id in node.computed}
     for row in rows:
         check_outcome(row, row["request"] in computed)
     # However often a message came: one start of the node computes it once.
-    assert set(Counter(node.computed).values()) == {1}
+    for node in nodes:
+        assert set(Counter(node.computed).values()) <= {1}
     return run
 
 
@@ -191,13 +193,13 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
     started: list[NodeProcess] = []
 
     def start(
-        broker: Broker, spec: dict[str, Any] | None = None, segment_s: float = 0.0, **edge: Any
+        broker: Broker, node: str = "edge", segment_s: float = 0.0, **edge: Any
     ) -> NodeProcess:
         settings = NodeSettings(
             broker.port,
             broker.version,
+            node,
             edge={"keep_alive_s": 5.0, **edge},
-            spec=spec or {},
             segment_s=segment_s,
             metrics_port=free_port(),
         )
@@ -343,6 +345,25 @@ def test_a_node_that_is_told_to_end_answers_what_it_has(
     assert before.any()
     assert not np.isnan(run.received_s[before]).any()
     assert set(result.seen.status.tolist()) <= {WAITING, OK, DROPPED}
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_one_of_two_replicas_is_killed(
+    mosquitto: Mosquitto, start_node: Callable[..., NodeProcess], qos: Any
+) -> None:
+    """The other serves its requests from then on."""
+    one, other = (
+        start_node(mosquitto.broker, node=f"edge-{n}", shared=True, qos=qos) for n in (0, 1)
+    )
+    fault = Fault(one.kill)
+    of = replace(of_seconds(2.5), nodes=(node_spec(replicas=2),))
+    result = live(mosquitto.broker, of, fault, qos=qos)
+    run = check_records(of, result, one, other)
+    lost_s = run.requests.created_s[np.isnan(run.received_s)]
+    assert (lost_s < fault.over_s - result.start_s + 0.1).all()
+    assert len(lost_s) <= 3  # that it had begun
+    assert one.computed
+    assert any(progress.nodes_online == ("edge-1",) for progress in fault.told)
 
 
 # --- connections that are cut, or go silent ------------------------------------------------------
