@@ -185,7 +185,10 @@ def test_messages_faster_than_a_node_can_be(
         attack.ask_well()
         assert attack.good.reply().status == "ok"
         before, memory = node.memory_bytes(), []
-        for _ in range(4):
+        # What it takes at its busiest moment differs from one flood to the next; what piles up
+        # grows with each of them.
+        while len(memory) < 3 or memory[-1] - memory[-3] > 4:
+            assert len(memory) < 15, memory
             flood(attack, for_s=1.0)
             while not attack.good.heard.empty():
                 attack.good.message()
@@ -201,9 +204,7 @@ def test_messages_faster_than_a_node_can_be(
             memory.append((node.memory_bytes() - before) / 2**20)
     print(f"memory {memory} MiB more; {processed(node.figures())} messages")
     assert node.figures()["requests_total dropped queue_full"] > 500
-    # It is what the busiest moment took, and does not pile up from one to the next.
-    assert memory[-1] < 64
-    assert memory[-1] - memory[1] < 16
+    assert memory[-1] < 96
 
 
 def flood(attack: Attack, for_s: float) -> None:
