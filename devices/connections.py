@@ -285,12 +285,20 @@ def disconnect(client: Client) -> None:
     _close_sockets(client)
 
 
-def check_broker(broker: Broker, timeout_s: float = 5.0) -> None:
+def check_broker(broker: Broker, timeout_s: float = 5.0, *, may_come: bool = False) -> None:
     """Connect once and leave again.
+
+    Args:
+        may_come: a broker that is not there (yet) is none of the caller's business now; one that
+            refuses the client is.
 
     Raises:
         BrokerError: as :func:`connect`.
     """
     client = new_client(broker, f"offramp-check-{secrets.token_hex(4)}")
-    connect(client, broker, timeout_s)
-    disconnect(client)
+    failure = _attempt(client, broker, timeout_s)
+    if failure is None:
+        client.loop_start()
+        disconnect(client)
+    elif not (failure.passing and may_come):
+        raise BrokerError(f"no connection to {broker.url}: {failure.problem}")

@@ -39,6 +39,8 @@ from sim.policy import Policy
 
 log = logging.getLogger(__name__)
 
+#: Requests are taken at the QoS at which they are sent, and replied to at the same.
+_QOS = 2
 #: Replies without an acknowledgement that are waited for at the end.
 _MOST_UNACKNOWLEDGED = 1000
 #: For what the broker must still hear after the node has answered what it had.
@@ -56,7 +58,6 @@ class EdgeSettings:
     Attributes:
         edge: the kind of node, in the scenario; devices send to it.
         node: this one of its kind.
-        qos: at which it subscribes; replies have that of their request.
         shared: the nodes of the edge share its requests (MQTT 5).
         persistent: the broker keeps requests for a node that is away, at QoS 1 and 2.
         network, policy, strategy, training_seed: what it serves, in its status; see
@@ -65,7 +66,6 @@ class EdgeSettings:
 
     edge: str
     node: str
-    qos: int = 1
     shared: bool = False
     persistent: bool = False
     keep_alive_s: float = 60.0
@@ -156,6 +156,7 @@ class EdgeNode:
         self._ended = threading.Event()
         self._failure: BrokerError | LiveError | None = None
         self._unacknowledged: deque[MQTTMessageInfo] = deque(maxlen=_MOST_UNACKNOWLEDGED)
+        self._leaves_behind = False
         self._told: set[str] = set()
 
     def _new_client(self) -> Client:
@@ -201,6 +202,14 @@ class EdgeNode:
             raise
         if not self._subscribed.wait(timeout_s):
             self._fail(BrokerError(f"{self._broker.url} does not answer the node's subscription"))
+        elif not self._presence.is_heard.wait(timeout_s):
+            self._fail(
+                BrokerError(
+                    f"{self._broker.url} brings node {self.name} nothing of its own status: this "
+                    f"user must be allowed to write and read {self._presence.topic} (the broker's "
+                    "access list)"
+                )
+            )
         if self._failure is not None:
             self._server.stop()
             disconnect(self._client)
@@ -221,6 +230,10 @@ class EdgeNode:
     def drain(self, timeout_s: float) -> bool:
         """Take no more requests, answer those that are here, and leave.
 
+        In a persistent session the broker keeps what comes from now on at QoS 1, as it does when a
+        node is killed, for the next node of this name. It does not keep what replicas share, which
+        the others can serve.
+
         Args:
             timeout_s: after which what still waits is dropped; its devices are told.
 
@@ -228,7 +241,13 @@ class EdgeNode:
             Whether every request was served.
         """
         until_s = self._clock() + timeout_s
-        if self._client.is_connected():
+        if self._settings.persistent and not self._settings.shared:
+            # What is not acknowledged is sent again, on the session's next connection.
+            self._leaves_behind = True
+            self._client.manual_ack_set(True)
+            if self._client.is_connected():
+                self._presence.announce(self._client, "draining")
+        elif self._client.is_connected():
             self._client.unsubscribe(self._filter)
             self._presence.announce(self._client, "draining")
             # What the broker sent before it knew is served too.
@@ -259,6 +278,7 @@ class EdgeNode:
     def _fail(self, failure: BrokerError | LiveError) -> None:
         self._failure = self._failure or failure
         self._subscribed.set()
+        self._presence.is_heard.set()
         self._ended.set()
 
     # --- the connection: paho's network thread -------------------------------------------------
@@ -275,7 +295,7 @@ class EdgeNode:
             log.warning("node %s is connected again", self.name)
         # Before the requests, so that what is retained has been heard when they are confirmed.
         self._presence.connected(client)
-        self._subscribing = client.subscribe(self._filter, self._settings.qos)[1]
+        self._subscribing = client.subscribe(self._filter, _QOS)[1]
 
     def _disconnected(
         self, client: Client, userdata: Any, flags: Any, reason: Any, properties: Any
@@ -296,6 +316,7 @@ class EdgeNode:
                     f"{self._broker.url} does not let node {self.name} read its own status: it "
                     "will not see another that takes over its name"
                 )
+                self._presence.is_heard.set()  # it never will be, and that is told
             return
         if refused:
             self._fail(
@@ -326,7 +347,7 @@ class EdgeNode:
                 self._presence.heard(client, bytes(message.payload))
                 if self._presence.taken_over_by is not None:
                     self._taken_over()
-            else:
+            elif not (self._leaves_behind and message.qos == 1):
                 request = self._exchange.take(message, arrived_s)
                 if request is not None:
                     self._server.offer(request)

@@ -224,6 +224,11 @@ class FleetResult:
                 f"devices sent late: 1 % of the requests by more than {1e3 * self.lag_s(0.99):.1f} "
                 "ms, which counts as latency; this host is too busy for so many devices"
             )
+        if len(self) and not np.isin(self.seen.status, (OK, DROPPED, ERROR)).any():
+            found.append(
+                "no request had any reply, though nodes were there at first: may the broker's user "
+                "write to offramp/1/request/# and read offramp/1/reply/#?"
+            )
         if odd.unsent:
             found.append(f"{odd.unsent} requests were lost at devices that had no connection")
         if odd.reconnections:

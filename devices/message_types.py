@@ -29,7 +29,6 @@ DROP_REASONS = {
     "queue_full": "too many requests wait already",
     "infeasible": "it could not be answered before its deadline any more",
     "draining": "the node is about to stop",
-    "expired": "its deadline had passed when its turn came",
 }
 
 

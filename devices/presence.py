@@ -9,6 +9,7 @@ who came meanwhile is newer.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import Literal
 
@@ -31,11 +32,14 @@ class Presence:
 
     Attributes:
         taken_over_by: instance of the node that has taken over, once one has.
+        is_heard: set once the broker has brought back what the node said of itself, so that devices
+            hear it too; brokers that let it say nothing often do not tell.
     """
 
     def __init__(self, edge: str, status: NodeStatus, returns: bool = False) -> None:
         self.topic = status_topic(edge, status.node)
         self.taken_over_by: str | None = None
+        self.is_heard = threading.Event()
         self._status = status
         self._returns = returns
         self._connections = 0
@@ -80,6 +84,7 @@ class Presence:
                 self.taken_over_by = status.instance
         elif not foreign and status.state != "offline":
             self._unheard = max(0, self._unheard - 1)
+            self.is_heard.set()
         elif not self._unheard:
             # Whatever it is, it was said after us.
             if status.state == "online":

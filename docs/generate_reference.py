@@ -41,9 +41,51 @@ def reference() -> str:
             parts.append(_section(title, key, section, schema))
         if name == "PolicySection":
             parts.append(_policies())
+        if name == "SampledSection":
+            parts.append(SWEEPS)
     parts.append(_distributions(schema))
     return "\n\n".join(parts) + "\n"
 
+
+SWEEPS = """\
+`offramp sweep SCENARIO` runs the scenario once for every point that this block makes; every other
+command runs the scenario as it is without the block.
+
+```yaml
+sweep:
+  grid:                                    # all combinations: 2 × 3
+    training.regime: [end_to_end, layer_wise]
+    devices.cameras.count: [5, 10, 20]
+  zip:                                     # first with first, second with second: × 2
+    links.wifi.uplink.latency_ms: [1, 10]
+    links.wifi.downlink.latency_ms: [1, 10]
+  latin_hypercube:                         # × 50 points which cover both ranges evenly
+    points: 50
+    keys:
+      nodes.edge.speed: {log_uniform: [0.05, 0.5]}
+      devices.cameras.deadline_ms: {uniform: [10, 40]}
+```
+
+Any key of this page can vary, those included that the file does not write: write its path with
+dots, and the position of an entry of a list (`policies.0.threshold`). A value may be a list or a
+mapping (`training.seeds: [[0, 1, 2], [3, 4, 5]]`).
+
+`--set KEY=V1,V2` on the command line is one more grid, as in `--set devices.cameras.count=5,10
+--set seed=1,2,3`; with one value, `--set KEY=V`, it sets the key for all points. What stands
+between the commas is YAML: text with a comma needs quotes, `--set 'description="a, b"'`, and a list
+its brackets, `--set 'training.seeds=[0, 1],[2, 3]'`.
+
+Everything is crossed: the parts of the block with each other and with what the command line says.
+Points are numbered from 0 in the order in which axes are written, the last changing fastest. What
+is drawn depends on `sweep.seed`, the key and the number of the point: another key changes nothing,
+and with more points of `random` the first ones stay the same. The simulation's `seed` is the same
+at every point, so that points differ by their keys and not by chance; to repeat each with other
+chances, raise `simulation.replications`, or vary `seed`.
+
+Before anything is run, every value is tried: one that no combination accepts is refused. Of values
+that do not go together, such as a batch size and a profile without it, the points fail, and are
+listed at the end. `offramp check` says how many points there are; `offramp check SCENARIO --set
+'sweep.grid.seed=[1, 2, 3]'` how many there would be."""
 
 #: Where each section of the schema is written, in the order of the page.
 SECTIONS = {
@@ -60,6 +102,7 @@ SECTIONS = {
     "nodes.NAME.": "NodeSection",
     "nodes.NAME.batch.": "BatchSection",
     "nodes.NAME.next_tier.": "NextTierSection",
+    "nodes.NAME.overhead.": "OverheadSection",
     "devices.NAME.": "DeviceGroupSection",
     "devices.NAME.arrivals.": "ArrivalsSection",
     "devices.NAME.compute.": "ComputeSection",
@@ -67,6 +110,8 @@ SECTIONS = {
     "faults.N.": "AnyFault",
     "policies.N.": "PolicySection",
     "simulation.": "SimulationSection",
+    "sweep.": "SweepSection",
+    "sweep.random., sweep.latin_hypercube.": "SampledSection",
 }
 
 #: Sections that are one of several, by the key that says which.

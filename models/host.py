@@ -99,22 +99,28 @@ def _governor() -> str:
         return "unknown"
 
 
+def host_facts() -> dict[str, str | int]:
+    """What a result may depend on of the machine that computed it, and never changes on it."""
+    return {
+        "processor": _cpu_info().get("model name") or platform.processor() or platform.machine(),
+        "board": _board_model(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cores": os.cpu_count() or 1,
+    }
+
+
 def fingerprint(threads: int, precision: str, runtime: str = "eager") -> dict[str, str | int]:
     """What a latency measured here depends on: processor, cores, threads, software, governor.
 
     Raises:
         NetworkError: the runtime is not installed.
     """
-    info = _cpu_info()
     software = {"torch": metadata.version("torch")}
     if runtime == "onnxruntime":
         software[runtime] = _onnxruntime_version()
     return {
-        "processor": info.get("model name") or platform.processor() or platform.machine(),
-        "board": _board_model(),
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "cores": os.cpu_count() or 1,
+        **host_facts(),
         "threads": threads,
         "governor": _governor(),
         "dtype": precision,

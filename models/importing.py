@@ -12,6 +12,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
+from models.brought_files import brought_file
 from models.errors import did_you_mean
 
 
@@ -24,7 +25,9 @@ def is_import_path(reference: str) -> bool:
 def module_file(reference: str, folder: Path) -> Path | None:
     """The file of ``file.py:Name``, relative to ``folder``; None for an installed module."""
     module, _ = _parts(reference)
-    return (folder / module).resolve() if module.endswith(".py") else None
+    if not module.endswith(".py"):
+        return None
+    return brought_file(module, folder) or (folder / module).resolve()
 
 
 def source_file(reference: str, folder: Path) -> Path | None:

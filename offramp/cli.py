@@ -19,7 +19,10 @@ from models.files import write_text
 from offramp import __version__
 from offramp.console import Console
 from offramp.live.cli import live
+from offramp.reproduction.cli import reproduce
 from offramp.scenario import LoadedScenario, find_scenario, load_scenario, shipped_scenarios
+from offramp.sweep.cli import sweep
+from offramp.validation.cli import validate
 
 if TYPE_CHECKING:
     from offramp.pipeline import Pipeline
@@ -59,6 +62,9 @@ app = typer.Typer(
 )
 
 app.add_typer(live, name="live")
+app.command()(reproduce)
+app.command()(sweep)
+app.command()(validate)
 
 ScenarioArgument = Annotated[
     str,
@@ -144,6 +150,10 @@ def check(scenario: ScenarioArgument, set: SetOption = None, store: StoreOption 
     for warning in loaded.warnings:
         typer.echo(f"warning: {warning}", err=True)
     show_load(*pipeline.offered_load(), lambda line: typer.echo(line, err=True))
+    if loaded.scenario.sweep:
+        from offramp.sweep.definition import load_block
+
+        typer.echo(load_block(scenario, set or []).summary(), err=True)
     yaml = YAML()
     yaml.default_flow_style = None
     yaml.dump(loaded.scenario.model_dump(), sys.stdout)
@@ -356,6 +366,8 @@ def _pipeline(scenario: str, set: list[str] | None, store: Path | None, quiet: b
 
     console = Console(quiet)
     loaded = load_scenario(scenario, set or [])
+    if loaded.scenario.sweep:
+        console.note("the block `sweep` is for `offramp sweep`; this is the scenario without it")
     return Pipeline(
         loaded,
         Store(store or default_root()),

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from models.architecture import Architecture, code_hash, default_exits
+from models.brought_files import brought_file
 from models.datasets import DATASETS, DatasetInfo
 from models.errors import ScenarioError
 from offramp.schema import DataSection, FlopsShares, ModelSection, TrainingSection
@@ -73,6 +74,9 @@ def user_file(name: str, folder: Path) -> Path:
     Raises:
         ScenarioError: a variable is not set.
     """
+    brought = brought_file(name, folder)
+    if brought:
+        return brought
     expanded = os.path.expanduser(os.path.expandvars(name))
     if "$" in expanded:
         variable = expanded[expanded.index("$") :].split("/")[0]

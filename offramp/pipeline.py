@@ -5,23 +5,22 @@ torch is imported inside the functions that train or measure, so that simulating
 
 from __future__ import annotations
 
-import json
-import platform
 import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.errors import ResultsError
-from models.files import try_to_write, write_text
+from models.files import try_to_write
 from offramp.console import Console
+from offramp.manifest import manifest_of, simulated_files, write_manifest
 from offramp.scenario import LoadedScenario
 from offramp.stages import keys
 from offramp.stages.inputs import Inputs, find_inputs, fitted_policies, world_of
+from offramp.stages.kept_networks import keep_networks
 from offramp.stages.layout import MANIFEST, PROFILE
 from offramp.stages.simulation import run_simulation
 from offramp.store import Store, default_root
@@ -32,8 +31,6 @@ from sim.verdict import OfferedLoad, offered_loads
 
 if TYPE_CHECKING:
     from offramp.report.build import Report
-
-_VERSIONED = ("offramp", "torch", "torchvision", "numpy", "scipy", "simpy", "pyarrow", "pandas")
 
 
 @dataclass
@@ -110,8 +107,11 @@ class Pipeline:
 
             check_network(self.loaded.experiment, self.loaded.error_at)
 
-            with self.timed("profile"):
+            def make() -> None:
                 run_profiling(self.loaded, self.store, self.console, made_from)
+
+            with self.timed("profile"):
+                self.store.find_or_make("profile", made_from, make)
         folder = self.store.path("profile", made_from)
         self._note("profile", folder, reused)
         return folder / PROFILE
@@ -121,7 +121,10 @@ class Pipeline:
         check_writable(results)
         for warning in self.loaded.warnings:
             self.console.note(f"warning: {warning}")
-        inputs = find_inputs(self.loaded, self.store, self.arguments())
+        self.simulate_from(find_inputs(self.loaded, self.store, self.arguments()), results, jobs)
+
+    def simulate_from(self, inputs: Inputs, results: Path, jobs: int | None = None) -> None:
+        """Simulate from given networks and profile; write into ``results``."""
         world = world_of(self.loaded, inputs)
         self.show_load(offered_loads(world), link_loads(world, offered_traffic(world)))
         with self.timed("simulate"):
@@ -129,7 +132,8 @@ class Pipeline:
                 self.loaded, inputs, world, self.store, results, self.console, jobs
             )
         self._note("simulation", results, reused)
-        write_text(results / MANIFEST, json.dumps(self.manifest(inputs), indent=1) + "\n")
+        keep_networks(inputs, results)
+        write_manifest(results / MANIFEST, self.manifest(inputs), simulated_files(results))
 
     def offered_load(self) -> tuple[list[OfferedLoad], list[LinkLoad]]:
         """What every node and link is asked, as far as it is known without measuring anything.
@@ -189,19 +193,7 @@ class Pipeline:
 
     def manifest(self, inputs: Inputs) -> dict[str, Any]:
         """What the results were made from, and how long it took."""
-        scenario = self.loaded.scenario
-        return {
-            "scenario": scenario.model_dump(),
-            "source": self.loaded.source,
-            "seeds": {"simulation": scenario.seed, "training": scenario.training.seed_list},
-            "versions": {
-                "python": platform.python_version(),
-                **{name: metadata.version(name) for name in _VERSIONED},
-            },
-            "inputs": inputs.hashes(self.loaded),
-            "wall_s": self.wall_s,
-            "reused": self.reused,
-        }
+        return manifest_of(self.loaded, inputs, self.wall_s, self.reused)
 
 
 def check_writable(folder: Path) -> None:

@@ -18,6 +18,11 @@ def link_presets() -> dict[str, dict[str, Any]]:
     return deepcopy(_read_links())
 
 
+def link_preset(name: str) -> dict[str, Any] | None:
+    """The keys of one preset, the caller's to change; None: there is none of that name."""
+    return deepcopy(_read_links().get(name))
+
+
 @cache
 def _read_links() -> dict[str, dict[str, Any]]:
     file = resources.files("scenarios") / "presets" / "links.yaml"

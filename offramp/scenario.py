@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -91,6 +92,12 @@ def _is_file(name: str) -> bool:
         return False  # too long for a file, or with a null byte
 
 
+def folder_of(name_or_path: str) -> Path:
+    """The folder that files of a scenario are relative to."""
+    # A scenario that ships is named, not found in a folder: its files are the user's.
+    return Path(name_or_path).parent if _is_file(name_or_path) else Path.cwd()
+
+
 def load_scenario(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedScenario:
     """Read, override and check a scenario.
 
@@ -102,19 +109,34 @@ def load_scenario(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedSce
         ScenarioError: anything is wrong with it; the message lists every problem.
     """
     path = find_scenario(name_or_path)
-    # A scenario that ships is named, not found in a folder: its files are the user's.
-    folder = path.parent if _is_file(name_or_path) else Path.cwd()
+    folder = folder_of(name_or_path)
     data, lines = read_file(path)
     source = Source(str(path), lines, {})
     for override in overrides:
         apply_override(data, override, source)
+    return checked_scenario(data, folder, name_or_path, overrides, source)
+
+
+def checked_scenario(
+    data: dict[str, Any], folder: Path, name: str, overrides: Sequence[str], written: Source
+) -> LoadedScenario:
+    """Check the data of a scenario.
+
+    Args:
+        folder: files that it names are relative to it.
+        name: the path or name that was given.
+        written: where its keys were written.
+
+    Raises:
+        ScenarioError: anything is wrong with it; the message lists every problem.
+    """
     try:
         scenario = Scenario.model_validate(data)
     except ValidationError as error:
-        raise ScenarioError("\n".join(describe_all(source, data, error.errors()))) from None
+        raise ScenarioError("\n".join(describe_all(written, data, error.errors()))) from None
     problems = [
-        source.message(location, text) for location, text in check_across_keys(scenario, folder)
+        written.message(location, text) for location, text in check_across_keys(scenario, folder)
     ]
     if problems:
         raise ScenarioError("\n".join(problems))
-    return LoadedScenario(scenario, folder, name_or_path, tuple(overrides), source)
+    return LoadedScenario(scenario, folder, name, tuple(overrides), written)

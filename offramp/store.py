@@ -14,19 +14,26 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import filelock
 import platformdirs
 
 from models.errors import ArtifactError
 from models.files import try_to_write
+from models.host import host_facts
 
 DESCRIPTION = "artifact.json"
 
 _PARTIAL = ".partial-"
+
+_LOCKS = "locks"
+
+#: Whoever waits for a lock looks this often whether it is free.
+_LOOK_EVERY_S = 0.2
 
 #: Why a folder cannot be renamed to a path where something lies.
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
@@ -61,10 +68,15 @@ def _sweep_abandoned(folder: Path) -> None:
 
 
 class Store:
-    """Artefacts under one root folder."""
+    """Artefacts under one root folder.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        say: told what this process waits for, if another is making it.
+    """
+
+    def __init__(self, root: Path, say: Callable[[str], None] = lambda line: None) -> None:
         self.root = root
+        self._say = say
 
     def path(self, kind: str, made_from: dict[str, Any]) -> Path:
         """Where the artefact lies, or would lie."""
@@ -72,13 +84,57 @@ class Store:
 
     def find(self, kind: str, made_from: dict[str, Any]) -> Path | None:
         """The artefact's folder, or None if it is not there or one of its files is damaged."""
-        path = self.path(kind, made_from)
+        return self.at(kind, content_key(made_from))
+
+    def at(self, kind: str, key: str) -> Path | None:
+        """As :meth:`find`, by the hash of what the artefact was made from."""
+        path = self.root / kind / key
         try:
             files = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))["files"]
             whole = all(file_hash(path / name) == expected for name, expected in files.items())
         except (OSError, ValueError, KeyError, AttributeError, TypeError):
             return None
         return path if whole else None
+
+    def find_or_make(
+        self, kind: str, made_from: dict[str, Any], make: Callable[[], object]
+    ) -> Path:
+        """The artefact's folder, after ``make`` was called if it was not there.
+
+        Of several processes that want the same artefact one makes it, and the others wait.
+
+        Args:
+            make: leaves the artefact in this store, or raises.
+        """
+        found = self.find(kind, made_from)
+        if found is None:
+            with self._lock(kind, made_from):
+                found = self.find(kind, made_from)
+                if found is None:
+                    make()
+                    found = self.path(kind, made_from)
+        return found
+
+    @contextmanager
+    def _lock(self, kind: str, made_from: dict[str, Any]) -> Iterator[None]:
+        """Hold the artefact's lock; the system lets go of it when the process ends, however."""
+        path = self.root / _LOCKS / f"{kind}-{content_key(made_from)}.lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(path)
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                self._say(f"waiting for another process, which is making the same {kind} artefact")
+                lock.acquire(poll_interval=_LOOK_EVERY_S)
+        except OSError as error:
+            raise ArtifactError(
+                f"cannot write to the artefact store {self.root}: {error}"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _put(self, partial: Path, path: Path, kind: str, made_from: dict[str, Any]) -> None:
         """Rename ``partial`` to ``path``, unless another process made the same meanwhile."""
@@ -131,7 +187,12 @@ class Store:
         try:
             yield partial
             files = {file.name: file_hash(file) for file in sorted(partial.iterdir())}
-            description = {"kind": kind, "made_from": made_from, "files": files}
+            description = {
+                "kind": kind,
+                "made_from": made_from,
+                "made_on": host_facts(),
+                "files": files,
+            }
             (partial / DESCRIPTION).write_text(json.dumps(description, indent=1, sort_keys=True))
             partial.chmod(0o755)
             self._put(partial, path, kind, made_from)

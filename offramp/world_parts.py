@@ -27,6 +27,7 @@ from offramp.schema import (
     MqttSection,
     NormalSpec,
     OnOffArrivals,
+    OverheadSection,
     PeriodicArrivals,
     PoissonArrivals,
     ScipySpec,
@@ -51,6 +52,7 @@ from sim.energy import PowerStates
 from sim.faults import Fault
 from sim.links import Direction, Link
 from sim.mqtt import Mqtt
+from sim.overheads import Overheads
 from sim.request_traces import RequestTrace, read_request_trace
 from sim.retransmission import TcpLoss
 from sim.samples import Correlated, Drawn, Samples, Shuffled, TraceSamples
@@ -204,6 +206,20 @@ def samples(section: DeviceGroupSection, trace: RequestTrace | None) -> Samples:
     if isinstance(section.samples, CorrelatedSamples):
         return Correlated(section.samples.correlated)
     return Shuffled() if section.samples == "shuffled" else Drawn()
+
+
+def overheads(section: OverheadSection | None, folder: Path) -> Overheads | None:
+    """What a node takes besides inference, if that is accounted for."""
+    if section is None:
+        return None
+    return Overheads(
+        receive=distribution(section.receive_ms, folder),
+        begin=distribution(section.begin_ms, folder),
+        reply=distribution(section.reply_ms, folder),
+        begin_idle=(
+            None if section.begin_idle_ms is None else distribution(section.begin_idle_ms, folder)
+        ),
+    )
 
 
 def power(section: EnergySection | None) -> PowerStates | None:

@@ -109,6 +109,7 @@ def _node(name: str, section: NodeSection, services: _Services) -> NodeSpec:
         tier_link=tier.link if tier else None,
         last_exit=section.last_exit,
         energy=parts.power(section.energy),
+        overheads=parts.overheads(section.overhead, services.folder),
     )
 
 
@@ -123,7 +124,7 @@ class _Services:
     """
 
     def __init__(self, loaded: LoadedScenario, host_profile: Profile | None) -> None:
-        self._folder = loaded.folder
+        self.folder = loaded.folder
         self._architecture = loaded.experiment.architecture
         self._host_profile = host_profile
         self.state_bytes = _state_bytes(host_profile)
@@ -137,11 +138,11 @@ class _Services:
 
     def _of(self, who: str, section: NodeSection | ComputeSection, largest_batch: int) -> Service:
         if section.service_ms is not None:
-            times = parts.distribution(section.service_ms, self._folder)
+            times = parts.distribution(section.service_ms, self.folder)
             return DistributedService(times, self._architecture.exit_count, section.speed)
         profile = self._host_profile
         if section.profile is not None:
-            path = user_file(section.profile, self._folder)
+            path = user_file(section.profile, self.folder)
             profile = read_matching_profile(path, self._architecture)
         if profile is None:
             raise ArtifactError(f"{who} needs a profile of this host")

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from models.errors import ScenarioError, did_you_mean
+from offramp.key_paths import KeyPathError, locate, put
 from offramp.schema import OR_ELSE
 from offramp.yaml_lines import Location, NotYamlError, read_yaml
 
@@ -73,30 +74,11 @@ def apply_override(data: dict[str, Any], override: str, source: Source) -> None:
         value, _ = read_yaml(text)
     except NotYamlError as error:
         raise ScenarioError(f"--set {override}: the value is {error.problem}") from None
-    location: Location = ()
-    node: Any = data
-    parts = key.strip().split(".")
-    for position, part in enumerate(parts):
-        last = position == len(parts) - 1
-        step: str | int = part
-        if isinstance(node, list):
-            if not (part.isascii() and part.isdigit()) or int(part) >= len(node):
-                raise ScenarioError(
-                    f"--set {override}: {'.'.join(parts[:position])} is a list of {len(node)}; "
-                    f"its items are 0 to {len(node) - 1}, not {part!r}"
-                )
-            step = int(part)
-        elif not isinstance(node, dict):
-            raise ScenarioError(
-                f"--set {override}: {'.'.join(parts[:position])} is {node!r} and has no keys"
-            )
-        location = (*location, step)
-        if last:
-            node[step] = value
-        else:
-            if isinstance(node, dict) and node.get(step) is None:
-                node[step] = {}
-            node = node[step]
+    try:
+        location = locate(data, key)
+    except KeyPathError as error:
+        raise ScenarioError(f"--set {override}: {error}") from None
+    put(data, location, value)
     source.overrides[location] = override
     for known in [known for known in source.lines if known[: len(location)] == location]:
         del source.lines[known]  # the file no longer says this

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from sim.clock import Call
@@ -60,6 +61,9 @@ class BatchingNode(Node):
 
     def _serve_batch(self, batch: list[Request], position: int, alone: bool) -> None:
         """Ask about every member whose exit was reached; compute on those that stay."""
+        if self._reply_s is not None:
+            self._ask_in_turn(deque(batch), [], position)
+            return
         clock = self.clock
         while True:
             if self._feed:
@@ -69,13 +73,7 @@ class BatchingNode(Node):
                 self._idle += 1
                 self._start(alone)
                 return
-            to = min([request.target for request in staying])
-            drawn = [request.drawn for request in staying]
-            busy = self.spec.service.batch_seconds(drawn, position, to) * self._slowness
-            together = len(staying)
-            for request in staying:
-                if request.batch < together:
-                    request.batch = together
+            to, busy = self._next_step(staying, position)
             done_s = clock._now + busy
             if not alone or not self._undisturbed_until(done_s):
                 clock.call_at(done_s, self._batch_computed, (staying, to, self._incarnation))
@@ -83,6 +81,45 @@ class BatchingNode(Node):
             clock._now = done_s
             self._reached(staying, to)
             batch, position = staying, to
+
+    def _next_step(self, batch: list[Request], position: int) -> tuple[int, float]:
+        """To which exit a batch is computed next, and the seconds that it takes."""
+        to = min([request.target for request in batch])
+        drawn = [request.drawn for request in batch]
+        together = len(batch)
+        for request in batch:
+            if request.batch < together:
+                request.batch = together
+        return to, self.spec.service.batch_seconds(drawn, position, to) * self._slowness
+
+    def _ask_in_turn(self, asked: deque[Request], staying: list[Request], position: int) -> None:
+        """As :meth:`_serve_batch`, where the reply to one member keeps the worker from the next."""
+        assert self._reply_s is not None
+        clock = self.clock
+        if self._feed:
+            self._admit_arrived()
+        while asked:
+            request = asked.popleft()
+            if request.has_left:
+                continue  # it was cut off while others were replied to
+            if request.exit != position or self._goes_on(request):
+                staying.append(request)
+                continue
+            done_s = clock._now + self._reply_s(request.drawn)
+            clock.call_at(done_s, self._asks_next, (asked, staying, position, self._incarnation))
+            return
+        staying = [request for request in staying if not request.has_left]
+        if not staying:
+            self._idle += 1
+            self._start()
+            return
+        to, busy = self._next_step(staying, position)
+        clock.call_at(clock._now + busy, self._batch_computed, (staying, to, self._incarnation))
+
+    def _asks_next(self, call: Call) -> None:
+        asked, staying, position, incarnation = call.value
+        if incarnation == self._incarnation:  # else lost when the node went down
+            self._ask_in_turn(asked, staying, position)
 
     def _goes_on(self, request: Request) -> bool:
         """Ask the policy; whether the request stays to be computed to its new target."""

@@ -18,7 +18,7 @@ from sim.batching import BatchingNode
 from sim.clock import Call, Clock
 from sim.finished import Finished
 from sim.ledger import Ledger
-from sim.network import ways
+from sim.network import reception_times, ways
 from sim.nodes import Node, NodeSpec
 from sim.policy import Policy, policy_text
 from sim.requests import Request
@@ -64,6 +64,7 @@ class Engine(ABC):
         self._has_priorities = any(group.priority for group in world.groups)
         self.clock = Clock()
         self.way_up, self.way_home = ways(world, workload.streams, workload.absences)
+        self._reception = reception_times(world, workload.streams)
         # Python lists: twice as fast as arrays for one element at a time.
         self.scores: list[list[float]] = predictions.confidence.tolist()
         self.done: list[Request] = []
@@ -255,6 +256,10 @@ class Engine(ABC):
         requests = ledger.rows(pool.index)
         entry, arrived_s = ledger.entries(pool.index)
         ledger.close(pool.index)
+        if self._reception is not None:
+            # It arrived when its message did, and could be taken a little later.
+            it = requests
+            arrived_s = arrived_s - self._reception(it.group, it.local, it.number, entry)
         deadline_s = requests.deadline_s * self.deadline_scale
         answered = ~np.isnan(pool.received_s)
         computed = pool.exit > 0

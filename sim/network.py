@@ -12,6 +12,7 @@ from sim.distributions import Constant, Distribution
 from sim.faults import Intervals, down_times
 from sim.hops import AbsenceHop, BrokerHop, Leg, LinkHop
 from sim.links import Channel, Direction, Link
+from sim.overheads import Reception, ReceptionTimes
 from sim.policy import MOST_EXITS
 from sim.streams import Streams, distinct
 from sim.transport import Hop, Message, Messages, Way
@@ -179,6 +180,9 @@ def ways(world: World, streams: Streams, absences: Absences) -> tuple[Way, Way]:
         ]
     if nodes_down is not None:
         up.append(AbsenceHop(nodes_down, lambda messages: messages.node, keeps))
+    reception = reception_times(world, streams)
+    if reception is not None:
+        up.append(Reception(reception))
     away = _all_devices(world, absences)
     if away is not None and reconnect_s > 0:
         # A device that is back sends once it is connected again.
@@ -187,6 +191,18 @@ def ways(world: World, streams: Streams, absences: Absences) -> tuple[Way, Way]:
         home.append(AbsenceHop(away.prolonged(reconnect_s), lambda m: m.device, keeps))
     home.append(_access(world, streams, absences, "downlink"))
     return Way(up), Way(home)
+
+
+def reception_times(world: World, streams: Streams) -> ReceptionTimes | None:
+    """How long messages take at the doors of nodes; None where no node says so."""
+    if all(node.overheads is None for node in world.nodes):
+        return None
+    receive = [
+        node.overheads.receive if node.overheads else Constant(0.0) for node in world.node_specs
+    ]
+    return ReceptionTimes(
+        receive, [streams.uniforms("receive", group.name) for group in world.groups]
+    )
 
 
 class ChooseNode:

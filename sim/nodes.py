@@ -6,11 +6,12 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from models.errors import PolicyError
 from sim.clock import Call, Clock
 from sim.energy import PowerStates
+from sim.overheads import Overheads, ServiceWithOverheads
 from sim.policy import ANSWER, DROP, OFFLOAD, Decision, NextTier, Policy, policy_text
 from sim.queues import Discipline, Queue, queue_of
 from sim.records import DROPPED, LOST
@@ -37,6 +38,7 @@ class NodeSpec:
             link to it.
         last_exit: of the part of the network that it holds; None: all exits.
         energy: what it takes in each of its states.
+        overheads: what it takes for a request besides inference, which ``service`` then knows too.
     """
 
     name: str
@@ -52,6 +54,12 @@ class NodeSpec:
     tier_link: str | None = None
     last_exit: int | None = None
     energy: PowerStates | None = None
+    overheads: Overheads | None = None
+
+    def __post_init__(self) -> None:
+        if self.overheads is not None and not isinstance(self.service, ServiceWithOverheads):
+            service = ServiceWithOverheads(self.service, self.overheads)
+            object.__setattr__(self, "service", service)
 
 
 class Site(Protocol):
@@ -134,6 +142,11 @@ class Node:
         plain = spec.queue_limit is None and spec.admission == "all"
         self._admit: Callable[[Request], None] = self._queue.push if plain else self._admit_if
         self._mean_s = spec.service.means() if spec.admission == "feasible" else ()
+        #: Seconds of a worker for each reply, by what was drawn for the request.
+        self._reply_s: Callable[[Any], float] | None = None
+        if isinstance(spec.service, ServiceWithOverheads):
+            self._reply_s = spec.service.reply_s
+            self._taken = spec.service.taken
 
     # --- what a policy may know ----------------------------------------------------------------
 
@@ -244,6 +257,8 @@ class Node:
         request = self._queue.take()
         request.node = self
         request.started_s = self.clock._now
+        if self._reply_s is not None:
+            request.drawn = self._taken(request.drawn, request.arrived_s < request.started_s)
         if self._serving is not None:
             self._serving.add(request)
         return request
@@ -291,6 +306,10 @@ class Node:
                 continue
             else:
                 self._leave(request, decision)
+            if self._reply_s is not None:
+                done_s = now + self._reply_s(request.drawn)
+                clock.call_at(done_s, self._replied, self._incarnation)
+                return
             if self._batches:
                 self._idle += 1
                 self._start(alone)
@@ -307,6 +326,13 @@ class Node:
             request.started_s = now
             if self._serving is not None:
                 self._serving.add(request)
+
+    def _replied(self, call: Call) -> None:
+        """A worker has sent its reply, and is free."""
+        if call.value == self._incarnation:  # else the node went down meanwhile
+            self._admit_arrived()
+            self._idle += 1
+            self._start(alone=True)
 
     def _undisturbed_until(self, time_s: float) -> bool:
         """Whether nothing happens, here or elsewhere on this clock, before or at ``time_s``."""

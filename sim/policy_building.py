@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import collections.abc
+import functools
 import inspect
 import math
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -102,12 +103,9 @@ def _import(reference: str, folder: Path) -> Callable[..., Policy]:
 def _check_parameters(
     factory: Callable[..., Policy], reference: str, parameters: dict[str, Any]
 ) -> None:
-    try:
-        signature = inspect.signature(factory)
-    except (TypeError, ValueError):
-        return
-    accepted = signature.parameters
-    if any(item.kind is item.VAR_KEYWORD for item in accepted.values()):
+    # A user's class may be another one whenever its file is read again.
+    accepted, hints = (_known if reference in POLICIES else _described)(factory)
+    if accepted is None or any(item.kind is item.VAR_KEYWORD for item in accepted.values()):
         return
     for name in parameters:
         if name not in accepted:
@@ -119,16 +117,30 @@ def _check_parameters(
     for name, item in accepted.items():
         if item.default is item.empty and name not in parameters:
             raise PolicyError(f"policy {reference!r} needs the parameter {name!r}")
-    try:
-        hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
-    except Exception:
-        return  # annotations that cannot be looked up, say for type checkers only
     for name, value in parameters.items():
         hint = hints.get(name, Any)
         if not _fits(value, hint):
             raise PolicyError(
                 f"policy {reference!r}: {name} is {value!r}; allowed: {_hint_text(hint)}"
             )
+
+
+def _described(
+    factory: Callable[..., Policy],
+) -> tuple[Mapping[str, inspect.Parameter] | None, dict[str, Any]]:
+    """The parameters of a policy, None if nobody can tell, and the annotations of some of them."""
+    try:
+        accepted = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return None, {}
+    try:
+        hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    except Exception:
+        hints = {}  # annotations that cannot be looked up, say for type checkers only
+    return accepted, hints
+
+
+_known = functools.cache(_described)
 
 
 _SINGLE = {int: "an integer", float: "a number", str: "text", bool: "true or false"}

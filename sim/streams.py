@@ -93,6 +93,21 @@ class Uniforms:
         return np.asarray(state * 2.0**-53, dtype=np.float64)
 
 
+def scrambled(u: Floats, salt: int) -> Floats:
+    """Further uniform numbers in [0, 1) from some, as if independent of them.
+
+    Args:
+        u: (N,) in [0, 1).
+        salt: another one gives other numbers.
+    """
+    words = (u * 2.0**53).astype(np.uint64)
+    # Output `salt` of a generator SplitMix64 for each.
+    words += np.uint64(salt * int(_GOLDEN) & 0xFFFFFFFFFFFFFFFF)
+    _mix(words)
+    words >>= _11
+    return np.asarray(words * 2.0**-53, dtype=np.float64)
+
+
 def _mix(words: _Words) -> None:
     """The finaliser of SplitMix64, in place: every input bit moves every output bit."""
     words ^= words >> _30

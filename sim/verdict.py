@@ -67,7 +67,7 @@ def offered_loads(world: World) -> list[OfferedLoad]:
                 node.name,
                 workers,
                 rate,
-                tuple(rate * mean / workers for mean in node.service.means()),
+                tuple(rate * mean / workers for mean in busy_means_s(node)),
                 sum(map(asked_hz, before)),
                 sum(
                     group.count
@@ -77,6 +77,12 @@ def offered_loads(world: World) -> list[OfferedLoad]:
             )
         )
     return loads
+
+
+def busy_means_s(node: NodeSpec) -> tuple[float, ...]:
+    """Mean seconds that a worker is busy with a request, by the exit at which it stops."""
+    besides_s = node.overheads.occupied_s if node.overheads else 0.0
+    return tuple(mean_s + besides_s for mean_s in node.service.means())
 
 
 def leads_to(world: World, node: NodeSpec, name: str) -> bool:

@@ -116,6 +116,7 @@ def edge(
     node of the same name takes over.
     """
     from devices.broker_address import parse_broker
+    from devices.connections import check_broker
     from devices.node_metrics import NodeMetrics, serve_metrics
     from offramp.live.arms import choose_arms
     from offramp.live.node_parts import NodeFiles, build_node, node_place
@@ -146,6 +147,7 @@ def edge(
         [seed] if seed is not None else [],
         labels[:1],
     )[0]
+    check_broker(address, may_come=wait_s > 0)  # before what takes long
     metrics, end_metrics = NodeMetrics(), None
     if metrics_port is not None:
         end_metrics = serve_metrics(metrics, metrics_port, metrics_host)  # before what takes long

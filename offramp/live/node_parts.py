@@ -164,6 +164,9 @@ def serving_profile(
 ) -> Profile:
     """Latencies of the runtime that serves: from a file, from the store, or measured now.
 
+    What is measured is kept in the store, for the next start, unless the node serves larger batches
+    than the scenario profiles (``profile.batch_sizes``).
+
     Raises:
         ArtifactError: the file is damaged or of another network.
         LiveError: it was measured with another runtime.
@@ -178,12 +181,13 @@ def serving_profile(
                 f"{spec.runtime} (profile.runtime)"
             )
         return profile
-    folder = store.find("profile", keys.profile_key(loaded.scenario, loaded.experiment))
-    if folder is not None:
-        profile = read_matching_profile(folder / PROFILE, loaded.experiment.architecture)
-        if max(profile.seconds) >= batch_size:
-            return profile
-    return _measured(loaded, network, runtime, batch_size, console)
+    if max(spec.batch_sizes) < batch_size:
+        return _measured(loaded, network, runtime, batch_size, console)
+    from offramp.stages.profiling import run_profiling
+
+    key = keys.profile_key(loaded.scenario, loaded.experiment)
+    folder = store.find_or_make("profile", key, lambda: run_profiling(loaded, store, console, key))
+    return read_matching_profile(folder / PROFILE, loaded.experiment.architecture)
 
 
 def _measured(
@@ -276,7 +280,6 @@ def build_node(
     settings = EdgeSettings(
         edge=place.edge,
         node=place.node,
-        qos=mqtt.qos,
         shared=place.is_replica,
         persistent=mqtt.session == "persistent",
         keep_alive_s=mqtt.keep_alive_s,

@@ -26,6 +26,11 @@ class OwnBroker:
         self._process = start_embedded_broker(port, host)
         self.broker: Broker = self._process.broker
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._process.process.pid
+
     def look_after(self) -> str | None:
         """Start it again, on the same port, if it died; say so then.
 

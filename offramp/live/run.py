@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devices.connections import check_broker
-from models.files import write_text
 from models.host import fingerprint
-from offramp.live.session import LiveOptions, arm_name, live_session
+from offramp.live.session import LiveOptions, LiveSession, arm_name, live_session
 from offramp.live.table import live_table
 from offramp.live.warnings import not_emulated
+from offramp.manifest import simulated_files, write_manifest
 from offramp.pipeline import Pipeline
 from offramp.scenario import LoadedScenario
 from offramp.stages.inputs import Inputs, find_inputs, world_of
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from offramp.report.build import Report
 
 #: Raise when a change of code changes what a live run measures with the same settings.
-LIVE_VERSION = 1
+LIVE_VERSION = 2
 
 
 def run_live(
@@ -37,6 +36,7 @@ def run_live(
     options: LiveOptions,
     notes: Sequence[str],
     go_on: Callable[[int, float], bool],
+    before: Callable[[LiveSession], None] = lambda session: None,
 ) -> Report | None:
     """Train and profile what is missing, measure every arm that was not, and report.
 
@@ -46,6 +46,7 @@ def run_live(
         notes: what else a reader of the results has to know.
         go_on: asked before anything is measured, with the number of arms to measure and the
             seconds that they take at least.
+        before: called with the session, its broker up, before the first arm that is missing.
 
     Returns:
         None if the user would rather not.
@@ -70,11 +71,11 @@ def run_live(
         return None
     with pipeline.timed("live"):
         if missing:
-            notes += _measure(source, pipeline, job, arms, parts, options)
+            notes += _measure(source, pipeline, job, arms, parts, options, before)
     measured = write_live_results(job, loaded.experiment.info.classes, arms, parts, inputs, results)
     live = _about(loaded, options, job, measured, notes)
     manifest = {**pipeline.manifest(inputs), "world": "live", "live": live}
-    write_text(results / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    write_manifest(results / MANIFEST, manifest, simulated_files(results))
     report = pipeline.report(results)
     parts.remove()
     return report
@@ -87,6 +88,7 @@ def _measure(
     arms: Sequence[ArmRun],
     parts: PartsFolder,
     options: LiveOptions,
+    before: Callable[[LiveSession], None],
 ) -> list[str]:
     """Measure what is missing; returns what a reader of the results has to know of it."""
     arguments = ("--store", str(pipeline.store.root))
@@ -97,6 +99,7 @@ def _measure(
     ):
         for note in session.notes:
             console.note(f"warning: {note}")
+        before(session)
         measure_missing(
             arms,
             parts,
@@ -135,8 +138,9 @@ def _about(
     ]
     return {
         "broker": options.broker.url if options.broker else "embedded",
-        "host": fingerprint(settings.threads, settings.precision),
+        "host": fingerprint(settings.threads, settings.precision, settings.runtime),
         "joined": sorted({name for part in measured.values() for name in part.joined}),
         "lag_ms": {name: max(lag[name] for lag in lags) for name in lags[0]},
+        "same_clock": all(part.about.get("same_clock", False) for part in measured.values()),
         "warnings": [*notes, *of_arms],
     }

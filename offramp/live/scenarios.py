@@ -107,7 +107,13 @@ def live_scenario(
         "faults": [],
         "nodes": {
             name: node.model_copy(
-                update={"speed": 1.0, "profile": None, "service_ms": None, "energy": None}
+                update={
+                    "speed": 1.0,
+                    "profile": None,
+                    "service_ms": None,
+                    "overhead": None,
+                    "energy": None,
+                }
             )
             for name, node in scenario.nodes.items()
         },

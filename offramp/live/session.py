@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from devices.broker_address import Broker
 from devices.connections import check_broker
@@ -30,6 +33,9 @@ from offramp.stages.live_parts import LivePart
 
 #: For nodes to have their network ready: importing and compiling takes long on small boards.
 READY_WITHIN_S = 300.0
+
+#: A node that is started again while the broker is away waits for it so long.
+_BROKER_WITHIN_S = 60.0
 
 #: How often processes and devices are looked at.
 _LOOK_EVERY_S = 0.2
@@ -107,11 +113,11 @@ class LiveSession:
         standing = Standing(arm_name(arm, self.job), number, of, "starting")
         table.show(standing)
         with ExitStack() as stack:
-            nodes = stack.enter_context(self._nodes(arm))
-            fleet = stack.enter_context(fleet_process(self._order(arm)))
+            nodes = stack.enter_context(self.nodes(arm))
+            fleet = stack.enter_context(fleet_process(self.order(arm)))
             if self.observer is not None:
                 self.observer.log.clear()
-            result = self._follow(nodes, fleet, table, standing)
+            result = self.follow(nodes, fleet, table, standing)
             if self.observer is not None:
                 self.observer.drain(_GRACE_S)
         table.finish()
@@ -130,7 +136,8 @@ class LiveSession:
                 "scenario; what was measured is kept for the old one"
             )
 
-    def _nodes(self, arm: ArmRun) -> EdgeNodes:
+    def nodes(self, arm: ArmRun) -> EdgeNodes:
+        """The nodes of an arm that are not there already, started."""
         strategy, seed = arm.network
         commands = list[NodeCommand]()
         world = self.job.world
@@ -149,6 +156,7 @@ class LiveSession:
                             *self.arguments,
                             *("--broker", self.broker.url, *self.options.broker_arguments),
                             *("--mqtt-version", self.broker.version),
+                            *("--wait-s", str(_BROKER_WITHIN_S)),
                             *("--strategy", strategy, "--seed", str(seed)),
                             *("--policy", arm.policy),
                         ),
@@ -159,7 +167,8 @@ class LiveSession:
                 )
         return EdgeNodes(self.parts, commands, self.broker.environment)
 
-    def _order(self, arm: ArmRun) -> FleetOrder:
+    def order(self, arm: ArmRun) -> FleetOrder:
+        """What the devices of an arm are to do."""
         predictions = self.job.predictions[arm.network]
         return FleetOrder(
             self.job.world,
@@ -170,7 +179,7 @@ class LiveSession:
             FleetSettings.of(self.broker, self.job.world.mqtt, wait_s=READY_WITHIN_S),
         )
 
-    def _follow(
+    def follow(
         self, nodes: EdgeNodes, fleet: FleetProcess, table: LiveTable, standing: Standing
     ) -> FleetResult:
         """Watch all parts until the devices are done."""
@@ -193,7 +202,12 @@ class LiveSession:
             raise LiveError("the devices were stopped before their window was over")
         notes = [*nodes.notes, *result.warnings(world)]
         lag_ms = {f"p{q:g}": 1e3 * result.lag_s(q / 100) for q in (50, 99)}
-        about: dict[str, Any] = {"notes": notes, "lag_ms": lag_ms}
+        lag_ms["mean"] = 1e3 * float(np.mean(result.seen.lag_s)) if len(result) else math.nan
+        about: dict[str, Any] = {
+            "notes": notes,
+            "lag_ms": lag_ms,
+            "same_clock": bool(result.same_clock) and all(result.same_clock),
+        }
         labels, joined = predictions.label, tuple[str, ...]()
         if self.observer is not None:
             added = with_joined(

@@ -37,9 +37,13 @@ def crowded(scenario: Scenario, here: int, cores: int | None = None) -> list[str
     if busy + _BESIDES_NODES <= cores:
         return []
     return [
-        f"this host has {cores} processor(s) for {busy} thread(s) of workers, the devices and the "
-        "broker: they wait for one another, and latencies show it"
+        f"this host has {_counted(cores, 'processor')} for {_counted(busy, 'thread')} of workers, "
+        "the devices and the broker: they wait for one another, and latencies show it"
     ]
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def _network(scenario: Scenario, embedded: bool) -> Iterator[str]:
@@ -80,6 +84,8 @@ def _nodes(scenario: Scenario) -> Iterator[str]:
         for key in ("profile", "service_ms"):
             if getattr(node, key) is not None:
                 yield f"node {name!r} takes the time that inference takes: {key} is not used"
+        if node.overhead is not None:
+            yield f"node {name!r} takes what it takes besides inference: overhead is not used"
 
 
 def _rest(scenario: Scenario) -> Iterator[str]:

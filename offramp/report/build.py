@@ -13,6 +13,7 @@ import pandas as pd
 from models.errors import ResultsError
 from models.files import whole_file, write_text
 from offramp.report.figures import write_figures
+from offramp.report.html import write_html
 from offramp.report.page import write_page
 from offramp.report.results import (
     differences,
@@ -23,7 +24,8 @@ from offramp.report.results import (
     summary,
     validity,
 )
-from offramp.stages.layout import DIFFERENCES, FIGURES, SUMMARY_CSV, SUMMARY_JSON
+from offramp.report.tables import write_tables
+from offramp.stages.layout import DIFFERENCES, FIGURES, SUMMARY_CSV, SUMMARY_JSON, TABLES
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,9 @@ def build_report(results_folder: Path, output: Path | None = None) -> Report:
                 content[name] = _plain(frame)
         write_text(target / SUMMARY_JSON, json.dumps(content, indent=1) + "\n")
         captions = write_figures(results, target / FIGURES)
+        write_tables(results, arms, gaps, target / TABLES)
         page = write_page(results, arms, gaps, captions, target)
+        write_html(results, arms, gaps, captions, target)
     except OSError as error:
         raise ResultsError(f"cannot write the report to {target}: {error.strerror}") from error
     return Report(page, arms, gaps, nodes, links, results.oracle, verdict, reasons)

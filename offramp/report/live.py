@@ -1,22 +1,20 @@
-"""What the report page says of a run that was live."""
+"""What a report's pages say of a run that was live."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from offramp.report.markdown import number, table
+from offramp.report.markdown import number
 from offramp.report.results import Results
+from offramp.report.table import Table
 
 
-def live_warnings(results: Results) -> str:
+def live_warnings(results: Results) -> list[str]:
     """What the scenario says and was not so, and what else a reader has to know."""
-    live = _of(results)
-    return "**Live**, not simulated:\n\n" + "\n".join(
-        f"- {warning}" for warning in live["warnings"] or ["nothing of the scenario was left out"]
-    )
+    return list(_of(results)["warnings"])
 
 
-def live_table(results: Results) -> str:
+def live_table(results: Results) -> Table:
     """Where it ran, and how punctual the devices were."""
     live = _of(results)
     rows = [
@@ -28,10 +26,12 @@ def live_table(results: Results) -> str:
             for name, lag_ms in live["lag_ms"].items()
         ),
     ]
-    return table(["", ""], rows) + (
-        "\n\nHost: that of the devices, and of what was started for them. Lateness: from the "
+    return Table(
+        ["", ""],
+        rows,
+        "Host: that of the devices, and of what was started for them. Lateness: from the "
         "instant for which a request was drawn until it was sent, in the worst of the arms; it is "
-        "part of every latency."
+        "part of every latency.",
     )
 
 

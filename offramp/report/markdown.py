@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from offramp.report.table import Table
+
 
 def percent(value: float, half_width: float | None = None) -> str:
     """A share in per cent, with the half width of its interval if there is one."""
@@ -56,6 +58,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table; what would end a cell is escaped."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(_cell(text) for text in line) + " |" for line in lines)
+
+
+def rendered(shown: Table) -> str:
+    """A table and its note."""
+    return table(shown.header, shown.rows) + (f"\n\n{shown.note}" if shown.note else "")
 
 
 def _cell(text: str) -> str:

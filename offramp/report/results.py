@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pandas.api.types import is_numeric_dtype
 
 from models.artifacts import Profile, read_profile
 from models.errors import ResultsError
@@ -119,6 +121,15 @@ class Results:
         return self.policies[named.index("oracle")]
 
     @cached_property
+    def deadlines_s(self) -> NDArray[np.float64]:
+        """(N,) the deadline of every request that there is a record of, ascending."""
+        parts = [
+            table["deadline_s"].to_numpy()
+            for table in read_columns(self.folder / RECORDS, ["deadline_s"])
+        ]
+        return np.sort(np.concatenate(parts)) if parts else np.zeros(0)
+
+    @cached_property
     def answers(self) -> dict[tuple[str, str], Answers]:
         """Of the records: what was answered when and where, by strategy and policy."""
         parts: dict[tuple[str, str], list[Answers]] = {}
@@ -171,9 +182,12 @@ class Answers:
 
 #: Columns that each table must have.
 _COLUMNS = {
-    RUNS: [*ARM, "offered", "aud", "first_quarter_s", "rest_s"],
+    RUNS: [
+        *(*ARM, "offered", "answered", "aud", "hit_ratio", "accuracy"),
+        *("latency_p50_s", "latency_p95_s", "latency_p99_s", "first_quarter_s", "rest_s", "exit_1"),
+    ],
     NODES: [*ARM, "node", "work", "wait_mean_s", "drain_s", "deadline_mean_s", "bounded"],
-    DEADLINE_SWEEP: [*ARM, "deadline_scale", "aud"],
+    DEADLINE_SWEEP: [*ARM, "deadline_scale", "offered", "aud"],
     EXIT_ACCURACY: ["strategy", "training_seed", "exit", "accuracy"],
 }
 
@@ -187,6 +201,13 @@ _OTHER_COLUMNS = {
     NODE_TELEMETRY: [*ARM[:3], "time_s", "node", "queue_length", "utilisation"],
     PERCENTILES: ["strategy", "policy", *(f"latency_p{percent}_s" for percent in (50, 95, 99))],
 }
+
+#: Columns that must be numbers, and never infinite; and those that every run has.
+_ALWAYS_THERE = ("offered", "answered", "aud", "hit_ratio")
+_NUMBERS = (
+    *_ALWAYS_THERE,
+    *("accuracy", "latency_mean_s", "latency_p50_s", "latency_p95_s", "latency_p99_s"),
+)
 
 #: Columns of names, which may look like numbers or like missing values and are neither.
 _NAMES = ("strategy", "policy", "node", "link", "group", "name", "target")
@@ -214,8 +235,32 @@ def _read_table(path: Path, columns: list[str]) -> pd.DataFrame:
         raise ResultsError(f"{path} is damaged: {error}") from None
     missing = [name for name in columns if name not in text]
     if missing:
-        raise ResultsError(f"{path} is damaged: it has no column {', '.join(missing)}")
-    return numbers.assign(**{name: text[name] for name in _NAMES if name in text})
+        raise ResultsError(
+            f"{path} has no column {', '.join(missing)}: it is damaged, or was written by another "
+            "version of Offramp, and then the same run with this version writes it anew"
+        )
+    if path.name in _COLUMNS and not len(numbers):
+        raise ResultsError(f"{path} has no rows: the run is empty")
+    frame = numbers.assign(**{name: text[name] for name in _NAMES if name in text})
+    _check_numbers(path, frame)
+    return frame
+
+
+def _check_numbers(path: Path, frame: pd.DataFrame) -> None:
+    """Refuse what no run gives; what is missing, as the latency where none answered, is NaN."""
+    for name in _NUMBERS:
+        if name not in frame:
+            continue
+        if not is_numeric_dtype(frame[name]):
+            raise ResultsError(f"{path} is damaged: not every {name} is a number")
+        wrong = np.isinf(frame[name])
+        if name in _ALWAYS_THERE and "offered" in frame:
+            wrong |= frame[name].isna() & (frame["offered"] > 0)
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise ResultsError(
+                f"{path} is damaged: {name} is {frame[name].iloc[row]} in row {row + 1}"
+            )
 
 
 def _unfinished(path: Path) -> ResultsError:
@@ -354,6 +399,15 @@ def oracle_shares(results: Results) -> dict[tuple[str, str], Interval]:
                 share = (values.xs(policy, level="policy") / best)[best > 0]
                 found[strategy, policy] = confidence_interval(share.to_numpy())
     return found
+
+
+def exit_counts(runs: pd.DataFrame) -> pd.DataFrame:
+    """Of every run, how many requests each exit answered; in column 0, those without an answer."""
+    exits = sum(bool(re.fullmatch(r"exit_[1-9]\d*", str(name))) for name in runs.columns)
+    counts = pd.DataFrame({0: runs["offered"] - runs["answered"]})
+    for exit in range(1, exits + 1):
+        counts[exit] = runs[f"exit_{exit}"]
+    return counts
 
 
 def baseline_strategy(strategies: list[str]) -> str:

@@ -16,11 +16,10 @@ from offramp.report.style import (
     COLUMN,
     DOUBLE_COLUMN,
     FAULT_SHADES,
-    LINE_STYLES,
     PERCENT,
     STRATEGY_COLOURS,
     STRATEGY_HATCHES,
-    policy_colours,
+    policy_looks,
 )
 from offramp.stages.layout import FAULT_TIMES, GROUPS, NODE_TELEMETRY
 from sim.distributions import Floats
@@ -160,21 +159,20 @@ def telemetry_over_time(results: Results) -> Figure | None:
         sharex=True,
         squeeze=False,
     )
-    colours = policy_colours(len(results.policies))
+    looks = policy_looks(results.policies)
     end_s = float(shown["time_s"].max())
     shaded: set[str] = set()
     for node, (queue, utilisation) in zip(nodes, axes, strict=True):
-        for index, (policy, colour) in enumerate(zip(results.policies, colours, strict=True)):
+        for policy, look in looks.items():
             of_arm = shown[(shown["node"] == node) & (shown["policy"] == policy)]
             for axis, column in ((queue, "queue_length"), (utilisation, "utilisation")):
                 axis.step(
                     of_arm["time_s"],
                     of_arm[column],
                     where="post",
-                    color=colour,
+                    **look.line(),
                     label=policy,
                     linewidth=1,
-                    linestyle=LINE_STYLES[index % len(LINE_STYLES)],
                 )
         for axis in (queue, utilisation):
             shaded |= _shade(axis, results, node)
@@ -186,9 +184,9 @@ def telemetry_over_time(results: Results) -> Figure | None:
         utilisation.yaxis.set_major_formatter(PERCENT)
     figure.supxlabel("time since the start of the run (s)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    for kind, (label, look) in FAULT_SHADES.items():
+    for kind, (label, shade) in FAULT_SHADES.items():
         if kind in shaded:
-            handles.append(Patch(**look, linewidth=0))
+            handles.append(Patch(**shade, linewidth=0))
             labels.append(label)
     legend_above(figure, handles, labels)
     step_s, warm_up_s = (

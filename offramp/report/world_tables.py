@@ -1,12 +1,13 @@
-"""Tables of the world on the report page; empty text where there is nothing to say."""
+"""Tables of the world on a report's pages; None where there is nothing to say."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from offramp.report.figure import counted
-from offramp.report.markdown import milliseconds, number, percent, table
+from offramp.report.markdown import milliseconds, number, percent
 from offramp.report.results import Results
+from offramp.report.table import Table
 from offramp.stages.layout import DEVICES, GROUPS, NODE_TELEMETRY, REQUEST_TELEMETRY, TRACES
 
 
@@ -34,10 +35,10 @@ def oracle_lines(results: Results, summary: pd.DataFrame) -> str:
     return text
 
 
-def link_table(results: Results, links: pd.DataFrame) -> str:
+def link_table(results: Results, links: pd.DataFrame) -> Table | None:
     """The load of links that can only carry so much: a column for each policy."""
     if not len(links):
-        return ""
+        return None
     policies = list(links["policy"].unique())
     rows = []
     for (link, direction), of_link in links.groupby(["link", "direction"], sort=False):
@@ -53,17 +54,20 @@ def link_table(results: Results, links: pd.DataFrame) -> str:
         )
     header = ["link", "direction", "devices on it"]
     added = "with headers and acknowledgements and " if results.scenario.get("mqtt") else ""
-    return table([*header, *(f"load, {policy}" for policy in policies), "verdict"], rows) + (
-        f"\n\nLoad: what was sent over the busiest link of its kind in the window, {added}without "
-        "retransmissions, over what it can carry."
+    return Table(
+        [*header, *(f"load, {policy}" for policy in policies), "verdict"],
+        rows,
+        f"Load: what was sent over the busiest link of its kind in the window, {added}without "
+        "retransmissions, over what it can carry.",
+        names=2,
     )
 
 
-def group_table(results: Results) -> str:
+def group_table(results: Results) -> Table | None:
     """What became of the requests of each group, where there are several."""
     groups = results.others.get(GROUPS)
     if groups is None or groups["group"].nunique() < 2:
-        return ""
+        return None
     counts = ["offered", "on_time", "late", "dropped", "lost"]
     groups = groups.assign(
         hits=groups["aud"].fillna(0) * groups["offered"],
@@ -90,10 +94,10 @@ def group_table(results: Results) -> str:
     ]
     header = ["policy", "strategy", "group", "requests", "AUD", *counts[1:], "mean latency (ms)"]
     header = [name.replace("_", " ") for name in header]
-    return table(header, rows) + "\n\nOver all training seeds and replications together."
+    return Table(header, rows, "Over all training seeds and replications together.", names=3)
 
 
-def energy_table(results: Results, summary: pd.DataFrame) -> str:
+def energy_table(results: Results, summary: pd.DataFrame) -> Table | None:
     """What requests and correct answers cost."""
     columns = {
         "device_j_per_request": "devices, mJ per request",
@@ -102,7 +106,7 @@ def energy_table(results: Results, summary: pd.DataFrame) -> str:
     }
     shown = {column: title for column, title in columns.items() if column in summary}
     if not shown:
-        return ""
+        return None
     rows = [
         [
             row.policy,
@@ -120,18 +124,21 @@ def energy_table(results: Results, summary: pd.DataFrame) -> str:
         for part in results.scenario[section].values()
         if part.get("energy")
     }
-    return table(["policy", "strategy", *shown.values()], rows) + (
-        "\n\nOf devices and nodes with power states, over the measured window, idle power "
+    return Table(
+        ["policy", "strategy", *shown.values()],
+        rows,
+        "Of devices and nodes with power states, over the measured window, idle power "
         f"included: 95 % intervals over {counted(results.replications, 'replication')}. "
         "Radio: bytes on the wire over bandwidth, without retransmissions. "
-        f"Sources: {'; '.join(sorted(sources))}."
+        f"Sources: {'; '.join(sorted(sources))}.",
+        names=2,
     )
 
 
-def fault_table(faults: pd.DataFrame) -> str:
+def fault_table(faults: pd.DataFrame) -> Table | None:
     """How often something failed."""
     if not len(faults):
-        return ""
+        return None
     rows = [
         [
             row.kind.replace("_", " "),
@@ -143,8 +150,11 @@ def fault_table(faults: pd.DataFrame) -> str:
         for row in faults.itertuples()
     ]
     header = ["fault", "of", "how many there are", "faults", "seconds in all"]
-    return table(header, rows) + (
-        "\n\nMeans of a replication, sums over all that bear the name; every arm meets the same."
+    return Table(
+        header,
+        rows,
+        "Means of a replication, sums over all that bear the name; every arm meets the same.",
+        names=2,
     )
 
 

@@ -5,6 +5,7 @@ the SI units used inside. ``offramp schema`` prints this as JSON Schema.
 """
 
 from offramp.schema.base import (
+    CHOICES,
     OR_ELSE,
     RULE,
     SINGLE,
@@ -48,6 +49,11 @@ from offramp.schema.scenario import (
     Scenario,
     SimulationSection,
 )
+from offramp.schema.sweep import (
+    RangeSection,
+    SampledSection,
+    SweepSection,
+)
 from offramp.schema.world import (
     AnyFault,
     ArrivalsSection,
@@ -65,6 +71,7 @@ from offramp.schema.world import (
     NodeCrash,
     NodeSection,
     OnOffArrivals,
+    OverheadSection,
     PeriodicArrivals,
     PoissonArrivals,
     SlowNode,
@@ -72,6 +79,7 @@ from offramp.schema.world import (
 )
 
 __all__ = [
+    "CHOICES",
     "OR_ELSE",
     "RULE",
     "SINGLE",
@@ -108,6 +116,7 @@ __all__ = [
     "NodeSection",
     "NormalSpec",
     "OnOffArrivals",
+    "OverheadSection",
     "PacingFunctionName",
     "PacingSection",
     "PeriodicArrivals",
@@ -115,7 +124,9 @@ __all__ = [
     "PolicySection",
     "Precision",
     "ProfileSection",
+    "RangeSection",
     "Runtime",
+    "SampledSection",
     "Scenario",
     "ScipySpec",
     "ScoringSection",
@@ -123,6 +134,7 @@ __all__ = [
     "SimulationSection",
     "SlowNode",
     "Strategy",
+    "SweepSection",
     "TraceArrivals",
     "TrainingSection",
     "UniformSpec",

@@ -31,7 +31,12 @@ class Section(BaseModel):
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 
 #: Tags of values that may be written in another way too: a number that may be a list, a word that
-#: may be a number, a word that may be a mapping.
-SINGLE, WORD, RULE = "single", "word", "rule"
+#: may be a number, a word that may be a mapping, a list that may be a mapping.
+SINGLE, WORD, RULE, CHOICES = "single", "word", "rule", "choices"
 #: What else is allowed where one of these does not fit.
-OR_ELSE = {SINGLE: "a list", WORD: "an integer", RULE: "{correlated: a number}"}
+OR_ELSE = {
+    SINGLE: "a list",
+    WORD: "an integer",
+    RULE: "{correlated: a number}",
+    CHOICES: "a range such as {uniform: [low, high]}",
+}

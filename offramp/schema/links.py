@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from offramp.presets import link_presets
+from offramp.presets import link_preset
 from offramp.schema.base import WORD, Name, Section
 from offramp.schema.distributions import DistributionSpec
 
@@ -82,7 +82,7 @@ class LinkSection(Section):
     def _start_from_preset(cls, values: Any) -> Any:
         """Fill in what the preset says and the user does not."""
         name = values.get("preset") if isinstance(values, dict) else None
-        preset = link_presets().get(name) if isinstance(name, str) else None
+        preset = link_preset(name) if isinstance(name, str) else None
         if preset is None:
             return values
         shared_by = "all" if preset.pop("shared") else 1

@@ -22,6 +22,10 @@ def distributions_in(scenario: Scenario) -> Iterator[tuple[Place, DistributionSp
     for name, node in scenario.nodes.items():
         if node.service_ms is not None:
             yield ("nodes", name, "service_ms"), node.service_ms
+        if node.overhead is not None:
+            for key in ("receive_ms", "begin_ms", "begin_idle_ms", "reply_ms"):
+                if (spec := getattr(node.overhead, key)) is not None:
+                    yield ("nodes", name, "overhead", key), spec
     for name, group in scenario.devices.items():
         if isinstance(group.arrivals, ClosedLoopArrivals):
             yield ("devices", name, "arrivals", "think_ms"), group.arrivals.think_ms

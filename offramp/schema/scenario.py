@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from offramp.schema.base import Name, Section
 from offramp.schema.experiment import DataSection, ModelSection, ProfileSection, TrainingSection
 from offramp.schema.links import LinkSection, MqttSection
+from offramp.schema.sweep import SweepSection
 from offramp.schema.world import AnyFault, DeviceGroupSection, NodeSection
 
 
@@ -88,3 +89,6 @@ class Scenario(Section):
         Field(min_length=1),
     ]
     simulation: SimulationSection = SimulationSection()
+    sweep: SweepSection | None = Field(
+        None, description="for `offramp sweep`; every other command takes no notice of it"
+    )

@@ -35,6 +35,25 @@ class BatchSection(Section):
     )
 
 
+class OverheadSection(Section):
+    """What a node takes for each request besides inference."""
+
+    receive_ms: DistributionSpec = Field(
+        0.0,
+        description="from the arrival of a device's message until a worker can take it: reading "
+        "it, waking one up",
+    )
+    begin_ms: DistributionSpec = Field(
+        0.0, description="of a worker before the first exit that it computes for a request"
+    )
+    begin_idle_ms: DistributionSpec | None = Field(
+        None, description="the same for a request that finds it idle; absent: as begin_ms"
+    )
+    reply_ms: DistributionSpec = Field(
+        0.0, description="of a worker for each reply, before it takes the next request"
+    )
+
+
 class NextTierSection(Section):
     """Where a node may send requests on."""
 
@@ -76,6 +95,11 @@ class NodeSection(Section):
     next_tier: NextTierSection | None = Field(None, description="absent: every request ends here")
     last_exit: Annotated[int, Field(ge=1)] | None = Field(
         None, description="of the part of the network that it holds; absent: all exits"
+    )
+    overhead: OverheadSection | None = Field(
+        None,
+        description="besides inference, as `offramp validate` measures it; policies know nothing "
+        "of it; absent: none",
     )
     energy: EnergySection | None = Field(None, description="absent: not accounted for")
 

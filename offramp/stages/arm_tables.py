@@ -64,6 +64,8 @@ class ArmTables:
         self._rescaled = [_Rescaled(self._world, scale) for scale in self._scales if blind]
         self._watchers = self._first_watchers()
         self._gathering = Gathering(self._world, job.keeps_records, [*self._watchers.values()])
+        #: Answered requests of the window, by exit; at 0, those without an answer.
+        self._exits = np.zeros(predictions.exit_count + 1, dtype=np.int64)
 
     @property
     def unknown_scales(self) -> list[float]:
@@ -73,6 +75,8 @@ class ArmTables:
     def add(self, part: Run, parts: RecordParts | None) -> None:
         """Take in a slice of the run at scale 1, and write its records down if they are kept."""
         self._gathering.add(part)
+        exits = np.where(part.answered, part.exit, 0)[part.measured(self._world)]
+        self._exits += np.bincount(exits, minlength=len(self._exits))
         for other in self._rescaled:
             other.add(part)
         if parts is not None:
@@ -92,12 +96,7 @@ class ArmTables:
         Raises:
             ScenarioError: no request was created in the measured window.
         """
-        metrics = self._gathering.metrics()
-        if not metrics["offered"]:
-            raise ScenarioError(
-                f"no request is created in the measured window of replication {self._replication}: "
-                "raise simulation.duration_s, or the rates of the devices"
-            )
+        run = self.run_row()
         at_1 = self._gathering.request_metrics()
         sweep = {1.0: at_1, **{it.scale: it.metrics(at_1) for it in self._rescaled}, **sweep}
         result.add(
@@ -108,8 +107,27 @@ class ArmTables:
                 if scale in sweep
             ],
         )
-        self._tell(result, metrics)
+        self._tell(result, run)
         self._show(result, folder, number)
+
+    def run_row(self) -> Row:
+        """The metrics of the whole run, after what tells it from others: a row of ``runs.csv``.
+
+        Raises:
+            ScenarioError: no request was created in the measured window.
+        """
+        metrics = self._gathering.metrics()
+        if not metrics["offered"]:
+            raise ScenarioError(
+                f"no request is created in the measured window of replication {self._replication}: "
+                "raise simulation.duration_s, or the rates of the devices"
+            )
+        exits = {f"exit_{exit}": int(count) for exit, count in enumerate(self._exits) if exit}
+        return {**self._row, **metrics, **exits}
+
+    def node_rows(self) -> list[dict[str, float | str]]:
+        """What the whole run asked of each kind of node; see :class:`sim.verdict.NodeLoads`."""
+        return self._gathering.nodes.metrics()
 
     def _first_watchers(self) -> dict[str, Watcher]:
         job, watchers = self._job, dict[str, Watcher]()
@@ -120,10 +138,10 @@ class ArmTables:
                 watchers["trace"] = Trace(self._world, *job.trace_window_s)
         return watchers
 
-    def _tell(self, result: Replication, metrics: dict[str, float]) -> None:
+    def _tell(self, result: Replication, run: Row) -> None:
         gathering = self._gathering
-        result.add(RUNS, [{**self._row, **metrics}])
-        result.add(NODES, [{**self._row, **row} for row in gathering.nodes.metrics()])
+        result.add(RUNS, [run])
+        result.add(NODES, [{**self._row, **row} for row in self.node_rows()])
         result.add(LINKS, [{**self._row, **vars(load)} for load in gathering.links()])
         devices, nodes = gathering.energy()
         groups = gathering.devices.of_groups(self._world).table()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.errors import ArtifactError
+from offramp.named_files import policy_code
 from offramp.scenario import LoadedScenario
 from offramp.stages import keys
 from offramp.stages.layout import PREDICTIONS, PROFILE, VALIDATION_PREDICTIONS
@@ -16,6 +17,14 @@ from offramp.store import Store, file_hash
 from offramp.worlds import build_world, needs_host_profile, read_matching_profile, world_files
 from sim.policy_building import build_policy, needs_fitting
 from sim.world import World
+
+#: What the profile of this host is called among the inputs.
+PROFILE_INPUT = "profile of this host"
+
+
+def validation_input(strategy: str, seed: int) -> str:
+    """What a network's predictions for the validation split are called among the inputs."""
+    return f"validation predictions of {strategy}, seed {seed}"
 
 
 @dataclass(frozen=True)
@@ -39,11 +48,13 @@ class Inputs:
             for (strategy, seed), folder in self.trained.items()
         }
         for (strategy, seed), file in self.validation.items():
-            found[f"validation predictions of {strategy}, seed {seed}"] = file_hash(file)
+            found[validation_input(strategy, seed)] = file_hash(file)
         if self.profile:
-            found["profile of this host"] = file_hash(self.profile)
+            found[PROFILE_INPUT] = file_hash(self.profile)
         for key, path in world_files(loaded).items():
             found[key] = file_hash(path)
+        for key, code in policy_code(loaded.scenario, loaded.folder).items():
+            found[key] = file_hash(code.path)
         return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,23 +77,41 @@ class Job:
 
 
 def job_of(loaded: LoadedScenario, inputs: Inputs, world: World) -> Job:
-    """The job of a scenario.
+    """The job of a scenario, its policies tried.
 
     Raises:
         ArtifactError: predictions are damaged, or were made for another network.
         PolicyError: a policy refuses its parameters, or what it wishes cannot be had.
     """
+    job = untried_job(loaded, inputs, world, read_predictions)
+    for network in job.predictions:
+        for text in job.policies:
+            job.policy(text, network)  # says what is wrong with it before anything is simulated
+    return job
+
+
+def untried_job(
+    loaded: LoadedScenario, inputs: Inputs, world: World, reader: Callable[[Path], Predictions]
+) -> Job:
+    """The job of a scenario whose policies may refuse when they are built.
+
+    Args:
+        reader: of predictions, which may know them already.
+
+    Raises:
+        ArtifactError: predictions are damaged, or were made for another network.
+    """
     scenario, simulation = loaded.scenario, loaded.scenario.simulation
     architecture = loaded.experiment.architecture.fingerprint()
 
     def read(file: Path) -> Predictions:
-        predictions = read_predictions(file)
+        predictions = reader(file)
         if predictions.architecture != architecture:
             raise ArtifactError(f"{file} was made for another network")
         return predictions
 
     window_s = simulation.trace_window_s
-    job = Job(
+    return Job(
         world=world,
         predictions={arm: read(folder / PREDICTIONS) for arm, folder in inputs.trained.items()},
         validation={arm: read(file) for arm, file in inputs.validation.items()},
@@ -107,10 +126,6 @@ def job_of(loaded: LoadedScenario, inputs: Inputs, world: World) -> Job:
         telemetry_step_s=simulation.telemetry_step_s,
         trace_window_s=(window_s[0], window_s[1]) if window_s else None,
     )
-    for network in job.predictions:
-        for text in job.policies:
-            job.policy(text, network)  # says what is wrong with it before anything is simulated
-    return job
 
 
 @dataclass

@@ -22,7 +22,7 @@ from offramp.store import file_hash
 #: Raise when a change of code changes what a stage makes from the same settings.
 TRAINING_VERSION = 2
 PROFILING_VERSION = 3
-SIMULATION_VERSION = 3
+SIMULATION_VERSION = 4
 
 
 def _data_key(experiment: Experiment) -> dict[str, Any]:
@@ -248,10 +248,17 @@ def profile_key(scenario: Scenario, experiment: Experiment) -> dict[str, Any]:
     """What a profile is made from: the network's shape, the settings, and this host."""
     settings = scenario.profile
     return {
+        **asked_profile_key(scenario, experiment),
+        "host": fingerprint(settings.threads, settings.precision, settings.runtime),
+    }
+
+
+def asked_profile_key(scenario: Scenario, experiment: Experiment) -> dict[str, Any]:
+    """What is asked of a profile, whatever host measures it."""
+    return {
         "version": PROFILING_VERSION,
         "architecture": experiment.architecture.identity(),
-        "settings": settings.model_dump(),
-        "host": fingerprint(settings.threads, settings.precision, settings.runtime),
+        "settings": scenario.profile.model_dump(),
     }
 
 
@@ -276,3 +283,38 @@ def simulation_key(scenario: Scenario, inputs: dict[str, str]) -> dict[str, Any]
         "scenario": scenario.model_dump(include=set(parts)),
         "inputs": inputs,
     }
+
+
+#: What of a key differs between hosts that were asked for the same.
+_OF_THE_HOST = ("torch", "torchvision", "scikit-learn", "versions", "device", "computed_in")
+
+
+def asked_key(experiment: Experiment, trained: dict[str, Any]) -> dict[str, Any]:
+    """What of a trained network's key was asked for, whatever host computed it.
+
+    Networks of the same such key differ in rounding alone: in versions, the device, or the
+    precision where that was left to the host.
+
+    Args:
+        trained: the network's key.
+    """
+    training = experiment.training
+    key: dict[str, Any] = _without(trained, _OF_THE_HOST)
+    key["settings"]["precision"] = training.precision
+    return {**key, "device": training.device}
+
+
+def computed_by(experiment: Experiment) -> str:
+    """Versions, device and precision with which this host trains an experiment's networks."""
+    software = " ".join(
+        f"{name} {version}" for name, version in _software(experiment.model.backbone).items()
+    )
+    device = resolved_device(experiment.training.device)
+    return f"{software}, {device}, {_precision(experiment)}"
+
+
+def _without(value: Any, names: tuple[str, ...]) -> Any:
+    """A nested mapping without some names, wherever they stand."""
+    if not isinstance(value, dict):
+        return value
+    return {name: _without(it, names) for name, it in value.items() if name not in names}

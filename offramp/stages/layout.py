@@ -44,8 +44,11 @@ TRACES = "trace-*.json"
 
 # results only
 MANIFEST = "manifest.json"
+KEPT_PREDICTIONS = "predictions"
 SUMMARY_CSV = "summary.csv"
 SUMMARY_JSON = "summary.json"
 DIFFERENCES = "differences.csv"
 FIGURES = "figures"
+TABLES = "tables"
 REPORT = "report.md"
+REPORT_HTML = "report.html"

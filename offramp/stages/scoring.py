@@ -43,12 +43,13 @@ class Scoring:
     def easiness(self, seed: int, network: MultiExitNetwork, whole: bool) -> NDArray[np.float64]:
         """Difficulty scores for one seed, (N,) or (N, exits): an artefact of their own."""
         made_from = keys.scores_key(self.experiment, seed)
-        found = self.store.find("scores", made_from)
-        if not found:
+
+        def make() -> None:
             scores = self._score(seed, network, whole)
             with self.store.make("scores", made_from) as folder:
                 np.save(folder / SCORES, scores, allow_pickle=False)
-            found = self.store.path("scores", made_from)
+
+        found = self.store.find_or_make("scores", made_from, make)
         easiness: NDArray[np.float64] = np.load(found / SCORES, allow_pickle=False)
         return easiness
 

@@ -45,10 +45,11 @@ class StartingNetworks:
         if experiment.model.weights or experiment.training.regime != "classifier_wise":
             return network.to(self.device), whole
         made_from = keys.backbone_key(experiment, seed)
-        found = self.store.find("backbone", made_from)
-        if not found:
-            self.train_backbone(network.to(self.device), seed, made_from)
-            found = self.store.path("backbone", made_from)
+        found = self.store.find_or_make(
+            "backbone",
+            made_from,
+            lambda: self.train_backbone(network.to(self.device), seed, made_from),
+        )
         network, _ = load_checkpoint(found / CHECKPOINT, experiment.folder)
         return network.to(self.device), True
 

@@ -35,6 +35,7 @@ from models.training import (
 )
 from offramp.console import Console
 from offramp.experiment import Experiment
+from offramp.schema import Strategy
 from offramp.stages import keys
 from offramp.stages.layout import CHECKPOINT, PREDICTIONS
 from offramp.stages.scoring import Scoring
@@ -60,13 +61,8 @@ def run_training(
     for strategy, seed, made_from in keys.trained_networks(experiment):
         if store.find("trained", made_from):
             continue
-        if training.checkpoints:
-            index = training.seed_list.index(seed)
-            file = experiment.file(training.checkpoints[strategy][index])
-            stage.predict_named_checkpoint(strategy, seed, file, made_from)
-        else:
-            stage.train_network(strategy, seed, made_from)
-        yield strategy, seed, store.path("trained", made_from)
+        make = partial(stage.make_network, strategy, seed, made_from)
+        yield strategy, seed, store.find_or_make("trained", made_from, make)
 
 
 def _device(name: str) -> torch.device:
@@ -118,6 +114,16 @@ class TrainingStage:
         return self.scoring.easiness(seed, network, whole)
 
     # --- training ------------------------------------------------------------------------------
+
+    def make_network(self, strategy: Strategy, seed: int, made_from: dict[str, Any]) -> None:
+        """Store one network of the experiment: trained, or from the file that the user named."""
+        training = self.experiment.training
+        if training.checkpoints:
+            name = training.checkpoints[strategy][training.seed_list.index(seed)]
+            file = self.experiment.file(name)
+            self.predict_named_checkpoint(strategy, seed, file, made_from)
+        else:
+            self.train_network(strategy, seed, made_from)
 
     def train_network(self, strategy: str, seed: int, made_from: dict[str, Any]) -> None:
         """Train one network and store it with its predictions."""

@@ -123,9 +123,10 @@ class TrainingData:
                 "at every step"
             )
             return None
-        if not _whole(self.store, made_from):
-            # The arithmetic of a training that would run the frozen backbone at every step.
-            autocast = dtype == torch.bfloat16 and self.precision == "bf16"
+        # The arithmetic of a training that would run the frozen backbone at every step.
+        autocast = dtype == torch.bfloat16 and self.precision == "bf16"
+
+        def make() -> None:
             with (
                 self.console.task(f"activations, {split}", len(samples)) as update,
                 self.store.make("activations", made_from) as folder,
@@ -133,6 +134,9 @@ class TrainingData:
                 compute_activations(
                     network, samples, self.dataset.info, folder, dtype, update, autocast
                 )
+
+        if not _whole(self.store, made_from):
+            self.store.find_or_make("activations", made_from, make)
         folder = self.store.path("activations", made_from)
         return StoredInputs(folder, samples.labels, self.device)
 

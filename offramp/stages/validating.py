@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from models.artifacts import write_predictions
@@ -21,20 +23,41 @@ def predict_validation(experiment: Experiment, store: Store, console: Console) -
 
     The networks must be in the store; nothing is trained.
     """
-    device = torch.device(resolved_device(experiment.training.device))
-    data = TrainingData(experiment, store, console, device)
     missing = [
         made_from
         for _, _, made_from in keys.trained_networks(experiment)
         if not store.find("validation", keys.validation_key(made_from))
     ]
+    stage = ValidationStage(experiment, store, console)
     with console.task("predict the validation split", len(missing)) as update:
         for done, made_from in enumerate(missing, start=1):
-            path = store.path("trained", made_from) / CHECKPOINT
-            network, origin = load_checkpoint(path, experiment.folder)
-            split = data.dataset.validation
-            images = data.images(split)
-            predictions = predict(network.to(device), origin, images, split, "validation")
-            with store.make("validation", keys.validation_key(made_from)) as folder:
-                write_predictions(folder / VALIDATION_PREDICTIONS, predictions)
+            stage.predict(made_from)
             update(done)
+
+
+class ValidationStage:
+    """Predicts the validation split of one experiment."""
+
+    def __init__(self, experiment: Experiment, store: Store, console: Console) -> None:
+        self._experiment = experiment
+        self._store = store
+        self._device = torch.device(resolved_device(experiment.training.device))
+        self._data = TrainingData(experiment, store, console, self._device)
+
+    def predict(self, trained: dict[str, Any]) -> None:
+        """Predict with one network, if that is missing.
+
+        Args:
+            trained: its key; it is in the store.
+        """
+        made_from = keys.validation_key(trained)
+        self._store.find_or_make("validation", made_from, lambda: self._make(trained, made_from))
+
+    def _make(self, trained: dict[str, Any], made_from: dict[str, Any]) -> None:
+        path = self._store.path("trained", trained) / CHECKPOINT
+        network, origin = load_checkpoint(path, self._experiment.folder)
+        split = self._data.dataset.validation
+        images = self._data.images(split)
+        predictions = predict(network.to(self._device), origin, images, split, "validation")
+        with self._store.make("validation", made_from) as folder:
+            write_predictions(folder / VALIDATION_PREDICTIONS, predictions)

@@ -29,6 +29,8 @@ COLUMNS = (
     "validation_accuracy",
     "curve_area",
     "step",
+    "asked",
+    "computed_by",
     "made_from",
 )
 

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure as MplFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from offramp.report.figure import Figure
-from offramp.report.figures import save_figure
+from offramp.report.figure import Figure, save_figure
 from offramp.report.style import (
     DOUBLE_COLUMN,
     PERCENT,

@@ -11,10 +11,10 @@ import pandas as pd
 
 from models.files import whole_file, write_text
 from offramp.report.markdown import percent, points, table
+from offramp.report.paired import SIGNIFICANCE
 from offramp.study.panels import value_text
 from offramp.study.statistics import (
     IDENTICAL,
-    SIGNIFICANCE,
     check_table,
     configurations,
     verdict_counts,

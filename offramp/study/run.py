@@ -10,7 +10,6 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,7 @@ import torch
 
 from models.artifacts import read_predictions
 from models.checkpoint import read_curve
-from models.errors import OfframpError, ResultsError, TrainingError
-from models.files import whole_file
+from models.errors import OfframpError, TrainingError
 from models.strategies import RANKED_STRATEGIES
 from offramp.console import Console
 from offramp.parallel import in_processes
@@ -32,43 +30,17 @@ from offramp.stages.layout import CHECKPOINT, PREDICTIONS
 from offramp.stages.network import check_network
 from offramp.stages.training import TrainingStage
 from offramp.store import Store, content_key
+from offramp.study.cells import Cell, by_training, cells
 from offramp.study.definition import Configuration, Study
 from offramp.study.figures import write_figures
 from offramp.study.page import write_page
 from offramp.study.statistics import paired_gains
+from offramp.study.table import Outcome, Table
 
-#: Rows of the table of accuracies, and of that of learning curves.
-Outcome = tuple[list[dict[str, Any]], list[dict[str, Any]]]
-
-#: Columns of numbers that each table must have.
-_ACCURACY_NUMBERS = ("test_accuracy", "validation_accuracy", "curve_area")
-_CURVE_NUMBERS = ("step", "validation_accuracy")
-
-ACCURACY = "accuracy.csv"
-CURVES = "curves.csv"
 FIGURES = "figures"
 
 #: A study of more configurations, such as a search, is read in its tables.
 MOST_DRAWN = 24
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training of a study."""
-
-    configuration: Configuration
-    strategy: str
-    seed: int
-    made_from: str
-
-
-def cells(study: Study) -> list[Cell]:
-    """Every training of a study, seed by seed, so that a stopped study has whole pairs."""
-    found = []
-    for configuration in study.configurations:
-        for strategy, seed, made_from in keys.trained_networks(configuration.experiment):
-            found.append(Cell(configuration, strategy, seed, content_key(made_from)))
-    return sorted(found, key=lambda cell: cell.seed)
 
 
 def run_study(
@@ -86,8 +58,8 @@ def run_study(
     check_writable(results)
     store.check_writable()
     results.mkdir(parents=True, exist_ok=True)
-    trainings = _by_training(cells(study))
-    table = _Table(study, results)
+    trainings = by_training(cells(study))
+    table = Table(study, results)
     table.keep(trainings)
     for training in trainings.values():
         table.copy_within(training)
@@ -116,12 +88,16 @@ def run_study(
                     table.add(trainings[made_from], outcome)
                 update(done)
         if failures:
+            table = Table(study, results)
             if len(table.accuracy) and "standard" in set(table.accuracy["strategy"]):
                 write_results(study, table.accuracy, table.curves, results)
             raise TrainingError(
                 f"{len(failures)} of {len(missing)} trainings failed; what {results} shows is "
                 "without them:\n" + "\n".join(failures)
             )
+    table = Table(
+        study, results
+    )  # rounded as on disk, so that a page that is made anew is the same
     return write_results(study, table.accuracy, table.curves, results)
 
 
@@ -164,8 +140,17 @@ def write_results(
         gains_over_random=over_random,
         captions=captions,
         figures=FIGURES,
-        notes=[*study.notes, *fixed],
+        notes=[*study.notes, *fixed, _computed_by(accuracy)],
     )
+
+
+def _computed_by(accuracy: pd.DataFrame) -> str:
+    """A paragraph about the versions and devices that trained the networks."""
+    trainings = accuracy.groupby("computed_by", sort=False)["made_from"].nunique()
+    if len(trainings) == 1:
+        return f"Trained with {trainings.index[0]}."
+    parts = "; ".join(f"{count} trainings with {host}" for host, count in trainings.items())
+    return f"{parts}. All strategies of a seed were trained with the same, so that they pair."
 
 
 def _without_untrained_exits(
@@ -185,14 +170,6 @@ def _without_untrained_exits(
     return accuracy[accuracy["exit"] != last], [note]
 
 
-def _by_training(wanted: list[Cell]) -> dict[str, list[Cell]]:
-    """Cells by what they are made from: configurations may share a training, such as standard's."""
-    trainings: dict[str, list[Cell]] = {}
-    for cell in wanted:
-        trainings.setdefault(cell.made_from, []).append(cell)
-    return trainings
-
-
 def _networks(trainings: list[list[Cell]]) -> list[Configuration]:
     """One configuration for each network and its weights."""
     found: dict[Any, Configuration] = {}
@@ -202,129 +179,6 @@ def _networks(trainings: list[list[Cell]]) -> list[Configuration]:
         key = (experiment.architecture, experiment.model.weights, scoring.backbone, scoring.weights)
         found.setdefault(key, training[0].configuration)
     return list(found.values())
-
-
-class _Table:
-    """The study's two tables, on disk after every training."""
-
-    def __init__(self, study: Study, results: Path) -> None:
-        self.axes = study.axes
-        self.files = (results / ACCURACY, results / CURVES)
-        texts = {
-            axis: {str(it.values[axis]): it.values[axis] for it in study.configurations}
-            for axis in study.axes
-        }
-        self.accuracy = _read(self.files[0], texts, _ACCURACY_NUMBERS)
-        self.curves = _read(self.files[1], texts, _CURVE_NUMBERS)
-        self._note_present()
-
-    def _note_present(self) -> None:
-        names = [*self.axes, "made_from"]
-        accuracy, curves = (
-            {tuple(map(str, row)) for row in rows[names].itertuples(index=False)}
-            if len(rows)
-            else set()
-            for rows in (self.accuracy, self.curves)
-        )
-        self.present = accuracy & curves
-
-    def _identity(self, cell: Cell) -> tuple[str, ...]:
-        return (*(str(cell.configuration.values[axis]) for axis in self.axes), cell.made_from)
-
-    def has(self, training: list[Cell]) -> bool:
-        """Whether every cell of a training has its rows."""
-        return all(self._identity(cell) in self.present for cell in training)
-
-    def keep(self, trainings: dict[str, list[Cell]]) -> None:
-        """Drop the rows that the study no longer asks for."""
-        wanted = self.present & {
-            self._identity(cell) for training in trainings.values() for cell in training
-        }
-        dropped = False
-        names = [*self.axes, "made_from"]
-        for name in ("accuracy", "curves"):
-            rows = getattr(self, name)
-            if not len(rows):
-                continue
-            kept = [tuple(map(str, row)) in wanted for row in rows[names].itertuples(index=False)]
-            setattr(self, name, rows[kept])
-            dropped |= not all(kept)
-        self._note_present()
-        if dropped:
-            self._write()
-
-    def copy_within(self, training: list[Cell]) -> None:
-        """Give every cell the rows that another cell of the same training has."""
-        if self.has(training) or not any(self._identity(cell) in self.present for cell in training):
-            return
-        about = [*self.axes, "strategy", "seed", "made_from"]
-        outcome = []
-        for table in (self.accuracy, self.curves):
-            rows = table[table["made_from"] == training[0].made_from]
-            outcome.append(rows.drop(columns=about).drop_duplicates().to_dict("records"))
-        self.add(training, (outcome[0], outcome[1]))
-
-    def add(self, training: list[Cell], outcome: Outcome) -> None:
-        """Add one training's rows, for all of its cells, and write the tables."""
-        new = [cell for cell in training if self._identity(cell) not in self.present]
-        # Objects, since pandas would make 1.0 of 1 beside 0.5.
-        types = dict.fromkeys(self.axes, object)
-        of_cells = [
-            pd.DataFrame(
-                [
-                    {
-                        **cell.configuration.values,
-                        "strategy": cell.strategy,
-                        "seed": cell.seed,
-                        **row,
-                        "made_from": cell.made_from,
-                    }
-                    for cell in new
-                    for row in rows
-                ]
-            ).astype(types)
-            for rows in outcome
-        ]
-        self.accuracy, self.curves = (
-            pd.concat([table, rows], ignore_index=True) if len(table) else rows
-            for table, rows in zip((self.accuracy, self.curves), of_cells, strict=True)
-        )
-        self.present |= {self._identity(cell) for cell in new}
-        self._write()
-
-    def _write(self) -> None:
-        # Curves first: a training counts as done once it is in the table of accuracies.
-        for file, table in reversed(
-            list(zip(self.files, (self.accuracy, self.curves), strict=True))
-        ):
-            with whole_file(file) as partial:
-                texts = {axis: table[axis].map(str) for axis in self.axes if len(table)}
-                table.assign(**texts).to_csv(partial, index=False, float_format="%.6g")
-
-
-def _read(file: Path, texts: dict[str, dict[str, Any]], numbers: Sequence[str]) -> pd.DataFrame:
-    axes = tuple(texts)
-    if not file.exists():
-        return pd.DataFrame()
-    try:
-        table = pd.read_csv(file, dtype=dict.fromkeys(axes, str), keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise ResultsError(f"{file}: not a readable table: {error}") from error
-    missing = {*axes, "strategy", "seed", "exit", "made_from", *numbers} - set(table.columns)
-    if missing:
-        raise ResultsError(
-            f"{file}: no table of this study: it has no column {', '.join(sorted(missing))}; "
-            "name another folder with --output, or remove it"
-        )
-    for name in ("seed", "exit", *numbers):
-        try:
-            table[name] = pd.to_numeric(table[name])
-        except (ValueError, TypeError) as error:
-            raise ResultsError(f"{file}: not numbers in column {name}: {error}") from error
-    for axis, values in texts.items():
-        # Other values are of rows that are no longer asked for.
-        table[axis] = pd.Series([values.get(text, text) for text in table[axis]], dtype=object)
-    return table
 
 
 # --- work --------------------------------------------------------------------------------------
@@ -388,13 +242,12 @@ def _train(cell: Cell, store_root: Path, threads: int | None) -> tuple[str, Outc
     """
     stage = _stage(cell, store_root, threads)
     made_from = keys.trained_key(stage.experiment, cell.strategy, cell.seed)
-    if not stage.store.find("trained", made_from):
-        try:
-            stage.train_network(cell.strategy, cell.seed, made_from)
-        except OfframpError as error:
-            values = ", ".join(f"{axis}={it}" for axis, it in cell.configuration.values.items())
-            return cell.made_from, f"{values} {cell.strategy}, seed {cell.seed}: {error}".strip()
-    folder = stage.store.path("trained", made_from)
+    make = partial(stage.train_network, cell.strategy, cell.seed, made_from)
+    try:
+        folder = stage.store.find_or_make("trained", made_from, make)
+    except OfframpError as error:
+        values = ", ".join(f"{axis}={it}" for axis, it in cell.configuration.values.items())
+        return cell.made_from, f"{values} {cell.strategy}, seed {cell.seed}: {error}".strip()
     test = read_predictions(folder / PREDICTIONS).accuracy()
     curve = read_curve(folder / CHECKPOINT)
     validation = np.array(curve.validation_accuracy)

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from models.errors import ResultsError
-from sim.metrics import confidence_interval
+from offramp.report.paired import SIGNIFICANCE, compare_pairs, holm
 
 #: What is compared: both are shares, of the test set and of the validation set.
 MEASURES = ("test_accuracy", "curve_area")
-
-#: Verdicts differ from ``UNDECIDED`` where the corrected p is below this.
-SIGNIFICANCE = 0.05
 
 BETTER = "better"
 WORSE = "worse"
 UNDECIDED = "no difference shown"
 IDENTICAL = "identical"
-
-#: Shares that differ by less are equal: one image of a million is a thousand times more.
-_RESOLUTION = 1e-9
 
 
 def configurations(
@@ -59,7 +50,8 @@ def paired_gains(
     - ``gain_points``: mean of strategy minus baseline, in percentage points; ``half_width_points``,
       ``low_points``, ``high_points``: its 95 % interval (paired, Student's t), not corrected for
       the number of comparisons; NaN with fewer than two seeds;
-    - ``p``: of the two-sided paired t-test; ``p_holm``: corrected (:func:`holm`) over the family
+    - ``p``: of the two-sided paired t-test; ``p_holm``: corrected
+      (:func:`offramp.report.paired.holm`) over the family
       of all comparisons of one measure in the returned table that have a p;
     - ``verdict``: ``better`` or ``worse`` where ``p_holm`` < 0.05; ``identical`` where both arms
       gave the same number at every seed, as they do at an exit that no strategy trains: there is
@@ -153,20 +145,6 @@ def check_table(frame: pd.DataFrame, keys: Sequence[str], measures: Sequence[str
         raise ResultsError(f"the study's table has more than one row for {row}")
 
 
-def holm(p: ArrayLike) -> NDArray[np.float64]:
-    """Holm's (1979) adjusted p-values, which bound the chance of any false positive in a family.
-
-    NaN stays NaN and does not count: where nothing was tested, nothing is corrected for.
-    """
-    values: NDArray[np.float64] = np.asarray(p, dtype=np.float64)
-    adjusted = np.full(values.shape, math.nan)
-    tested = np.flatnonzero(~np.isnan(values))
-    order = tested[np.argsort(values[tested], kind="stable")]
-    factors = np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * values[order]))
-    return adjusted
-
-
 def verdict_counts(
     gains: pd.DataFrame, by: Sequence[str] = ("measure", "strategy", "baseline", "exit")
 ) -> pd.DataFrame:
@@ -199,26 +177,18 @@ def _comparison(arms: pd.DataFrame, strategy: str, baseline: str) -> dict[str, A
     pair = arms.reindex(columns=[baseline, strategy])
     common = pair.dropna()
     difference = (common[strategy] - common[baseline]).to_numpy(dtype=np.float64)
-    interval = confidence_interval(difference)
-    gain, half_width, p = interval.mean, interval.half_width, math.nan
-    if interval.n >= 2:
-        if np.ptp(difference) > _RESOLUTION:
-            p = float(stats.ttest_rel(common[strategy], common[baseline]).pvalue)
-        elif abs(gain) > _RESOLUTION:
-            # An interval without width would claim a certainty that a few seeds cannot give.
-            half_width, p = math.nan, 2.0 ** (1 - interval.n)
-        else:
-            gain, half_width = 0.0, 0.0
+    compared = compare_pairs(difference)
+    gain, half_width = compared.mean, compared.half_width
     return {
-        "n": interval.n,
-        "left_out": int(pair.notna().any(axis=1).sum()) - interval.n,
+        "n": compared.n,
+        "left_out": int(pair.notna().any(axis=1).sum()) - compared.n,
         "baseline_mean": float(common[baseline].mean()),
         "strategy_mean": float(common[strategy].mean()),
         "gain_points": 100 * gain,
         "half_width_points": 100 * half_width,
         "low_points": 100 * (gain - half_width),
         "high_points": 100 * (gain + half_width),
-        "p": p,
+        "p": compared.p,
     }
 
 

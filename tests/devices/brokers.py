@@ -146,7 +146,7 @@ def open_config(*lines: str, persistence: Path | None = None) -> str:
 
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-USERS = ("node-1", "fleet", "recorder", "cam-1", "cam-2")
+USERS = ("node-1", "fleet", "runner", "cam-1", "cam-2")
 
 
 def make_certificates(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -227,8 +227,12 @@ class Member:
         self.client.on_subscribe = lambda *_: self._subscribed.release()
         self.client.on_publish = lambda *_: self._sent.release()
         connect(self.client, broker)
-        for topic_filter in filters:
-            self.subscribe(topic_filter, qos)
+        try:
+            for topic_filter in filters:
+                self.subscribe(topic_filter, qos)
+        except BaseException:  # nobody has it yet, to end its thread
+            self.leave()
+            raise
 
     def _connected(self, client: object, userdata: object, flags: object, *_: object) -> None:
         with self.new:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -92,6 +93,15 @@ def node_spec(segment_s: float = 1e-3, exits: int = 3, **changes: Any) -> NodeSp
     """A node with one worker, changed."""
     service = ProfiledService(profile_of(segment_s, exits), 1.0, changes.get("batch_size", 1))
     return NodeSpec(**{"name": "edge", "workers": 1, "service": service, **changes})
+
+
+def in_time(seconds: float) -> float:
+    """So many seconds; up to four times as many on a host whose processors have other work too.
+
+    What is promised to be quick is tested as it is promised where nothing else runs. Beside other
+    work a test would tell of that work.
+    """
+    return seconds * min(4.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
 
 
 def eventually(what: Callable[[], Any], within_s: float = 10.0) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from brokers import Mosquitto, SecureMosquitto, free_port
 from fake_edge import FakeEdge, fake_edge
+from fake_runtime import in_time
 from small_worlds import SAMPLES, group, node, predictions, sample_set, world
 
 from devices.broker_address import Broker
@@ -396,7 +397,7 @@ def test_a_node_that_never_answers_loses_everything_in_time(mosquitto: Mosquitto
     assert len(edge.requests) == len(result)
     assert statuses(result) == {WAITING: len(result)}
     # The window lasts 1 s; deadlines and grace end 0.7 s after the last creation.
-    assert 1.2 < took_s < 6
+    assert 1.2 < took_s < in_time(6)
     assert result.cut_s is None
 
 
@@ -418,7 +419,7 @@ def while_running(at_s: float, action: Callable[[], object]) -> Callable[[Progre
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_everyone_is_back_after_a_restart_of_the_broker(mosquitto: Mosquitto, qos: Any) -> None:
-    of = world(group(count=20, arrivals=Poisson(5.0)), duration_s=6.0)
+    of = world(group(count=20, arrivals=Poisson(5.0)), duration_s=in_time(6.0))
     told: list[Progress] = []
     restarted_s: list[float] = []
 
@@ -442,9 +443,9 @@ def test_everyone_is_back_after_a_restart_of_the_broker(mosquitto: Mosquitto, qo
     same_requests(result.requests, simulated(of).requests)
     assert min(progress.connected for progress in told) < 20
     back_s = restarted_s[0] - result.start_s
-    assert any(one.connected == 20 for one in told if back_s < one.time_s < back_s + 5)
+    assert any(one.connected == 20 for one in told if back_s < one.time_s < back_s + in_time(5))
     assert result.oddities.reconnections == 20
-    late = result.requests.created_s > back_s + 3.5  # the node is back, too
+    late = result.requests.created_s > back_s + in_time(3.5)  # the node is back, too
     assert late.any()
     assert (result.seen.status[late] == OK).all()
     if qos:
@@ -497,7 +498,7 @@ def test_the_clock_of_the_system_may_jump(
     action.done[0].join()  # type: ignore[attr-defined]
     same_requests(result.requests, simulated(world()).requests)
     assert statuses(result) == {OK: len(result)}
-    assert (result.seen.heard_s - result.requests.created_s < 5).all()
+    assert (result.seen.heard_s - result.requests.created_s < in_time(5)).all()
 
 
 def test_a_persistent_session_brings_what_came_meanwhile(
@@ -528,7 +529,7 @@ def test_a_run_that_is_stopped_keeps_what_it_has(mosquitto: Mosquitto) -> None:
             progress_every_s=0.1,
         )
     assert result.cut_s is not None
-    assert 0.5 < result.cut_s < 10
+    assert 0.5 < result.cut_s < in_time(10)
     everything = simulated(of).requests
     created = everything.where(everything.created_s < result.requests.created_s[-1] + 1e-9)
     same_requests(result.requests, created)

@@ -71,6 +71,48 @@ def test_a_wrong_password(trained: Trained, mosquitto_tls: SecureMosquitto, comm
     assert "not/this" not in made[1]
 
 
+@pytest.mark.parametrize("more", [(), ("--wait-s", "90")])
+def test_a_node_looks_at_its_broker_before_it_builds_its_network(
+    trained: Trained, mosquitto_tls: SecureMosquitto, more: tuple[str, ...]
+) -> None:
+    """What is refused now is refused later too; ``--wait-s`` is for a broker that is not up yet."""
+    url = f"mqtts://fleet@localhost:{mosquitto_tls.port}"
+    made = trained.run(
+        *("live", "edge", "small.yaml", "--checkpoint", "there-is-none.safetensors", *more),
+        *("--broker", url, "--ca", str(mosquitto_tls.certificates / "ca.crt")),
+        OFFRAMP_MQTT_PASSWORD="not/this",
+    )
+    ends_with(made, "wrong user or password")
+
+
+def test_a_node_waits_for_a_broker_that_is_not_up_yet_with_its_network_ready(
+    trained: Trained,
+) -> None:
+    made = trained.run(
+        *("live", "edge", "small.yaml", "--checkpoint", "there-is-none.safetensors"),
+        *("--broker", f"mqtt://127.0.0.1:{free_port()}", "--wait-s", "90"),
+    )
+    ends_with(made, "there-is-none.safetensors")
+
+
+def test_a_node_whose_user_may_not_say_that_it_is_online(
+    trained: Trained, mosquitto_tls: SecureMosquitto
+) -> None:
+    """Mosquitto acknowledges what it forbids: the node finds out by what does not come back."""
+    made = trained.run(
+        *(
+            "live",
+            "edge",
+            "small.yaml",
+            "--broker",
+            f"mqtts://fleet@localhost:{mosquitto_tls.port}",
+        ),
+        *("--ca", str(mosquitto_tls.certificates / "ca.crt")),
+        OFFRAMP_MQTT_PASSWORD=mosquitto_tls.password("fleet"),
+    )
+    ends_with(made, "must be allowed to write and read offramp/1/status/edge/edge")
+
+
 def test_no_password(trained: Trained, mosquitto_tls: SecureMosquitto) -> None:
     arguments = ["--ca", str(mosquitto_tls.certificates / "ca.crt")]
     url = f"mqtts://localhost:{mosquitto_tls.port}"

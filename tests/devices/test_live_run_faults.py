@@ -10,7 +10,7 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 
-from brokers import free_port
+from brokers import Mosquitto, free_port
 from fake_runtime import eventually
 from prometheus_client.parser import text_string_to_metric_families
 from small_scenario import WITHIN_S, Trained
@@ -100,3 +100,43 @@ def test_a_run_whose_parts_are_killed_one_after_the_other(trained: Trained, tmp_
     # At the end all are back.
     last = [row["outcome"] for row in live.to_pylist() if row["created_s"] > 24.0]
     assert last.count("on_time") > 0.8 * len(last)
+
+
+def test_a_node_that_is_killed_while_the_broker_is_away_is_back_with_it(
+    trained: Trained, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    """The node is started again before there is anything to connect to."""
+    port = free_port()
+    length = ("--set", "simulation.duration_s=25")
+    run = trained.start(
+        *("live", "run", "small.yaml", "-o", str(tmp_path / "live"), *length),
+        *("--broker", mosquitto.url, "--metrics-port", str(port)),
+    )
+    try:
+        eventually(lambda: answered(port) > 10, WITHIN_S)
+        mosquitto.kill()
+        (pid,) = children(run.pid, *PARTS["node"])
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: new_child(run.pid, pid, *PARTS["node"]), WITHIN_S)
+        # It has its network by then, and has found no broker.
+        eventually(lambda: metrics_are_served(port), WITHIN_S)
+        time.sleep(3.0)
+        mosquitto.start()
+        _, wrong = run.communicate(timeout=WITHIN_S)
+    finally:
+        run.kill()
+        run.communicate()
+    assert run.returncode == 0, wrong
+    warnings = json.loads((tmp_path / "live/manifest.json").read_text())["live"]["warnings"]
+    assert sum("node edge was ended by SIGKILL" in it for it in warnings) == 1
+    records = read_records(tmp_path / "live/records.parquet").to_pylist()
+    assert len({row["request"] for row in records}) == len(records) > 0
+    assert {row["outcome"] for row in records} >= {"on_time", "lost"}
+
+
+def metrics_are_served(port: int) -> bool:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=1).close()
+    except OSError:
+        return False
+    return True

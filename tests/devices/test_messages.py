@@ -91,6 +91,8 @@ statuses = st.builds(
     boot_id=words,
     runtime=words,
     policy=words,
+    strategy=words,
+    training_seed=optional(st.integers(0, 1000)),
 )
 
 
@@ -368,7 +370,7 @@ def test_documented_requests_are_what_the_code_writes():
 def test_documented_replies_are_what_the_code_writes():
     replies = [
         Reply(7, "ok", "edge", 3, 0.875, 2, 0.00025, 0.0015, 0.002, 86.5, 1),
-        Reply(7, "dropped", "edge", queued_s=0.25, node_s=0.25, arrived_s=86.5, reason="expired"),
+        Reply(7, "dropped", "edge", node_s=0.00025, arrived_s=86.5, reason="queue_full"),
         Reply(None, "error", "edge", code="bad_cbor", message="the payload is truncated"),
     ]
     assert [encode_reply(reply) for reply in replies] == documented("reply")
@@ -378,6 +380,15 @@ def test_documented_replies_are_what_the_code_writes():
 def test_documented_status_and_report_are_what_the_code_writes():
     assert [encode_status(NodeStatus("offline", "edge", "3f9c20d1"))] == documented("status")
     assert [encode_report(LatencyReport(7, 0.0125))] == documented("report")
+
+
+def test_every_key_of_a_status_is_documented():
+    status = NodeStatus(
+        "online", "edge", "3f", "net", 2, (1, 8, 8), 10, "boot", "eager", "policy", "standard", 0
+    )
+    section = PROTOCOL.partition("## Status")[2].partition("\n## ")[0]
+    documented_keys = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert documented_keys == list(cbor2.loads(encode_status(status)))
 
 
 def test_documented_refusals_are_refused_with_their_codes():

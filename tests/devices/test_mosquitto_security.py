@@ -54,7 +54,7 @@ def test_a_nodes_share_of_the_requests_is_let_through(mosquitto_tls, join):
 
 def test_a_device_cannot_write_to_the_topics_of_others(mosquitto_tls, join):
     node = join(mosquitto_tls.user("node-1"), "n", "offramp/#")
-    recorder = join(mosquitto_tls.user("recorder"), "r", "offramp/#")
+    runner = join(mosquitto_tls.user("runner"), "r", "offramp/#")
     other = join(mosquitto_tls.user("cam-2"), "o", "offramp/#")
     device = join(mosquitto_tls.user("cam-1"), "d")
     for topic in (
@@ -72,12 +72,12 @@ def test_a_device_cannot_write_to_the_topics_of_others(mosquitto_tls, join):
     device.publish(request_topic("edge", "cam-1"), b"request")
     device.publish(report_topic("edge", "cam-1"), b"report")
     node.wait_for(b"request")
-    recorder.wait_for(b"report")
+    runner.wait_for(b"report")
     late = join(mosquitto_tls.user("node-1"), "late", "#")
     node.publish(status_topic("edge", "edge"), b"status")
     for member in (other, late):
         member.wait_for(b"status")
-    for member in (node, recorder, other, late):
+    for member in (node, runner, other, late):
         assert not [got for got in member.got if b"forged" in got[1]]
 
 

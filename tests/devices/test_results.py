@@ -192,7 +192,7 @@ def test_the_node_is_who_replied_or_the_first_that_was_asked() -> None:
         (dropped("queue_full"), np.nan, 10.05),
         (dropped("draining", node_s=0.4), np.nan, 10.45),
         (dropped("policy", queued_s=0.1, service_s=0.2, node_s=0.3), 10.15, 10.35),
-        (dropped("expired", queued_s=0.3, service_s=0.0, node_s=0.3), 10.35, 10.35),
+        (dropped("policy", queued_s=0.3, service_s=0.0, node_s=0.3), 10.35, 10.35),
     ],
 )
 def test_a_refused_request_was_at_its_node(reply: Reply, started_s: float, left_s: float) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from fake_runtime import CLASSES, INPUT_SHAPE, FakeRuntime, eventually, image_of, node_spec
+from fake_runtime import CLASSES, INPUT_SHAPE, FakeRuntime, eventually, image_of, in_time, node_spec
 from PIL import Image
 from prometheus_client import generate_latest
 
@@ -314,10 +314,10 @@ def slow(exit_from, seconds):
 
 def test_a_computation_that_is_cut_off_leaves_with_the_exit_before_on_time():
     policy = Ask(lambda request, node: run_to(3, within_s=0.05) if request.exit else run_to(1))
-    with Served(policy, FakeRuntime(segment=slow(2, 0.5))) as served:
+    with Served(policy, FakeRuntime(segment=slow(2, 2.0))) as served:
         (request,) = served.serve(4)
         # The answer does not wait for the segment that cannot be interrupted.
-        assert 0.05 <= request.finished_s - request.started_s < 0.4
+        assert 0.05 <= request.finished_s - request.started_s < 1.8
         assert outcome(request) == (1, 4)
         assert served.server.inbox.idle_workers == 0
         eventually(lambda: served.server.inbox.idle_workers == 1)
@@ -425,10 +425,10 @@ def test_who_was_cut_off_is_not_told_of_what_failed_after():
 
 
 def test_anytime_answers_before_the_deadline_with_what_it_has():
-    with Served(Anytime(), FakeRuntime(segment=slow(3, 1.0))) as served:
+    with Served(Anytime(), FakeRuntime(segment=slow(3, 2.5))) as served:
         (request,) = served.serve(8, deadline_s=0.2)
         assert outcome(request) == (2, 8)
-        assert request.finished_s - request.arrived_s < 0.5
+        assert request.finished_s - request.arrived_s < 2.0
         assert request.finished_s >= request.deadline_at_s
 
 
@@ -587,7 +587,7 @@ def test_a_worker_that_never_ends_does_not_hold_up_the_end():
         reached.wait(10)
         began_s = time.monotonic()
         served.server.stop(timeout_s=0.05)
-        assert time.monotonic() - began_s < 5
+        assert time.monotonic() - began_s < in_time(5)
         go_on.set()
 
 

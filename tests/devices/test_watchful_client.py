@@ -6,9 +6,10 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
-from fake_runtime import eventually
+from fake_runtime import eventually, in_time
 
 from devices.broker_address import Broker
 from devices.connections import disconnect, new_client
@@ -38,7 +39,7 @@ class Scripted:
             except OSError:
                 return
             self.connections += 1
-            with connection:
+            with connection, suppress(ConnectionError):  # the client may end it at any time
                 self._talk(connection)
 
     def _talk(self, connection: socket.socket) -> None:
@@ -99,6 +100,6 @@ def test_a_broker_that_goes_silent_is_given_up(connack: bytes, answers: int) -> 
         eventually(lambda: scripted.answers == 0)
     since_s = time.monotonic()
     eventually(lambda: scripted.connections == 2)
-    assert time.monotonic() - since_s < 5
+    assert time.monotonic() - since_s < in_time(5)
     disconnect(client)
     scripted.close()

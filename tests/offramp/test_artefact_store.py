@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import ArtifactError
+from models.host import host_facts
 from offramp.store import Store, content_key, default_root, file_hash
 
 MADE_FROM = {"steps": 5, "seed": 1}
@@ -47,6 +48,7 @@ def test_an_artefact_says_what_it_was_made_from_and_the_hash_of_each_file(own: S
     assert description == {
         "kind": "trained",
         "made_from": MADE_FROM,
+        "made_on": host_facts(),
         "files": {name: file_hash(folder / name) for name in ("more.txt", "weights.bin")},
     }
 

@@ -110,17 +110,24 @@ def test_a_node_answers_as_the_predictions_say_and_ends_when_told(served, store,
         assert reply.confidence == pytest.approx(expected.confidence[reply.id, 0], abs=1e-4)
 
 
-def test_a_checkpoint_file_needs_no_store(served, trained, scenario, tmp_path):
+def test_a_checkpoint_file_needs_no_store_and_its_profile_is_measured_once(
+    served, trained, scenario, tmp_path
+):
     path = scenario({"policies": [{"policy": "fixed_exit", "exit": 2}]})
     folder = network_folder(
         load_scenario(str(path)), Store(trained.store), LiveArm("standard", 0, ""), ""
     )
     file = shutil.copy(folder / CHECKPOINT, tmp_path / "network.safetensors")
-    ran, asker = served(path, "--checkpoint", file, "--store", tmp_path / "none", samples=[3])
+    arguments = (path, "--checkpoint", file, "--store", tmp_path / "new")
+    ran, asker = served(*arguments, samples=[3])
     assert ran.status == 0, ran.err
     assert asker.replies[0].exit == 2
-    # Latencies were measured at the start; nothing was written.
-    assert not (tmp_path / "none").exists()
+    (measured,) = (tmp_path / "new").glob(f"profile/*/{PROFILE}")
+    before = measured.stat()
+    ran, asker = served(*arguments, samples=[3])
+    assert (ran.status, asker.replies[0].exit) == (0, 2)
+    assert list((tmp_path / "new").glob("profile/*/*.parquet")) == [measured]
+    assert measured.stat() == before
 
 
 def test_a_replica_has_a_name_of_its_own():
@@ -184,15 +191,23 @@ def test_a_node_that_cannot_go_on_leaves_before_it_says_why():
 # --- what is wrong -------------------------------------------------------------------------------
 
 
-def wrong(offramp, *arguments):
-    ran = offramp("live", "edge", *arguments)
-    assert ran.status == 2
-    assert ran.err.startswith("error: ")
-    return ran.err
+@pytest.fixture
+def wrong(offramp, broker):
+    """Run the command, at a broker that is there unless another is named; what it says is wrong."""
+
+    def run(*arguments):
+        ran = offramp(
+            *("live", "edge", "--broker", broker.url, "--mqtt-version", "3.1.1"), *arguments
+        )
+        assert ran.status == 2
+        assert ran.err.startswith("error: ")
+        return ran.err
+
+    return run
 
 
-def test_what_was_not_trained(offramp, scenario, tmp_path):
-    said = wrong(offramp, scenario(), "--store", tmp_path / "empty")
+def test_what_was_not_trained(wrong, scenario, tmp_path):
+    said = wrong(scenario(), "--store", tmp_path / "empty")
     assert "strategy 'standard' with seed 0 has not been trained" in said
     assert f"offramp train {tmp_path / 'tiny.yaml'} --store {tmp_path / 'empty'}" in said
     assert "--checkpoint" in said
@@ -219,18 +234,17 @@ def test_what_was_not_trained(offramp, scenario, tmp_path):
         (("--checkpoint", "none.safetensors"), "none.safetensors: not a readable checkpoint"),
     ],
 )
-def test_arguments_that_do_not_fit(offramp, scenario, arguments, says):
-    assert says in wrong(offramp, scenario(), *arguments)
+def test_arguments_that_do_not_fit(wrong, scenario, arguments, says):
+    assert says in wrong(scenario(), *arguments)
 
 
-def test_a_policy_that_knows_the_future_cannot_serve(offramp, scenario):
-    said = wrong(offramp, scenario({"policies": ["oracle"]}))
+def test_a_policy_that_knows_the_future_cannot_serve(wrong, scenario):
+    said = wrong(scenario({"policies": ["oracle"]}))
     assert "only a simulator" in said
 
 
-def test_tiers_cannot_be_served(offramp, scenario):
+def test_tiers_cannot_be_served(wrong, scenario):
     said = wrong(
-        offramp,
         scenario(),
         "--set",
         "nodes.cloud={}",
@@ -240,22 +254,21 @@ def test_tiers_cannot_be_served(offramp, scenario):
     assert "next_tier" in said
 
 
-def test_a_checkpoint_of_another_network(offramp, store, scenario):
+def test_a_checkpoint_of_another_network(wrong, store, scenario):
     loaded = load_scenario(str(scenario()))
     file = network_folder(loaded, Store(store), LiveArm("standard", 0, ""), "") / CHECKPOINT
     other = scenario({"model.exits": ["layer2"]}, name="other.yaml")
-    assert "made for another network" in wrong(offramp, other, "--checkpoint", file)
+    assert "made for another network" in wrong(other, "--checkpoint", file)
 
 
-def test_a_profile_of_another_network_or_runtime(offramp, store, scenario, tmp_path):
+def test_a_profile_of_another_network_or_runtime(wrong, store, scenario, tmp_path):
     measured = next(store.glob("profile/*")) / PROFILE
     other = read_profile(measured)
     other.about["architecture"] = "another"
     write_profile(tmp_path / "other.parquet", other)
-    said = wrong(offramp, scenario(), "--store", store, "--profile", tmp_path / "other.parquet")
+    said = wrong(scenario(), "--store", store, "--profile", tmp_path / "other.parquet")
     assert "was made for another network" in said
     said = wrong(
-        offramp,
         scenario(),
         "--store",
         store,
@@ -267,27 +280,25 @@ def test_a_profile_of_another_network_or_runtime(offramp, store, scenario, tmp_p
     assert "measured with runtime eager, but the node serves with compile" in said
 
 
-def test_nobody_listens(offramp, store, scenario):
+def test_nobody_listens(wrong, store, scenario):
     with closing(socket.socket()) as sock:
         sock.bind(("127.0.0.1", 0))
         url = f"mqtt://127.0.0.1:{sock.getsockname()[1]}"
-        assert "nothing listens there" in wrong(
-            offramp, scenario(), "--store", store, "--broker", url
-        )
+        assert "nothing listens there" in wrong(scenario(), "--store", store, "--broker", url)
 
 
-def test_a_metrics_port_in_use_is_found_before_anything_is_loaded(offramp, scenario):
+def test_a_metrics_port_in_use_is_found_before_anything_is_loaded(wrong, scenario):
     with closing(socket.socket()) as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen()
         port = sock.getsockname()[1]
-        said = wrong(offramp, scenario(), "--metrics-port", port, "--metrics-host", "127.0.0.1")
+        said = wrong(scenario(), "--metrics-port", port, "--metrics-host", "127.0.0.1")
     assert f"cannot serve metrics on port {port}: it is in use (--metrics-port)" in said
 
 
-def test_several_nodes_one_must_be_chosen(offramp, scenario):
+def test_several_nodes_one_must_be_chosen(wrong, scenario):
     path = scenario({"nodes.other": {"workers": 1}})
-    assert "the scenario has nodes edge, other: choose one (--node)" in wrong(offramp, path)
+    assert "the scenario has nodes edge, other: choose one (--node)" in wrong(path)
 
 
 # --- arms ----------------------------------------------------------------------------------------

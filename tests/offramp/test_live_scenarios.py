@@ -173,4 +173,4 @@ def test_nothing_is_told_where_nothing_is_left_out(load: Load) -> None:
 def test_it_is_told_when_workers_wait_for_one_another(load: Load) -> None:
     scenario = load({"nodes.edge": {"workers": 2}, "profile.threads": 3}).scenario
     assert crowded(scenario, here=1, cores=8) == []
-    assert "has 7 processor(s) for 6 thread(s) of workers" in crowded(scenario, here=1, cores=7)[0]
+    assert "has 7 processors for 6 threads of workers" in crowded(scenario, here=1, cores=7)[0]

@@ -18,10 +18,20 @@ from scipy import stats
 from models.artifacts import read_profile
 from offramp import OfframpError, load_scenario
 from offramp.report.build import build_report
+from offramp.report.figure import FIGURE_SUFFIXES
+from offramp.report.tables import TABLE_NAMES
 
 Change = dict[str, Any]
 
-FIGURES = ("aud_against_deadline", "exits_accuracy_and_latency", "exits_taken", "latency_ecdf")
+FIGURES = (
+    "aud_against_deadline",
+    "gain_against_deadline",
+    "gain_at_each_exit",
+    "accuracy_against_latency",
+    "exits_accuracy_and_latency",
+    "exits_taken",
+    "latency_ecdf",
+)
 
 
 @pytest.fixture
@@ -65,7 +75,7 @@ def test_every_figure_is_a_pdf_a_png_and_a_csv(name: str, trained: Any) -> None:
 
 
 def test_there_is_no_other_figure_and_nothing_half_written(trained: Any) -> None:
-    names = {f"{name}{suffix}" for name in FIGURES for suffix in (".pdf", ".png", ".csv")}
+    names = {f"{name}{suffix}" for name in FIGURES for suffix in FIGURE_SUFFIXES}
     assert {path.name for path in (trained.results / "figures").iterdir()} == names
     assert not [path for path in trained.results.rglob("*") if "partial" in path.name]
 
@@ -100,7 +110,8 @@ def test_aud_against_deadline_recomputed_from_the_sweep(trained: Any) -> None:
             & (sweep["deadline_scale"] == row.deadline_ms / 40)
         ]
         assert len(runs) == 4
-        seeds = runs.groupby("training_seed")["aud"].mean()
+        hits = (runs["aud"] * runs["offered"]).groupby(runs["training_seed"]).sum()
+        seeds = hits / runs["offered"].groupby(runs["training_seed"]).sum()
         assert row.aud == pytest.approx(seeds.mean(), abs=1e-12)
         assert (row.low, row.high) == pytest.approx(t_interval(seeds), abs=1e-9)
         assert row.training_seeds == 2
@@ -191,7 +202,7 @@ def test_every_caption_says_how_many_seeds_and_replications(trained: Any) -> Non
     assert [name for _, name in captions] == list(FIGURES)
     for caption, name in captions:
         assert "2 training seeds" in caption
-        if name != "exits_accuracy_and_latency":  # which no simulation decides
+        if name not in ("exits_accuracy_and_latency", "gain_at_each_exit"):  # of no simulation
             assert "2 replications" in caption
 
 
@@ -232,8 +243,11 @@ def test_a_report_made_anew_has_the_same_bytes_and_can_go_elsewhere(
         "summary.json",
         "differences.csv",
         "report.md",
-        *(f"figures/{name}{suffix}" for name in FIGURES for suffix in (".pdf", ".png", ".csv")),
+        "report.html",
+        *(f"figures/{name}{suffix}" for name in FIGURES for suffix in FIGURE_SUFFIXES),
+        *(f"tables/{name}.tex" for name in TABLE_NAMES),
     }
+    del written[str(elsewhere / "report.html")]  # links to what lies beside it
     for path, content in written.items():
         assert content == before[str(trained.results / Path(path).relative_to(elsewhere))], path
 

@@ -18,14 +18,16 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 import offramp.study.run
+import offramp.study.table
 from models.artifacts import read_predictions
 from models.checkpoint import read_curve
 from models.errors import ResultsError, ScenarioError, TrainingError
 from models.multi_exit import build_network
 from offramp.console import Console
 from offramp.store import Store
+from offramp.study.cells import cells
 from offramp.study.definition import COLUMNS, Study, load_study, shipped_studies
-from offramp.study.run import cells, run_study, write_results
+from offramp.study.run import run_study, write_results
 from offramp.yaml_source import read_file
 
 Change = dict[str, Any]
@@ -589,7 +591,7 @@ def test_the_table_has_a_row_for_each_configuration_strategy_seed_and_exit(
 ) -> None:
     assert list(either.accuracy.columns) == [
         *("steps", "strategy", "seed", "exit", "test_accuracy", "validation_accuracy"),
-        *("curve_area", "made_from"),
+        *("curve_area", "asked", "computed_by", "made_from"),
     ]
     assert len(either.accuracy) == 2 * 2 * 2 * 2
     assert sorted(trainings_in(either.accuracy)) == sorted(TRAININGS)
@@ -751,9 +753,7 @@ def test_the_numbers_of_a_study_that_is_read_again_are_the_same(
 ) -> None:
     run()
     name = "gains_over_standard.csv"
-    pd.testing.assert_frame_equal(
-        pd.read_csv(results / name), pd.read_csv(copied.results / name), rtol=1e-3, atol=1e-3
-    )
+    assert (results / name).read_bytes() == (copied.results / name).read_bytes()
 
 
 def test_the_table_alone_is_enough_to_go_on_from(
@@ -1026,7 +1026,7 @@ def test_a_study_that_was_killed_between_its_two_tables_has_no_row_twice(
     results: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole_file, written = offramp.study.run.whole_file, 0
+    whole_file, written = offramp.study.table.whole_file, 0
 
     @contextlib.contextmanager
     def killed(path: Path) -> Iterator[Path]:
@@ -1038,13 +1038,80 @@ def test_a_study_that_was_killed_between_its_two_tables_has_no_row_twice(
             yield partial
 
     with monkeypatch.context() as patch:
-        patch.setattr(offramp.study.run, "whole_file", killed)
+        patch.setattr(offramp.study.table, "whole_file", killed)
         assert run().status == 130
     ran = run()
     assert (ran.status, ran.err) == (0, "")
     pd.testing.assert_frame_equal(in_order(table_of(results)), in_order(finished.accuracy))
     curves = pd.read_csv(results / "curves.csv")
     pd.testing.assert_frame_equal(in_order(curves), in_order(finished.curves))
+
+
+# --- gone on with on another host ----------------------------------------------------------------
+
+
+@pytest.fixture
+def other_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, networks are computed by a torch that was not there before."""
+    monkeypatch.setattr(
+        "offramp.stages.keys._software", lambda backbone: {"torch": "99.1"}, raising=True
+    )
+
+
+def test_a_finished_study_is_finished_on_another_host(
+    copied: Finished,
+    run: Callable[..., Any],
+    begun: list[Training],
+    results: Path,
+    other_versions: None,
+) -> None:
+    assert run().status == 0
+    assert begun == []
+    pd.testing.assert_frame_equal(in_order(table_of(results)), in_order(copied.accuracy))
+
+
+def test_seeds_that_are_whole_are_kept_and_the_next_are_trained_here(
+    copied: Finished,
+    run: Callable[..., Any],
+    begun: list[Training],
+    results: Path,
+    other_versions: None,
+) -> None:
+    assert run({"training/seeds": 3}).status == 0
+    assert begun == [(steps, strategy, 2) for steps, strategy, seed in TRAININGS if seed == 0]
+    table = table_of(results)
+    assert len(table) == 3 * 2 * 2 * 2
+    by_seed = table.groupby("seed")["computed_by"].unique()
+    assert by_seed[2] == ["torch 99.1, cpu, " + table["computed_by"][0].split(", ")[2]]
+    assert list(by_seed[0]) == list(by_seed[1]) == [copied.accuracy["computed_by"][0]]
+    page = (results / "report.md").read_text()
+    assert "8 trainings with torch" in page
+    assert "4 trainings with torch 99.1" in page
+
+
+def test_a_seed_that_another_host_left_half_done_is_trained_again_so_that_it_pairs(
+    copied: Finished,
+    run: Callable[..., Any],
+    begun: list[Training],
+    results: Path,
+    other_versions: None,
+) -> None:
+    for name in ("accuracy.csv", "curves.csv"):
+        table = pd.read_csv(results / name)
+        lost = (table["seed"] == 1) & (table["strategy"] == "curriculum")
+        table[~lost].to_csv(results / name, index=False)
+    assert run().status == 0
+    assert sorted(begun) == sorted(it for it in TRAININGS if it[2] == 1)
+    table = table_of(results)
+    assert len(table) == len(copied.accuracy)
+    assert (table.groupby(["steps", "seed"])["computed_by"].nunique() == 1).all()
+
+
+def test_a_precision_that_is_asked_for_is_not_that_which_a_host_chose(
+    copied: Finished, run: Callable[..., Any], begun: list[Training]
+) -> None:
+    assert run({"training/precision": "fp32"}).status == 0
+    assert len(begun) in (0, 8)  # the store may have what is the same on this host
 
 
 # --- trainings that fail ------------------------------------------------------------------------

@@ -1,0 +1,251 @@
+"""How far the simulator is from live runs, over loads, QoS, disciplines and batching.
+
+Each cell of the matrix is one `offramp validate`: this host is profiled, broker and node are
+calibrated, and the same requests are run live and simulated. Utilisation is offered load: requests
+per second times the profile's mean time to the last exit. Deadlines are uniform between 4 and 16
+times that mean.
+
+Results go to a CSV, one row per cell and policy, as soon as they are there; the same command goes
+on with the cells that are missing. Everything must be quiet: nodes, devices and broker share this
+host's processors with nobody else.
+
+    python benchmarks/fidelity.py [-o FOLDER] [--loads 0.2,0.5,0.8] [--seconds 15]
+        [--replications 5] [--broker mosquitto|embedded] [--only edf] [--table]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from live_parts.servers import mosquitto
+
+from models.artifacts import read_profile
+
+SCENARIO = """\
+name: fidelity
+description: Cameras ask one edge node over MQTT; live and simulated.
+seed: 11
+data: {{dataset: digits}}
+model: {{backbone: {backbone}, exits: [layer1, layer2]}}
+training: {{strategies: [standard], seeds: 1, steps: 100, batch_size: 64}}
+profile: {{batch_sizes: [1, 2, 4], repetitions: 300, runtime: {runtime}}}
+links: {{lan: {{}}}}
+mqtt: {{qos: 0}}
+nodes: {{edge: {{workers: 1}}}}
+devices:
+  cameras:
+    count: 20
+    arrivals: {{process: poisson, rate_hz: 1}}
+    deadline_ms: 100
+    link: lan
+    node: edge
+policies: [{{policy: fixed_exit, exit: 3}}, deadline_aware]
+simulation: {{duration_s: 10, warm_up_s: 2, deadline_scales: [1]}}
+"""
+
+DEVICES = 20
+BATCH = "{size: 4, wait_ms: 2}"
+POLICIES = ("fixed_exit(exit=3)", "deadline_aware")
+METRICS = ("aud", "hit_ratio", "latency_p50_s", "latency_p95_s", "latency_p99_s")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One `offramp validate`."""
+
+    load: float
+    qos: int
+    queue: str
+    batching: bool
+
+    @property
+    def name(self) -> str:
+        batching = "batch" if self.batching else "single"
+        return f"load-{self.load:g}-qos-{self.qos}-{self.queue}-{batching}"
+
+
+def cells(loads: Sequence[float]) -> list[Cell]:
+    return [
+        Cell(*cell) for cell in itertools.product(loads, (0, 1), ("fifo", "edf"), (False, True))
+    ]
+
+
+@contextmanager
+def broker(kind: str) -> Iterator[list[str]]:
+    """Arguments that name the broker."""
+    if kind == "embedded":
+        yield []
+        return
+    with mosquitto() as port:
+        yield ["--broker", f"mqtt://127.0.0.1:{port}"]
+
+
+def offramp(*arguments: object) -> None:
+    command = [sys.executable, "-m", "offramp", *map(str, arguments)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+
+
+def mean_s(scenario: Path, folder: Path) -> float:
+    """Mean seconds of one image to the last exit, measured now."""
+    file = folder / "profile.parquet"
+    offramp("train", scenario, "--quiet")
+    offramp("profile", scenario, "--again", "-o", file, "--quiet")
+    return float(np.mean(read_profile(file).seconds[1]["exit"][:, -1]))
+
+
+def validate(
+    cell: Cell, scenario: Path, folder: Path, service_s: float, options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Run one cell; a row for each policy."""
+    results = folder / cell.name
+    rate_hz = cell.load / service_s / DEVICES
+    deadline_ms = f"{{distribution: uniform, low: {4e3 * service_s:g}, high: {16e3 * service_s:g}}}"
+    settings = {
+        "mqtt.qos": cell.qos,
+        "nodes.edge.queue": cell.queue,
+        "nodes.edge.batch": BATCH if cell.batching else "null",
+        "devices.cameras.arrivals.rate_hz": f"{rate_hz:.4f}",
+        "devices.cameras.deadline_ms": deadline_ms,
+        "simulation.duration_s": options.seconds,
+    }
+    overrides = [it for key, value in settings.items() for it in ("--set", f"{key}={value}")]
+    with broker(options.broker) as named:
+        offramp(
+            *("validate", scenario, *overrides, *named, "-o", results, "--yes", "--quiet"),
+            *("--replications", options.replications),
+        )
+    table = pd.read_csv(results / "validation.csv", keep_default_na=False, na_values=[""])
+    return [_row(cell, policy, rows) for policy, rows in table.groupby("policy", sort=False)]
+
+
+def _row(cell: Cell, policy: Any, table: pd.DataFrame) -> dict[str, Any]:
+    by_metric = table.set_index("metric")
+    row: dict[str, Any] = {field.name: getattr(cell, field.name) for field in fields(Cell)}
+    row |= {"policy": policy, "utilisation": by_metric.loc["utilisation_edge", "live"]}
+    for metric in METRICS:
+        found = by_metric.loc[metric]
+        row |= {
+            f"{metric}_live": found["live"],
+            f"{metric}_error": found["error"],
+            f"{metric}_half_width": found["error_half_width"],
+        }
+    judged = table[table["met"].isin(["yes", "no"])]
+    row["met"] = "yes" if (judged["met"] == "yes").all() else "no"
+    row["missed"] = " ".join(judged[judged["met"] == "no"]["metric"])
+    return row
+
+
+def append(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """All rows of a cell, or none of them."""
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    partial = file.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8", newline="") as out:
+        out.write(text)
+        writer = csv.DictWriter(out, rows[0])
+        if not text:
+            writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(file)
+
+
+def done(file: Path) -> set[tuple[Any, ...]]:
+    if not file.exists():
+        return set()
+    table = pd.read_csv(file)
+    return set(table[[field.name for field in fields(Cell)]].itertuples(index=False, name=None))
+
+
+def table(file: Path) -> str:
+    """The rows as Markdown, for docs/fidelity.md."""
+    lines = [
+        "| load | QoS | queue | batches | policy | utilisation | AUD | error (points) | p50 (ms) | "
+        "error (%) | p95 (ms) | error (%) | met |",
+        "| " + " | ".join(["---"] * 13) + " |",
+    ]
+    for row in pd.read_csv(file).to_dict("records"):
+        figures = [f"{100 * row['aud_live']:.1f} %", _error(row, "aud", 2)]
+        for metric in ("latency_p50_s", "latency_p95_s"):
+            figures += [f"{1e3 * row[f'{metric}_live']:.2f}", _error(row, metric, 1)]
+        cells = [
+            f"{row['load']:g}",
+            str(row["qos"]),
+            row["queue"].upper(),
+            "of 4" if row["batching"] else "-",
+            row["policy"],
+            f"{row['utilisation']:.2f}",
+            *figures,
+            row["met"],
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _error(row: dict[str, Any], metric: str, digits: int) -> str:
+    half = row[f"{metric}_half_width"]
+    interval = "" if np.isnan(half) else f" ± {100 * half:.{digits}f}"
+    return f"{100 * row[f'{metric}_error']:+.{digits}f}{interval}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("-o", "--output", type=Path, default=Path("results/fidelity"))
+    parser.add_argument("--loads", default="0.2,0.5,0.8")
+    parser.add_argument("--seconds", type=float, default=15)
+    parser.add_argument("--replications", type=int, default=5)
+    parser.add_argument("--backbone", default="resnet20")
+    parser.add_argument("--runtime", default="eager")
+    parser.add_argument("--only", default="", help="cells whose name contains this")
+    parser.add_argument("--table", action="store_true", help="print what is there as Markdown")
+    parser.add_argument(
+        "--broker",
+        choices=("mosquitto", "embedded"),
+        default="mosquitto" if shutil.which("mosquitto") else "embedded",
+    )
+    options = parser.parse_args()
+    folder: Path = options.output
+    file = folder / "fidelity.csv"
+    if options.table:
+        print(table(file))
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    scenario = folder / "fidelity.yaml"
+    scenario.write_text(SCENARIO.format(backbone=options.backbone, runtime=options.runtime))
+    wanted = [cell for cell in cells([float(it) for it in options.loads.split(",")])
+              if options.only in cell.name]  # fmt: skip
+    missing = [cell for cell in wanted if astuple(cell) not in done(file)]
+    least_s = len(missing) * len(POLICIES) * options.replications * (options.seconds + 2)
+    print(f"{len(missing)} of {len(wanted)} cells, at least {least_s / 60:.0f} min", flush=True)
+    if os.getloadavg()[0] > 0.5:
+        print(f"warning: this host is not quiet (load average {os.getloadavg()[0]:.1f})")
+    if not missing:
+        return
+    # Loads stay what they are when the matrix goes on another day: they are part of a cell.
+    begun = folder / "service.json"
+    if begun.exists():
+        service_s = float(json.loads(begun.read_text())["mean_s"])
+    else:
+        service_s = mean_s(scenario, folder)
+        begun.write_text(json.dumps({"mean_s": service_s}) + "\n")
+    print(f"one image to the last exit: {1e3 * service_s:.3f} ms", flush=True)
+    for cell in missing:
+        print(f"--- {cell.name}", flush=True)
+        append(file, validate(cell, scenario, folder, service_s, options))
+    print(table(file))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""What a reader has to know before relying on a result: each in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from offramp import __version__
+from offramp.report.live import live_warnings
+from offramp.report.results import Results, node_verdicts
+
+#: Facts by which two hosts are told apart; see :func:`models.host.host_facts`.
+_FACTS = ("processor", "board", "machine", "system", "cores")
+
+
+def notices(results: Results) -> list[str]:
+    """All but the reasons why a result is INVALID, which are said elsewhere."""
+    return [
+        *_version(results.manifest),
+        *_intervals(results),
+        *_nodes(results),
+        *_profiles(results),
+        *_doubtful(results.manifest),
+        *_live(results),
+        *_records(results),
+    ]
+
+
+def _version(manifest: dict[str, Any]) -> Iterator[str]:
+    made_by = manifest.get("versions", {}).get("offramp")
+    if made_by is None:
+        yield "The manifest does not say which Offramp made these results, nor with what."
+    elif made_by != __version__:
+        yield f"Offramp {made_by} made these results, and Offramp {__version__} this report."
+
+
+def _intervals(results: Results) -> Iterator[str]:
+    if results.replications < 2:
+        yield "One replication: nothing that varies between runs has an interval."
+    elif results.replications < 5:
+        yield (
+            f"{results.replications} replications: intervals over them are wide, and rest on few "
+            "numbers."
+        )
+    if len(results.strategies) > 1 and 2 <= results.training_seeds < 5:
+        yield (
+            f"{results.training_seeds} training seeds: intervals over them are wide, and rest on "
+            "few numbers."
+        )
+    if results.training_seeds < 2:
+        yield "One training seed: intervals are of these networks, and say nothing of others."
+
+
+def _nodes(results: Results) -> Iterator[str]:
+    for row in node_verdicts(results).itertuples():
+        if row.verdict == "BACKLOGGED":
+            yield (
+                f"Node `{row.node}` is BACKLOGGED under `{row.policy}`: it kept up, but its queue "
+                "took longer than a deadline to empty after the window."
+            )
+        elif row.verdict == "SATURATED":
+            yield (
+                f"Node `{row.node}` is SATURATED under `{row.policy}`: it is busy nearly all the "
+                "time, and its queue cannot grow further."
+            )
+
+
+def _profiles(results: Results) -> Iterator[str]:
+    """Latencies that were not measured on the host that ran the simulation."""
+    hosts = results.manifest.get("profiles", {})
+    for place, name in _named_profiles(results.scenario):
+        host = hosts.get(f"{place}.profile")
+        measured = f"measured on {_host(host)}" if host else "measured on another host"
+        yield (
+            f"Latencies of `{place}` come from the profile `{name}`, {measured}: it was brought "
+            "along."
+        )
+    here = results.manifest.get("host")
+    if results.profile is None or results.is_live or not here:
+        return
+    there = results.profile.about.get("host", {})
+    if any(here.get(fact) != there.get(fact) for fact in _FACTS):
+        yield (
+            f"A profile from another host: latencies were measured on {_host(there)}, and the "
+            f"simulation ran on {_host(here)}."
+        )
+
+
+def _named_profiles(scenario: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Where the scenario names a profile of its own, and which."""
+    for name, node in scenario.get("nodes", {}).items():
+        if node.get("profile"):
+            yield f"nodes.{name}", node["profile"]
+    for name, group in scenario.get("devices", {}).items():
+        if (group.get("compute") or {}).get("profile"):
+            yield f"devices.{name}.compute", group["compute"]["profile"]
+
+
+def _doubtful(manifest: dict[str, Any]) -> Iterator[str]:
+    """What the scenario says, but its author may not have meant."""
+    for warning in manifest.get("warnings", []):
+        key, _, text = warning.partition(": ")
+        yield f"`{key}`: {text}"
+
+
+def _host(facts: dict[str, Any]) -> str:
+    known = [str(facts[fact]) for fact in ("board", "processor") if facts.get(fact)]
+    cores = facts.get("cores")
+    return ", ".join([*known, *([f"{cores} cores"] if cores else [])]) or "an unknown host"
+
+
+def _live(results: Results) -> Iterator[str]:
+    if results.is_live:
+        yield from live_warnings(results) or ["Live: nothing of the scenario was left out."]
+
+
+def _records(results: Results) -> Iterator[str]:
+    if not results.has_records:
+        yield (
+            "No record per request was kept (`simulation.records: summary`): there is no figure of "
+            "the exits taken or of the distribution of latencies."
+        )

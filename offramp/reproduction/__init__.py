@@ -1,0 +1,1 @@
+"""Running a manifest again: are the results identical, or else compatible, and what moved?"""

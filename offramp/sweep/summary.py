@@ -1,0 +1,112 @@
+"""A sweep in a line for each point and arm: means with their intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from scipy import special
+
+from sim.metrics import LEVEL
+
+#: Shares of requests, pooled over runs by what they are shares of.
+_SHARES = {"aud": "offered", "hit_ratio": "offered", "accuracy": "answered"}
+#: Metrics of single runs.
+_OF_RUNS = ("latency_mean_s", "latency_p50_s", "latency_p95_s", "latency_p99_s")
+
+
+@dataclass
+class Extreme:
+    """The best or worst point of an arm: its mean AUD, and the values of the swept keys there."""
+
+    aud: float
+    values: tuple[Any, ...]
+
+
+@dataclass
+class ArmSummary:
+    """What a sweep says of one strategy and policy."""
+
+    points: int
+    best: Extreme
+    worst: Extreme
+
+
+class Summary:
+    """Writes means by point, strategy and policy from parts of the table, as CSV.
+
+    AUD and accuracy carry a 95 % interval over training seeds where there are several, and else
+    over replications; the hit ratio, and latencies, which are means of the runs' own, over
+    replications.
+
+    Args:
+        keys: swept keys.
+        path: of the CSV.
+    """
+
+    def __init__(self, keys: Sequence[str], path: Path) -> None:
+        self._keys = list(keys)
+        self._path = path
+        self._is_empty = True
+        self.arms: dict[tuple[str, str], ArmSummary] = {}
+
+    def add(self, table: pa.Table) -> None:
+        """Take in a part of the table: all rows of some points."""
+        part = self._means(table.to_pandas(integer_object_nulls=True))
+        part.to_csv(self._path, mode="a", index=False, header=self._is_empty)
+        self._is_empty = False
+        for row in part[["strategy", "policy", "aud", *self._keys]].itertuples(index=False):
+            strategy, policy, aud, *values = row
+            here = Extreme(aud, tuple(values))
+            arm = self.arms.setdefault((strategy, policy), ArmSummary(0, here, here))
+            arm.points += 1
+            if aud > arm.best.aud:
+                arm.best = here
+            if aud < arm.worst.aud:
+                arm.worst = here
+
+    def _means(self, runs: pd.DataFrame) -> pd.DataFrame:
+        arm = ["point", "strategy", "policy"]
+        groups = runs.groupby(arm, sort=False)
+        found = groups[self._keys].first()
+        found["training_seeds"] = groups["training_seed"].nunique()
+        found["replications"] = groups["replication"].nunique()
+        found["requests"] = groups["offered"].sum()
+        for name, weight in _SHARES.items():
+            by_seed = _pooled(runs, name, weight, [*arm, "training_seed"]).groupby(arm, sort=False)
+            by_replication = _pooled(runs, name, weight, [*arm, "replication"])
+            half_width = _half_width(by_replication.groupby(arm, sort=False))
+            if name != "hit_ratio":
+                of_seeds = _half_width(by_seed)
+                half_width = of_seeds.where(found["training_seeds"] > 1, half_width)
+            found[name] = by_seed.mean()
+            found[f"{name}_half_width"] = half_width
+        for name in _OF_RUNS:
+            by_replication = groups.obj.groupby([*arm, "replication"], sort=False)[name].mean()
+            of_arm = by_replication.groupby(arm, sort=False)
+            found[name] = of_arm.mean()
+            found[f"{name}_half_width"] = _half_width(of_arm)
+        found = found.reset_index()
+        first = ["point", *self._keys, "strategy", "policy"]
+        return found[[*first, *(name for name in found if name not in first)]]
+
+
+def _pooled(runs: pd.DataFrame, metric: str, weight: str, by: list[str]) -> pd.Series:
+    """The metric of all requests of several runs together: a mean weighted by its denominator."""
+    weights = runs[weight]
+    weighted = (runs[metric] * weights).where(weights > 0, 0.0)
+    keys = [runs[key] for key in by]
+    return weighted.groupby(keys, sort=False).sum() / weights.groupby(keys, sort=False).sum()
+
+
+def _half_width(groups: Any) -> pd.Series:
+    """Half the width of Student's t interval for every group's mean; NaN for a single value."""
+    count, spread = groups.count(), groups.std(ddof=1)
+    quantile = special.stdtrit(np.maximum(count - 1, 1), 0.5 + LEVEL / 2)
+    return (quantile * spread / np.sqrt(count)).where(count > 1, math.nan)

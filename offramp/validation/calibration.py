@@ -1,0 +1,275 @@
+"""What a simulator needs to know of a real broker, network and node, as samples that were measured.
+
+A calibration is measured with requests of its own, at rates unlike those of the run that it is
+for: one device that waits for its answer and then pauses, and enough of them to keep every worker
+busy. Nothing in it comes from the run that is validated.
+
+It becomes keys of the scenario: see :func:`calibrated`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from models.errors import ArtifactError
+from models.files import whole_file, write_text
+from offramp.scenario import LoadedScenario
+from offramp.schema import DirectionSection, LinkSection, MqttSection, OverheadSection, Scenario
+from offramp.schema.distributions import EmpiricalSpec
+from sim.distributions import Floats
+from sim.mqtt_packets import EXCHANGES
+
+FORMAT = "offramp-calibration-1"
+
+DESCRIPTION = "calibration.json"
+SAMPLES = "samples.csv"
+
+#: What nothing is known of takes no time.
+_NOTHING: Floats = np.zeros(1)
+
+
+@dataclass(frozen=True)
+class NodeSamples:
+    """Seconds that a node took for requests besides inference; see :mod:`sim.overheads`.
+
+    Attributes:
+        receive_s: of an idle node, from a message's arrival until a worker had it.
+        begin_s: of a busy worker, for inference, beyond what the profile says.
+        begin_idle_s: of an idle one, likewise.
+        reply_s: of a busy worker, between an answer and the next request.
+    """
+
+    receive_s: Floats
+    begin_s: Floats
+    begin_idle_s: Floats
+    reply_s: Floats
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Samples in seconds, (N,) each, of as many requests as there were.
+
+    Attributes:
+        rtt_s: of the network between this host's devices and the broker: TCP handshakes.
+        lag_s: from the creation of a request until its device had sent it.
+        up_s: from there until it was at its node.
+        home_s: from when a node had an answer until the device had it.
+        broker_s: processor seconds of the broker for a message; NaN where nobody can know.
+        nodes: by kind of node.
+        qos: of the messages.
+        about: where, when and how it was measured.
+    """
+
+    rtt_s: Floats
+    lag_s: Floats
+    up_s: Floats
+    home_s: Floats
+    broker_s: float
+    nodes: dict[str, NodeSamples]
+    qos: int
+    about: dict[str, Any]
+
+    @property
+    def link_s(self) -> float:
+        """One way of the network, taken to be half of the round trip."""
+        return float(np.median(self.rtt_s)) / 2
+
+    @property
+    def processing_s(self) -> float:
+        """Of the broker for each message, as far as it is known."""
+        return self.broker_s if np.isfinite(self.broker_s) else 0.0
+
+    @property
+    def trips(self) -> int:
+        """One-way trips until a message is handed on, on each side of the broker."""
+        return EXCHANGES[self.qos].trips_to_act  # type: ignore[index]
+
+    def rest_s(self, ways_s: Floats) -> Floats:
+        """Of ways between device and node, what is neither network nor the broker's processing.
+
+        That is the clients at both ends, and waking the broker. Of each trip behind the broker.
+        """
+        rest = ways_s - self.trips * self.link_s - self.processing_s
+        return np.asarray(np.maximum(rest, 0.0) / self.trips)
+
+    def at_broker_s(self) -> float:
+        """Mean of both ways together, without network and without the device's lag."""
+        rest = [self.rest_s(ways).mean() * self.trips for ways in (self.up_s, self.home_s)]
+        return float(sum(rest)) + 2 * self.processing_s
+
+
+# --- what becomes of it in a scenario ------------------------------------------------------------
+
+
+def calibrated(
+    loaded: LoadedScenario, calibration: Calibration, folder: Path, links: str
+) -> LoadedScenario:
+    """A scenario as it is run live, with what was measured.
+
+    Args:
+        loaded: what is left of the scenario live; its links do nothing.
+        folder: where :func:`write_calibration` wrote it.
+        links: ``measured``: the network is as the calibration found it; ``scenario``: it is as
+            the scenario says, and was not there when the calibration was made.
+
+    Raises:
+        ArtifactError: nothing was measured of one of the nodes, or at another QoS.
+    """
+    scenario = loaded.scenario
+    mqtt = scenario.mqtt or MqttSection()
+    if mqtt.qos != calibration.qos:
+        raise ArtifactError(
+            f"the calibration is for QoS {calibration.qos}, the scenario has mqtt.qos {mqtt.qos}"
+        )
+    missing = sorted(set(scenario.nodes) - set(calibration.nodes))
+    if missing:
+        raise ArtifactError(f"nothing was calibrated of node {', '.join(missing)}")
+
+    def file(name: str) -> EmpiricalSpec:
+        path = str((folder / f"{name}.txt").absolute())
+        return EmpiricalSpec(distribution="empirical", file=path)
+
+    if links == "measured":
+        ms = 1e3 * calibration.link_s
+        link = LinkSection(
+            uplink=DirectionSection(latency_ms=ms), downlink=DirectionSection(latency_ms=ms)
+        )
+        every_link = dict.fromkeys(scenario.links, link)
+    else:
+        every_link = dict(scenario.links)
+    backhaul = _unused("broker-and-clients", every_link)
+    every_link[backhaul] = LinkSection(
+        uplink=DirectionSection(latency_ms=file("up_ms")),
+        downlink=DirectionSection(latency_ms=file("home_ms")),
+    )
+    nodes = {
+        name: node.model_copy(
+            update={
+                "overhead": OverheadSection(
+                    receive_ms=file(f"{name}-receive_ms"),
+                    begin_ms=file(f"{name}-begin_ms"),
+                    begin_idle_ms=file(f"{name}-begin_idle_ms"),
+                    reply_ms=file(f"{name}-reply_ms"),
+                )
+            }
+        )
+        for name, node in scenario.nodes.items()
+    }
+    update: dict[str, Any] = {
+        "links": every_link,
+        "nodes": nodes,
+        "mqtt": mqtt.model_copy(
+            update={"broker_ms": 1e3 * calibration.processing_s, "backhaul": backhaul}
+        ),
+    }
+    changed: Scenario = scenario.model_copy(update=update)
+    return replace(loaded, scenario=changed)
+
+
+def _unused(name: str, taken: dict[str, Any]) -> str:
+    while name in taken:
+        name += "-"
+    return name
+
+
+def backhaul_of(scenario: Scenario) -> str:
+    """The link of a calibrated scenario that stands for broker and clients."""
+    assert scenario.mqtt is not None
+    assert scenario.mqtt.backhaul is not None
+    return scenario.mqtt.backhaul
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def write_calibration(folder: Path, calibration: Calibration) -> None:
+    """Write samples and description, and the files of values that a scenario names.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(folder / SAMPLES) as partial:
+        _table(calibration).to_csv(partial, index=False)
+    up_s = calibration.rest_s(calibration.up_s) + calibration.lag_s / calibration.trips
+    _write_ms(folder / "up_ms.txt", up_s)
+    _write_ms(folder / "home_ms.txt", calibration.rest_s(calibration.home_s))
+    for name, samples in calibration.nodes.items():
+        for field in fields(NodeSamples):
+            file = folder / f"{name}-{field.name.removesuffix('_s')}_ms.txt"
+            _write_ms(file, getattr(samples, field.name))
+    description = {
+        "format": FORMAT,
+        "qos": calibration.qos,
+        "broker_ms": None if np.isnan(calibration.broker_s) else 1e3 * calibration.broker_s,
+        "about": calibration.about,
+    }
+    write_text(folder / DESCRIPTION, json.dumps(description, indent=1) + "\n")
+
+
+def _write_ms(path: Path, seconds: Floats) -> None:
+    write_text(path, "".join(f"{1e3 * it:.6f}\n" for it in seconds.tolist()))
+
+
+def _table(calibration: Calibration) -> pd.DataFrame:
+    parts = [("", name, getattr(calibration, name)) for name in _OF_ALL]
+    parts += [
+        (node, field.name, getattr(samples, field.name))
+        for node, samples in calibration.nodes.items()
+        for field in fields(NodeSamples)
+    ]
+    return pd.concat(
+        [
+            pd.DataFrame({"node": node, "what": what.removesuffix("_s"), "seconds": seconds})
+            for node, what, seconds in parts
+        ]
+    )
+
+
+_OF_ALL = ("rtt_s", "lag_s", "up_s", "home_s")
+
+
+def read_calibration(folder: Path) -> Calibration:
+    """Read what :func:`write_calibration` wrote.
+
+    Raises:
+        ArtifactError: absent, damaged, or of another version.
+    """
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        if description.get("format") != FORMAT:
+            raise ArtifactError(
+                f"{folder / DESCRIPTION}: not a calibration of this version (expected {FORMAT!r}, "
+                f"found {description.get('format')!r})"
+            )
+        table = pd.read_csv(folder / SAMPLES, keep_default_na=False)
+        groups = {
+            (str(node), str(what)): rows["seconds"].to_numpy(dtype=np.float64)
+            for (node, what), rows in table.groupby(["node", "what"], sort=False)
+        }
+        if not all(np.isfinite(it).all() and (it >= 0).all() for it in groups.values()):
+            raise ArtifactError(f"{folder / SAMPLES}: a sample is negative or not finite")
+        names = dict.fromkeys(node for node, _ in groups if node)
+        broker_ms = description["broker_ms"]
+        return Calibration(
+            **{name: groups["", name.removesuffix("_s")] for name in _OF_ALL},
+            broker_s=np.nan if broker_ms is None else float(broker_ms) * 1e-3,
+            nodes={
+                node: NodeSamples(
+                    *(groups[node, field.name.removesuffix("_s")] for field in fields(NodeSamples))
+                )
+                for node in names
+            },
+            qos=int(description["qos"]),
+            about=description["about"],
+        )
+    except OSError as error:
+        raise ArtifactError(f"no calibration in {folder}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{folder}: the calibration is damaged: {error}") from error

@@ -1,0 +1,233 @@
+"""Measuring a calibration: requests of its own, through the broker and nodes of a live session."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from devices.broker_address import Broker
+from devices.fleet_log import FleetResult
+from devices.results import run_of
+from models.errors import LiveError
+from offramp.live.fleet_process import fleet_process
+from offramp.live.session import LiveSession
+from offramp.live.table import LiveTable, Standing
+from offramp.scenario import load_scenario
+from offramp.schema import MqttSection
+from offramp.stages.jobs import PolicyText
+from offramp.stages.live import ArmRun
+from offramp.validation.calibration import Calibration, NodeSamples
+from offramp.validation.excess import excess_s, replies_s, spans_of
+from sim.arrivals import ClosedLoop
+from sim.distributions import Constant, Floats, Uniform
+from sim.nodes import NodeSpec
+from sim.run import Run
+from sim.samples import Drawn
+from sim.workload import DeviceGroup
+from sim.world import World
+
+#: Requests of an idle node, and of a busy one, about.
+IDLE_REQUESTS, BUSY_REQUESTS = 150, 400
+
+#: An idle device pauses between an answer and its next request for so long, in seconds: longer
+#: than caches stay warm, shorter than processors fall asleep. Uniform, in step with nothing.
+PAUSE_S = (0.01, 0.03)
+
+#: Handshakes with the broker.
+HANDSHAKES = 30
+
+#: Not counted, after devices begin to send.
+_WARM_UP_S = 1.0
+#: Shortest and longest window of one phase.
+_SHORTEST_S, _LONGEST_S = 2.0, 20.0
+#: Nobody's deadline ends a calibration.
+_DEADLINE_S = 60.0
+#: Of the random streams: other samples than those of any run.
+_SEED = 0x0FF4A3B
+
+#: The policy of nodes while they are calibrated: every request is computed to the last exit.
+POLICY = "full"
+
+_HANDSHAKE_WITHIN_S = 5.0
+
+
+def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) -> Calibration:
+    """Calibrate broker, clients and nodes of a session that is about to measure.
+
+    A node of each kind is started as those of the run are, with the first of its networks and the
+    policy ``full``. For each kind, one device asks and pauses, then some keep all workers busy.
+
+    Raises:
+        LiveError: nodes were there before, and cannot be started with another policy; or too
+            few requests were answered.
+    """
+    if session.there:
+        raise LiveError(
+            f"node {', '.join(session.there)} was not started here, and cannot be calibrated: "
+            "end it, and it is started here, or name a calibration that was made before "
+            "(--calibration FOLDER)"
+        )
+    say("calibrate broker, clients and nodes")
+    rtt_s = handshakes_s(session.broker)
+    calibrating = _calibrating(session)
+    world = calibrating.job.world
+    network = next(iter(calibrating.job.predictions))
+    arm = ArmRun(network, POLICY, 0)
+    used = list(dict.fromkeys(group.node for group in world.groups))
+    idle, broker_s = list[tuple[World, FleetResult]](), list[float]()
+    busy = dict[str, tuple[World, FleetResult]]()
+    with calibrating.nodes(arm) as nodes:
+
+        def ask(phase: str, groups: Sequence[DeviceGroup], duration_s: float) -> Any:
+            of_phase = replace(
+                world,
+                groups=tuple(groups),
+                warm_up_s=_WARM_UP_S,
+                duration_s=min(max(duration_s, _SHORTEST_S), _LONGEST_S),
+                seed=_SEED,
+            )
+            asking = replace(calibrating, job=replace(calibrating.job, world=of_phase))
+            standing = Standing(f"calibration, {phase}", 1, 1, "starting")
+            with fleet_process(asking.order(arm)) as fleet:
+                return of_phase, asking.follow(nodes, fleet, table, standing)
+
+        for name in used:
+            spec, group = world.nodes[world.kind(name)], _group_of(world, name)
+            mean_s = spec.service.means()[-1]
+            alone = replace(group, count=1, arrivals=ClosedLoop(Uniform(*PAUSE_S)))
+            idle.append(ask(f"{name} idle", [alone], IDLE_REQUESTS * (mean_s + sum(PAUSE_S) / 2)))
+            crowd = replace(group, count=_kept_busy(spec), arrivals=ClosedLoop(Constant(1e-6)))
+            workers = spec.workers * spec.replicas
+            before_s = _processor_s(session)
+            busy[name] = ask(f"{name} busy", [crowd], BUSY_REQUESTS * mean_s / workers)
+            broker_s.append((_processor_s(session) - before_s) / (2 * len(busy[name][1])))
+    labels = calibrating.job.predictions[network].label
+    ways = [_ways(*phase, labels) for phase in idle]
+    lag_s, up_s, home_s = (np.concatenate(parts) for parts in zip(*ways, strict=True))
+    of_nodes = {
+        name: _node_samples(name, phase, busy[name], labels)
+        for name, phase in zip(used, idle, strict=True)
+    }
+    results = [phase[1] for phase in (*idle, *busy.values())]
+    about = {
+        "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "host": platform.node(),
+        "broker": session.broker.url if session.own_broker is None else "embedded",
+        "network": list(network),
+        "policy": POLICY,
+        "pause_s": list(PAUSE_S),
+        "requests": {name: len(busy[name][1]) for name in used},
+        "rate_hz": {
+            "idle": {name: _rate_hz(*phase) for name, phase in zip(used, idle, strict=True)},
+            "busy": {name: _rate_hz(*busy[name]) for name in used},
+        },
+        "same_clock": all(all(result.same_clock) for result in results),
+    }
+    mqtt = session.loaded.scenario.mqtt or MqttSection()
+    broker = float(np.mean(broker_s))
+    return Calibration(rtt_s, lag_s, up_s, home_s, broker, of_nodes, mqtt.qos, about)
+
+
+def handshakes_s(broker: Broker) -> Floats:
+    """(N,) seconds of TCP handshakes with a broker: a round trip without any program of ours.
+
+    Raises:
+        LiveError: none succeeded.
+    """
+    found = list[float]()
+    for _ in range(HANDSHAKES):
+        start_s = time.perf_counter()
+        address = (broker.host, broker.port)
+        with suppress(OSError), socket.create_connection(address, _HANDSHAKE_WITHIN_S):
+            found.append(time.perf_counter() - start_s)
+        time.sleep(0.005)
+    if not found:
+        raise LiveError(f"{broker.url} takes no connections any more")
+    return np.array(found)
+
+
+def _calibrating(session: LiveSession) -> LiveSession:
+    """The session with nodes that know the policy of the calibration."""
+    overrides = [*session.source.overrides, f"policies=[{POLICY}]"]
+    source = load_scenario(session.source.source, overrides)
+    job = replace(session.job, policies=[PolicyText(POLICY, POLICY, {})], validation={})
+    return replace(session, source=source, job=job, observer=None)
+
+
+def _group_of(world: World, node: str) -> DeviceGroup:
+    group = next(group for group in world.groups if group.node == node)
+    return replace(
+        group, name="calibration", deadline=Constant(_DEADLINE_S), samples=Drawn(), names=()
+    )
+
+
+def _kept_busy(spec: NodeSpec) -> int:
+    """Devices that keep all workers of a kind busy, without being refused."""
+    at_once = spec.workers * spec.batch_size
+    waiting = at_once + 2
+    if spec.queue_limit is not None:
+        waiting = min(waiting, spec.queue_limit)
+    return max(1, (at_once + waiting) * spec.replicas)
+
+
+def _processor_s(session: LiveSession) -> float:
+    """Processor seconds of the broker, as far as it is ours and the kernel says; else NaN."""
+    if session.own_broker is None:
+        return float("nan")
+    try:
+        text = Path(f"/proc/{session.own_broker.pid}/schedstat").read_text(encoding="ascii")
+        return int(text.split()[0]) * 1e-9
+    except (OSError, ValueError, IndexError):
+        return float("nan")
+
+
+def _rate_hz(world: World, result: FleetResult) -> float:
+    return float(np.sum(result.requests.created_s >= world.warm_up_s)) / world.duration_s
+
+
+def _measured_run(world: World, result: FleetResult, labels: Any, what: str) -> Run:
+    run = run_of(world, result, labels)
+    answered = int(np.sum(run.answered & run.measured(world)))
+    if answered < 20:
+        raise LiveError(
+            f"calibration: only {answered} requests were answered by {what}: is this host, or its "
+            "network, too slow for the scenario?"
+        )
+    return run
+
+
+def _ways(world: World, result: FleetResult, labels: Any) -> tuple[Floats, Floats, Floats]:
+    """Lag of the device, way up and way home of the requests of an idle node."""
+    run = _measured_run(world, result, labels, "an idle node")
+    rows = run.answered & run.measured(world)
+    sent_s = result.seen.sent_s
+    lag_s, up_s = sent_s - run.requests.created_s, run.arrived_s - sent_s
+    home_s = run.received_s - run.finished_s
+    return tuple(np.maximum(it[rows], 0.0) for it in (lag_s, up_s, home_s))  # type: ignore[return-value]
+
+
+def _node_samples(
+    name: str, idle: tuple[World, FleetResult], busy: tuple[World, FleetResult], labels: Any
+) -> NodeSamples:
+    """What a node took besides inference; replicas of a kind are taken to be alike."""
+    world, calm = idle[0], _measured_run(*idle, labels, f"node {name}, idle")
+    crowded = _measured_run(*busy, labels, f"node {name}, busy")
+    spec, first = world.nodes[world.kind(name)], world.first_node[world.kind(name)]
+    numbers = range(first, first + spec.replicas)
+    calm_spans = [spans_of(calm, number, world.warm_up_s) for number in numbers]
+    busy_spans = [spans_of(crowded, number, world.warm_up_s) for number in numbers]
+    more = np.concatenate([excess_s(spans, spec.service) for spans in busy_spans])
+    at_rest = np.concatenate([excess_s(spans, spec.service) for spans in calm_spans])
+    replies = np.concatenate([replies_s(spans, spec.workers) for spans in busy_spans])
+    receive_s = np.concatenate([spans.waited_s for spans in calm_spans])
+    samples = (receive_s, more, at_rest, replies)
+    # The profiler cannot have been slower than what it measures, but for chance.
+    return NodeSamples(*(np.maximum(it, 0.0) if len(it) else np.zeros(1) for it in samples))

@@ -1,0 +1,270 @@
+"""The page of a validation, in Markdown, and its table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from models.files import whole_file, write_text
+from offramp.report.markdown import table
+from offramp.validation.calibration import Calibration
+from offramp.validation.comparison import POINTS, Comparison
+from offramp.validation.figures import LATENCIES, TIME_PARTS
+from offramp.validation.runs import ARM
+from offramp.validation.time_parts import PARTS
+
+PAGE, TABLE, TIMES = "validation.md", "validation.csv", "time_parts.csv"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that a page says.
+
+    Attributes:
+        parts: see :func:`offramp.validation.time_parts.time_parts`.
+        links: ``measured`` or ``scenario``.
+        command: that simulates what was compared.
+        notes: what else a reader has to know.
+    """
+
+    comparison: Comparison
+    calibration: Calibration
+    parts: pd.DataFrame
+    links: str
+    command: str
+    notes: tuple[str, ...] = ()
+
+
+def write_findings(folder: Path, findings: Findings, captions: dict[str, str]) -> Path:
+    """Write table and page.
+
+    Args:
+        captions: of the figures, which are there.
+
+    Returns:
+        The page.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    for name, frame in ((TABLE, findings.comparison.table), (TIMES, findings.parts)):
+        with whole_file(folder / name) as partial:
+            frame.to_csv(partial, index=False)
+    page = folder / PAGE
+    write_text(page, "\n\n".join(_sections(findings, captions)) + "\n")
+    return page
+
+
+def verdict_line(comparison: Comparison) -> str:
+    """The verdict in one line, with the targets that are missed."""
+    judged = comparison.judged
+    if not len(judged):
+        return "UNDECIDED: not one request was answered, and nothing can be judged"
+    met = int((judged["met"] == "yes").sum())
+    sure = sum(_beyond_doubt(row) for row in judged.to_dict(orient="records"))
+    of = f"{met} of {len(judged)} targets met"
+    known = comparison.live.records["replication"].nunique() > 1
+    doubt = f", {sure} of them beyond doubt (95 %)" if known else " (one replication: no intervals)"
+    return f"{comparison.verdict}: {of}{doubt if met else ''}"
+
+
+def misses(comparison: Comparison) -> Iterator[str]:
+    """Each target that is missed, in one line."""
+    judged = comparison.judged
+    for row in judged[judged["met"] == "no"].to_dict(orient="records"):
+        yield (
+            f"{row['strategy']}, {row['policy']}: {_name(row['metric'])} is off by {_error(row)}, "
+            f"the target is {_target(row)}"
+        )
+
+
+def _beyond_doubt(row: dict[str, Any]) -> bool:
+    if row["met"] != "yes" or math.isnan(row["error_half_width"]):
+        return False
+    return bool(abs(row["error"]) + row["error_half_width"] <= row["target"])
+
+
+# --- sections ------------------------------------------------------------------------------------
+
+
+def _sections(findings: Findings, captions: dict[str, str]) -> Iterator[str]:
+    comparison = findings.comparison
+    scenario = comparison.live.scenario
+    yield f"# {scenario['name']}: simulated against live"
+    yield f"**{verdict_line(comparison)}**"
+    if missed := [*misses(comparison)]:
+        yield "\n".join(f"- {line}" for line in missed)
+    yield _what(findings)
+    if doubts := [*comparison.doubts, *findings.notes]:
+        yield "Read with care:\n\n" + "\n".join(f"- {doubt}" for doubt in doubts)
+    for arm, rows in comparison.table.groupby(ARM, sort=False):
+        yield f"## {arm[0]}, {arm[2]}, training seed {arm[1]}"
+        yield _table(rows)
+    yield (
+        "Means over replications with 95 % intervals (Student's t). An error is simulated less "
+        "live, paired by replication: of shares in percentage points, of the others relative to "
+        "the live value. Latencies are over answered requests, exits and exit_0 (nobody answered) "
+        "over all requests offered."
+    )
+    for name, title in ((LATENCIES, "Latency"), (TIME_PARTS, "Where the time went")):
+        yield f"## {title}\n\n![{title}](figures/{name}.png)\n\n{captions[name]}"
+    yield _parts(findings.parts)
+    yield _clocks(findings)
+    yield "## Calibration\n\n" + _calibration(findings)
+
+
+def _what(findings: Findings) -> str:
+    comparison = findings.comparison
+    same = (
+        f"The same {comparison.same_requests:,} requests in both worlds: device, creation, "
+        "deadline, sample and label of each are equal to the last bit."
+        if comparison.same_requests
+        else "The same devices in both worlds."
+    )
+    return (
+        f"{same} Live: real broker, inference and clients, over MQTT ([live](live/report.md)). "
+        f"Simulated: the same scenario with what was calibrated ([simulated](simulated/report.md))."
+        f"\n\n    {findings.command}"
+    )
+
+
+def _table(rows: pd.DataFrame) -> str:
+    return table(
+        ("metric", "live", "simulated", "error", "target", "met"),
+        [shown(row) for row in rows.to_dict(orient="records")],
+    )
+
+
+def shown(row: dict[str, Any]) -> list[str]:
+    """A row of a comparison for people: metric, live, simulated, error, target, met."""
+    return [
+        _name(row["metric"]),
+        _value(row, "live"),
+        _value(row, "simulated"),
+        _error(row),
+        _target(row) if row["met"] else "",
+        row["met"],
+    ]
+
+
+_NAMES = {
+    "aud": "accuracy under deadline",
+    "hit_ratio": "deadline-hit ratio",
+    "latency_p50_s": "p50 (ms)",
+    "latency_p95_s": "p95 (ms)",
+    "latency_p99_s": "p99 (ms)",
+    "throughput_hz": "answers per second",
+    "exit_0": "no answer",
+}
+
+
+def _name(metric: str) -> str:
+    if metric in _NAMES:
+        return _NAMES[metric]
+    kind, _, of = metric.partition("_")
+    return f"exit {of}" if kind == "exit" else f"utilisation of {of}"
+
+
+def _value(row: dict[str, Any], world: str) -> str:
+    mean, half = row[world], row[f"{world}_half_width"]
+    if math.isnan(mean):
+        return "-"
+    factor, unit, digits = 1.0, "", 1
+    if row["error_in"] == POINTS:
+        factor, unit = 100.0, " %"
+    elif row["metric"].startswith("latency"):
+        factor, digits = 1e3, 2
+    text = f"{factor * mean:.{digits}f}"
+    return text + ("" if math.isnan(half) else f" ± {factor * half:.{digits}f}") + unit
+
+
+def _error(row: dict[str, Any]) -> str:
+    if math.isnan(row["error"]):
+        return "unknown"
+    unit, digits = ("points", 2) if row["error_in"] == POINTS else ("%", 1)
+    half = row["error_half_width"]
+    interval = "" if math.isnan(half) else f" ± {100 * half:.{digits}f}"
+    return f"{100 * row['error']:+.{digits}f}{interval} {unit}"
+
+
+def _target(row: dict[str, Any]) -> str:
+    return f"{100 * row['target']:g} {'points' if row['error_in'] == POINTS else '%'}"
+
+
+def _parts(parts: pd.DataFrame) -> str:
+    rows = []
+    for key, part in parts.groupby([*ARM, "world"], sort=False):
+        seconds = part.set_index("part")["seconds"]
+        ms = [f"{1e3 * float(seconds[name]):.3f}" for name in PARTS]
+        rows.append([f"{key[0]}, {key[2]}", key[3], *ms, f"{1e3 * float(seconds.sum()):.3f}"])
+    return table(("arm", "mean of answers (ms)", *PARTS, "sum"), rows)
+
+
+def _clocks(findings: Findings) -> str:
+    live = findings.comparison.live.manifest.get("live", {})
+    rule = (
+        "the network what broker and clients took not when they were calibrated"
+        if findings.links == "scenario"
+        else "broker and clients what the network does not, whose round trip was measured"
+    )
+    if live.get("same_clock"):
+        clock = (
+            "Devices and nodes ran on one machine, under one boot: both read its monotonic clock "
+            "(CLOCK_MONOTONIC, which is one for all processes and is never set), so the arrival of "
+            "a request at its node needs no estimate."
+        )
+    else:
+        clock = (
+            "Devices and nodes had clocks of their own. Queue and inference are durations on the "
+            "node's, the whole latency on the device's; when a request arrived is estimated: the "
+            "time that is left is taken to be halved between both ways, which is off by half the "
+            "difference of the two at most, and moves time between uplink and downlink alone."
+        )
+    return (
+        f"{clock} No broker tells when a message came: of a way, {rule}. The simulated side is "
+        "divided by the same rule."
+    )
+
+
+def _calibration(findings: Findings) -> str:
+    it = findings.calibration
+    rows = [
+        _spread("network, round trip of a TCP handshake", it.rtt_s),
+        _spread("device, creation to sent", it.lag_s),
+        _spread("way up, sent to arrived", it.up_s),
+        _spread("way home, answer ready to heard", it.home_s),
+    ]
+    for name, samples in it.nodes.items():
+        rows += [
+            _spread(f"node {name}, arrival until a worker has it (idle)", samples.receive_s),
+            _spread(f"node {name}, inference beyond the profile (busy)", samples.begin_s),
+            _spread(f"node {name}, inference beyond the profile (idle)", samples.begin_idle_s),
+            _spread(f"node {name}, reply until the next request (busy)", samples.reply_s),
+        ]
+    broker = (
+        "The broker is not ours: what it takes is in the ways."
+        if math.isnan(it.broker_s)
+        else f"The broker's process took {1e3 * it.broker_s:.3f} ms of a processor for a message."
+    )
+    rates = ", ".join(
+        f"{node} {rate:.0f}/s idle and {it.about['rate_hz']['busy'][node]:.0f}/s busy"
+        for node, rate in it.about["rate_hz"]["idle"].items()
+    )
+    return (
+        f"Measured at {it.about['measured_at']} on {it.about['host']} with requests of its own "
+        f"({rates}) and the policy {it.about['policy']}, before the first arm; nothing of it "
+        f"comes from the run. Its samples are in `calibration/`. {broker}\n\n"
+        + table(("what (ms)", "p5", "median", "p95", "mean", "samples"), rows)
+    )
+
+
+def _spread(name: str, seconds: np.ndarray) -> list[str]:
+    quantiles = np.quantile(seconds, (0.05, 0.5, 0.95))
+    figures = [*quantiles.tolist(), float(np.mean(seconds))]
+    return [name, *(f"{1e3 * figure:.3f}" for figure in figures), str(len(seconds))]

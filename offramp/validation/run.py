@@ -1,0 +1,195 @@
+"""A validation from its scenario to its page."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from models.errors import ArtifactError, ResultsError
+from models.files import write_text
+from offramp.live.run import run_live
+from offramp.live.session import LiveOptions, LiveSession
+from offramp.live.table import live_table
+from offramp.pipeline import Pipeline, check_writable
+from offramp.scenario import LoadedScenario
+from offramp.stages.live_parts import LIVE_PARTS
+from offramp.store import file_hash
+from offramp.validation.calibration import (
+    Calibration,
+    calibrated,
+    read_calibration,
+    write_calibration,
+)
+from offramp.validation.comparison import Comparison, compare
+from offramp.validation.figures import write_figures
+from offramp.validation.measuring import measure
+from offramp.validation.page import Findings, write_findings
+from offramp.validation.time_parts import division_of, time_parts
+
+LIVE, SIMULATED, CALIBRATION, FIGURES = "live", "simulated", "calibration", "figures"
+
+#: Of a validation that is not finished: the profile that it is made with.
+_BEGUN = ".begun.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a scenario is validated.
+
+    Attributes:
+        links: ``measured``, or ``scenario`` where the network is as the scenario says.
+        calibration: folder of one that was made before; None: it is measured.
+        jobs: processes that simulate.
+    """
+
+    links: str = "measured"
+    calibration: Path | None = None
+    jobs: int | None = None
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A finished validation."""
+
+    comparison: Comparison
+    page: Path
+
+
+def validate(
+    source: LoadedScenario,
+    pipeline: Pipeline,
+    results: Path,
+    options: LiveOptions,
+    settings: Settings,
+    notes: Sequence[str],
+    go_on: Callable[[int, float], bool],
+) -> Validation | None:
+    """Profile, calibrate, run live and simulated, and compare.
+
+    A validation that is interrupted goes on with the arms that were measured.
+
+    Args:
+        source: the scenario as the user named it.
+        pipeline: of what is left of it live.
+        results: folder for everything.
+        notes, go_on: see :func:`offramp.live.run.run_live`.
+
+    Returns:
+        None if the user would rather not.
+
+    Raises:
+        OfframpError: a part could not start, or the runs cannot be compared.
+    """
+    check_writable(results)
+    console, lived = pipeline.console, pipeline.loaded
+    given = read_calibration(settings.calibration) if settings.calibration else None
+    if given is not None:
+        _check_calibration(given, lived)
+    pipeline.prepare(results / LIVE)
+    profile = _profile(pipeline, results, given)
+    folder = results / CALIBRATION
+
+    def calibrate(session: LiveSession) -> None:
+        calibration = given or _kept(results)
+        if calibration is None:
+            with live_table(console) as table:
+                calibration = measure(session, table, console.note)
+            # What inference takes beyond the profile is beyond this one.
+            calibration.about["profile"] = profile
+        write_calibration(folder, calibration)
+
+    ran = run_live(source, pipeline, results / LIVE, options, notes, go_on, before=calibrate)
+    if ran is None:
+        return None
+    calibration = read_calibration(folder)
+    simulated = calibrated(_with_links(lived, source, settings.links), calibration, folder,
+                           settings.links)  # fmt: skip
+    simulating = Pipeline(simulated, pipeline.store, console, pipeline.show_load)
+    simulating.simulate(results / SIMULATED, settings.jobs)
+    simulating.report(results / SIMULATED)
+    comparison = compare(results / LIVE, results / SIMULATED)
+    parts = time_parts(
+        comparison.live,
+        comparison.simulated,
+        division_of(comparison.live, calibration, settings.links),
+    )
+    try:
+        captions = write_figures(comparison, parts, results / FIGURES)
+        findings = Findings(
+            comparison,
+            calibration,
+            parts,
+            settings.links,
+            _command(source, results),
+            tuple(_notes(comparison)),
+        )
+        page = write_findings(results, findings, captions)
+    except OSError as error:
+        raise ResultsError(f"cannot write to {results}: {error.strerror}") from error
+    (results / _BEGUN).unlink(missing_ok=True)
+    return Validation(comparison, page)
+
+
+def _profile(pipeline: Pipeline, results: Path, given: Calibration | None) -> str:
+    """Profile now, next to what is measured live; returns the profile's hash.
+
+    Once in a validation that is interrupted, and not with a calibration that was given: what
+    inference took beyond the profile belongs to the profile of that time.
+    """
+    begun = results / _BEGUN
+    profile = file_hash(pipeline.profile())
+    if given is not None:
+        if given.about.get("profile") != profile:
+            raise ArtifactError(
+                "the calibration was made with another profile of this host: calibrate anew "
+                "(leave --calibration out), or name the one that was made last"
+            )
+        return profile
+    try:
+        before = json.loads(begun.read_text(encoding="utf-8"))["profile"]
+    except (OSError, ValueError, KeyError, TypeError):
+        before = None
+    if before != profile or not (results / LIVE / LIVE_PARTS).is_dir():
+        profile = file_hash(pipeline.profile(again=True))
+        write_text(begun, json.dumps({"profile": profile}) + "\n")
+    return profile
+
+
+def _kept(results: Path) -> Calibration | None:
+    """The calibration of a validation that was interrupted, of which arms were measured."""
+    if not any((results / LIVE).glob(f"{LIVE_PARTS}/*/*.parquet")):
+        return None
+    try:
+        return read_calibration(results / CALIBRATION)
+    except ArtifactError:
+        return None
+
+
+def _check_calibration(calibration: Calibration, lived: LoadedScenario) -> None:
+    """See that a calibration can be used before anything takes long."""
+    calibrated(lived, calibration, Path(), "measured")
+
+
+def _with_links(lived: LoadedScenario, source: LoadedScenario, links: str) -> LoadedScenario:
+    """The scenario as it is run live, with its own links where these are there."""
+    if links == "measured":
+        return lived
+    scenario = lived.scenario.model_copy(update={"links": source.scenario.links})
+    return replace(lived, scenario=scenario)
+
+
+def _command(source: LoadedScenario, results: Path) -> str:
+    parts = ["offramp", "validate", source.source]
+    for override in source.overrides:
+        parts += ["--set", override]
+    parts += ["-o", str(results)]
+    return " ".join(shlex.quote(part) for part in parts)
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    """What the live run itself says that a reader has to know."""
+    warnings: list[str] = comparison.live.manifest.get("live", {}).get("warnings", [])
+    return warnings

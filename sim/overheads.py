@@ -1,0 +1,160 @@
+"""What a node takes for a request besides inference: reading it, beginning with it, replying.
+
+A node is a program on an operating system. Its network thread reads a message and wakes a worker
+before that can begin; a worker takes longer for a request than a profiler for the same inference,
+which keeps the caches warm and waits for nobody; and it sends the reply itself before it takes the
+next request. A worker is busy with the last two, not with the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+
+from sim.distributions import Constant, Distribution, Floats
+from sim.service import Service
+from sim.streams import scrambled
+from sim.transport import Indices, Message, Messages
+
+
+@dataclass(frozen=True)
+class Overheads:
+    """Seconds that a node takes for each request besides inference.
+
+    Attributes:
+        receive: from the arrival of a device's message until it can be taken by a worker.
+        begin: of a worker for each request, before the first exit that it computes; and
+            ``begin_idle``, if the request found it idle, with caches that others have used since.
+            None: the same.
+        reply: of a worker for each answer, after it was ready.
+    """
+
+    receive: Distribution = field(default_factory=lambda: Constant(0.0))
+    begin: Distribution = field(default_factory=lambda: Constant(0.0))
+    reply: Distribution = field(default_factory=lambda: Constant(0.0))
+    begin_idle: Distribution | None = None
+
+    @property
+    def occupied_s(self) -> float:
+        """Mean seconds of a busy worker for each request."""
+        return self.begin.mean() + self.reply.mean()
+
+
+#: What the service drew, seconds to begin with a request that waited, with one that did not, and to
+#: reply, and the exit with which it came.
+Drawn = tuple[Any, float, float, float, int]
+
+
+class ServiceWithOverheads:
+    """Service times with what a worker takes besides.
+
+    What a policy is told, and what admission goes by, are the times of ``service`` alone: a live
+    node knows no others.
+
+    Args:
+        service: times of inference.
+    """
+
+    def __init__(self, service: Service, overheads: Overheads) -> None:
+        self.exit_count = service.exit_count
+        self._service = service
+        self._begin, self._reply = overheads.begin, overheads.reply
+        self._begin_idle = overheads.begin_idle or overheads.begin
+
+    def draw(self, u: Floats) -> Sequence[Drawn]:
+        """See :class:`Service`."""
+        u_begin = scrambled(u, 1)
+        begin_s, begin_idle_s = self._begin.ppf(u_begin), self._begin_idle.ppf(u_begin)
+        reply_s = self._reply.ppf(scrambled(u, 2))
+        columns = (begin_s.tolist(), begin_idle_s.tolist(), reply_s.tolist())
+        return list(zip(self._service.draw(u), *columns, repeat(0)))
+
+    def taken(self, drawn: Drawn, waited: bool) -> Drawn:
+        """What was drawn, now that a worker takes the request."""
+        if waited:
+            return drawn
+        inner, _, begin_idle_s, reply_s, came_with = drawn
+        return inner, begin_idle_s, begin_idle_s, reply_s, came_with
+
+    def seconds(self, drawn: Drawn, since: int, to: int) -> float:
+        """See :class:`Service`."""
+        inner, begin_s, _, _, came_with = drawn
+        step_s = self._service.seconds(inner, since, to)
+        return step_s + begin_s if since == came_with else step_s
+
+    def batch_seconds(self, drawn: Sequence[Drawn], since: int, to: int) -> float:
+        """See :class:`Service`: a worker begins with one member of a batch after the other."""
+        step_s = self._service.batch_seconds([one[0] for one in drawn], since, to)
+        return step_s + sum(one[1] for one in drawn if since == one[4])
+
+    def resumed(self, drawn: Drawn, since: int) -> Drawn:
+        """See :class:`Service`."""
+        inner, *overheads_s, _ = drawn
+        begin_s, begin_idle_s, reply_s = overheads_s
+        return self._service.resumed(inner, since), begin_s, begin_idle_s, reply_s, since
+
+    def reply_s(self, drawn: Drawn) -> float:
+        """Seconds of a worker to send the reply."""
+        return drawn[3]
+
+    def quantiles(self, q: float, since: int, resumed: bool = False) -> tuple[float, ...]:
+        """See :class:`Service`: of inference."""
+        return self._service.quantiles(q, since, resumed)
+
+    def means(self) -> tuple[float, ...]:
+        """See :class:`Service`: of inference."""
+        return self._service.means()
+
+
+class Reception:
+    """The hop from a node's door to its queue: messages are read, and a worker is woken.
+
+    Args:
+        seconds: gives what each message takes, by group, device in it, request of that, and node.
+    """
+
+    def __init__(self, seconds: ReceptionTimes) -> None:
+        self._seconds = seconds
+
+    def pass_one(self, message: Message, at_s: float) -> float:
+        """See :class:`sim.transport.Hop`."""
+        group, local, number, node = (
+            np.array([it]) for it in (message.group, message.local, message.number, message.node)
+        )
+        return at_s + float(self._seconds(group, local, number, node)[0])
+
+    def through(self, messages: Messages) -> Messages:
+        """See :class:`sim.transport.Hop`."""
+        taken_s = self._seconds(messages.group, messages.local, messages.number, messages.node)
+        return messages.at(messages.at_s + taken_s)
+
+    def travel(self, group: int, exit: int) -> tuple[float, list[Distribution]]:
+        """See :class:`sim.transport.Hop`: it is no part of the way."""
+        return 0.0, []
+
+
+class ReceptionTimes:
+    """How long each message of a replication takes at its node's door.
+
+    Args:
+        groups: names of the device groups.
+        receive: of each node.
+        uniforms: gives the uniform numbers of a group by device and request.
+    """
+
+    def __init__(self, receive: Sequence[Distribution], uniforms: Sequence[Any]) -> None:
+        self._receive = receive
+        self._uniforms = uniforms
+
+    def __call__(self, group: Indices, local: Indices, number: Indices, node: Indices) -> Floats:
+        """(N,) seconds."""
+        seconds = np.zeros(len(group))
+        for it in set(zip(group.tolist(), node.tolist(), strict=True)):
+            rows = np.flatnonzero((group == it[0]) & (node == it[1]))
+            u = self._uniforms[it[0]](local[rows], number[rows])
+            seconds[rows] = self._receive[it[1]].ppf(u)
+        return seconds

@@ -1,0 +1,249 @@
+"""Figures and tables that go into a paper: intervals from the CSV, bold, LaTeX, sweeps."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from models.errors import ResultsError
+from offramp.report.latex import Numbers, Text, escape, table_environment
+from offramp.report.paired import compare_groups, compare_pairs
+from offramp.report.style import policy_looks
+from offramp.report.sweep import write_sweep_report
+from offramp.report.tables import best_arm
+from offramp.report.tradeoff import pareto_front
+
+COUNTS = (5, 10, 20)
+LOSSES = (0.0, 1.0)
+
+
+def a_sweep(folder: Path, *, seeds: int = 4, replications: int = 3, noise: float = 0.01) -> Path:
+    """A sweep over two keys, in which curriculum gains 3 points at once and loses at 20 cameras."""
+    rng = np.random.default_rng(7)
+    rows = []
+    for point, (count, loss) in enumerate((count, loss) for count in COUNTS for loss in LOSSES):
+        for strategy in ("standard", "curriculum"):
+            gain = 0.0 if strategy == "standard" else (0.03 if count < 20 else -0.03)
+            for seed in range(seeds):
+                for policy in ("full", "confidence(threshold=0.9)"):
+                    for replication in range(replications):
+                        aud = 0.9 - 0.01 * count - 0.02 * loss + gain
+                        aud += noise * rng.standard_normal()
+                        rows.append(
+                            {
+                                "point": point,
+                                "devices.cameras.count": count,
+                                "links.wifi.uplink.loss_percent": loss,
+                                "strategy": strategy,
+                                "training_seed": seed,
+                                "policy": policy,
+                                "replication": replication,
+                                "offered": 100 + replication,
+                                "answered": 90,
+                                "aud": aud,
+                                "exit_1": 40,
+                                "exit_2": 50,
+                            }
+                        )
+    folder.mkdir(exist_ok=True)
+    pd.DataFrame(rows).to_parquet(folder / "sweep.parquet")
+    return folder
+
+
+def from_csv(row: Any) -> tuple[float, float]:
+    """Ends of the interval, from n and the standard deviation alone."""
+    half_width = stats.t.ppf(0.975, row.n - 1) * row.sd / np.sqrt(row.n)
+    return row.high - half_width, row.low + half_width
+
+
+@pytest.mark.parametrize(
+    ("name", "mean"),
+    [
+        ("aud_against_deadline", "aud"),
+        ("gain_against_deadline", "gain_points"),
+        ("gain_at_each_exit", "gain_points"),
+        ("exits_accuracy_and_latency", "accuracy"),
+    ],
+)
+def test_every_interval_can_be_recomputed_from_the_csv(name: str, mean: str, trained: Any) -> None:
+    data = pd.read_csv(trained.results / "figures" / f"{name}.csv")
+    known = data[data["high"].notna()]
+    assert len(known)
+    for row in known.itertuples():
+        assert from_csv(row) == pytest.approx((getattr(row, mean),) * 2, abs=1e-9)
+
+
+def test_the_caption_lies_beside_the_figure_and_in_its_environment(trained: Any) -> None:
+    folder = trained.results / "figures"
+    caption = (folder / "gain_against_deadline.txt").read_text().strip()
+    assert "2 training seeds" in caption
+    assert "paired" in caption
+    assert escape(caption) in (folder / "gain_against_deadline.tex").read_text()
+
+
+def test_a_policy_looks_the_same_beside_any_other() -> None:
+    alone = policy_looks(["confidence(threshold=0.9)"])
+    beside = policy_looks(
+        ["full", "mine", "confidence(threshold=0.9)", "confidence(threshold=0.5)"]
+    )
+    assert alone["confidence(threshold=0.9)"] == beside["confidence(threshold=0.9)"]
+    looks = list(beside.values())
+    assert len({look.colour for look in looks}) == len(looks)
+    assert len({(look.dashes, look.marker) for look in looks}) == len(looks)
+
+
+def test_the_pareto_front_worked_by_hand() -> None:
+    cost, gain = [1, 2, 2, 3, 4, np.nan], [0.5, 0.7, 0.6, 0.7, 0.9, 1.0]
+    assert list(pareto_front(cost, gain)) == [True, True, False, False, True, False]
+
+
+def test_many_comparisons_at_once_are_those_one_by_one() -> None:
+    rng = np.random.default_rng(1)
+    groups = {"a": rng.normal(1, 1, 5), "same": np.full(4, 0.5), "zero": np.zeros(3), "one": [2.0]}
+    parts = [pd.Series(values, index=[name] * len(values)) for name, values in groups.items()]
+    together = compare_groups(pd.concat(parts).rename_axis("arm"), ["arm"])
+    for name, values in groups.items():
+        alone, row = compare_pairs(values), together.loc[name]
+        assert row["n"] == alone.n
+        assert row["high"] - row["mean"] == pytest.approx(alone.half_width, nan_ok=True)
+        assert [row["mean"], row["p"]] == pytest.approx([alone.mean, alone.p], nan_ok=True)
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+class Runs:
+    """What :func:`best_arm` reads of results: two strategies, one policy."""
+
+    strategies, policies = ("standard", "curriculum"), ("full",)
+
+    def __init__(self, gains: list[float]) -> None:
+        rows = [
+            (s, seed, 0.8 + (g if s == "curriculum" else 0))
+            for seed, g in enumerate(gains)
+            for s in self.strategies
+        ]
+        self.runs = pd.DataFrame(rows, columns=["strategy", "training_seed", "aud"]).assign(
+            policy="full", replication=0, offered=100, answered=100
+        )
+
+
+def test_the_best_is_bold_only_where_the_difference_is_significant() -> None:
+    sure = best_arm(Runs([0.03, 0.031, 0.029, 0.03]))  # type: ignore[arg-type]
+    unsure = best_arm(Runs([0.03, -0.03, 0.05, -0.04]))  # type: ignore[arg-type]
+    alone = best_arm(Runs([0.03]))  # type: ignore[arg-type]
+    assert sure
+    assert sure.arm == ("curriculum", "full")
+    assert sure.is_significant
+    assert unsure
+    assert not unsure.is_significant
+    assert alone
+    assert np.isnan(alone.p)
+    assert not alone.is_significant
+
+
+def test_numbers_that_are_not_finite_are_dashes() -> None:
+    column = Numbers("AUD (%)", [50.0, float("nan"), float("inf")], 1, [1.0, 2.0, float("nan")])
+    assert column.rows() == [r"50.0 & $\pm$\,1.0", "{--} & ", "{--} & "]
+
+
+# --- sweeps -------------------------------------------------------------------------------------
+
+
+def test_a_sweep_gives_figures_against_each_key_and_maps_of_both(tmp_path: Path) -> None:
+    page = write_sweep_report(a_sweep(tmp_path / "sweep"))
+    figures = {path.stem for path in (tmp_path / "sweep" / "figures").glob("*.pdf")}
+    count, loss = "devices_cameras_count", "links_wifi_uplink_loss_percent"
+    assert figures == {
+        *(f"{kind}_against_{key}" for kind in ("aud", "gain", "exits") for key in (count, loss)),
+        f"aud_map_{count}_{loss}",
+        f"gain_map_{count}_{loss}",
+    }
+    assert "better at 8, worse at 4, no difference shown at 0" in page.read_text()
+    assert "The sweep is not over" in page.read_text()
+
+
+def test_the_gain_of_a_sweep_recomputed_from_its_table(tmp_path: Path) -> None:
+    folder = a_sweep(tmp_path / "sweep")
+    write_sweep_report(folder)
+    table = pd.read_parquet(folder / "sweep.parquet")
+    data = pd.read_csv(folder / "figures" / "gain_against_devices_cameras_count.csv")
+    assert len(data) == 3 * 2 * 2
+    arm = ["strategy", "training_seed"]
+    for row in data.itertuples():
+        rows = table[(table["devices.cameras.count"] == row[1]) & (table["policy"] == row.policy)]
+        rows = rows[rows["links.wifi.uplink.loss_percent"] == row[2]]
+        hits = (rows["aud"] * rows["offered"]).groupby([rows[key] for key in arm]).sum()
+        aud = hits / rows.groupby(arm)["offered"].sum()
+        gains = 100 * (aud["curriculum"] - aud["standard"])
+        assert row.gain_points == pytest.approx(gains.mean())
+        assert (row.sd, row.n) == (pytest.approx(gains.std()), 4)
+
+
+def test_one_seed_and_replication_have_no_interval_and_the_caption_says_so(tmp_path: Path) -> None:
+    folder = a_sweep(tmp_path / "sweep", seeds=1, replications=1)
+    write_sweep_report(folder)
+    name = folder / "figures" / "gain_against_devices_cameras_count"
+    assert "No intervals: 1 training seed" in name.with_suffix(".txt").read_text()
+    assert pd.read_csv(name.with_suffix(".csv"))["low"].isna().all()
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "empty", "infinite", "foreign"])
+def test_a_sweep_that_cannot_be_read_is_one_message(damage: str, tmp_path: Path) -> None:
+    folder = a_sweep(tmp_path / "sweep")
+    path = folder / "sweep.parquet"
+    table = pd.read_parquet(path)
+    match damage:
+        case "missing":
+            path.unlink()
+        case "cut":
+            path.write_bytes(path.read_bytes()[:100])
+        case "empty":
+            table.iloc[:0].to_parquet(path)
+        case "infinite":
+            table.assign(aud=np.inf).to_parquet(path)
+        case "foreign":
+            table.drop(columns=["aud"]).to_parquet(path)
+    with pytest.raises(ResultsError, match=r"sweep\.parquet"):
+        write_sweep_report(folder)
+
+
+# --- LaTeX --------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX here: pdflatex is missing")
+def test_a_two_column_paper_with_every_figure_and_table_compiles(
+    trained: Any, tmp_path: Path
+) -> None:
+    sweep = a_sweep(tmp_path / "sweep")
+    write_sweep_report(sweep)
+    folders = [trained.results / "figures", trained.results / "tables", sweep / "figures"]
+    hostile = table_environment("x", [Text("a_b & 100 %", ["~^{}$#<|>é ж"])], "50 % of a_b ± 1")
+    (tmp_path / "hostile.tex").write_text(hostile)
+    files = [file for folder in folders for file in sorted(folder.glob("*.tex"))]
+    assert len(files) == 7 + 3 + 8
+    lines = [
+        r"\documentclass[twocolumn]{article}",
+        r"\usepackage{graphicx,booktabs,siunitx}",
+        r"\graphicspath{" + "".join(f"{{{folder}/}}" for folder in folders) + "}",
+        r"\begin{document}",
+        *(rf"\input{{{file}}}\clearpage" for file in [*files, tmp_path / "hostile.tex"]),
+        r"\end{document}",
+    ]
+    (tmp_path / "paper.tex").write_text("\n".join(lines))
+    ran = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        env={**os.environ, "max_print_line": "1000"},
+    )
+    log = ran.stdout.decode("latin-1")
+    assert ran.returncode == 0, log[-3000:]
+    assert "Overfull" not in log
+    assert (tmp_path / "paper.pdf").read_bytes().startswith(b"%PDF-")

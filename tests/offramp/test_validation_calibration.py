@@ -1,0 +1,307 @@
+"""Calibrations: what they find in runs whose truth is known, and what becomes of them."""
+
+import json
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.artifacts import Predictions, Profile
+from models.errors import ArtifactError, ScenarioError
+from offramp import load_scenario
+from offramp.live.scenarios import live_scenario
+from offramp.live.warnings import not_emulated
+from offramp.scenario import LoadedScenario
+from offramp.validation.calibration import (
+    Calibration,
+    NodeSamples,
+    backhaul_of,
+    calibrated,
+    read_calibration,
+    write_calibration,
+)
+from offramp.validation.excess import excess_s, replies_s, spans_of
+from offramp.validation.time_parts import Division
+from offramp.worlds import build_world, outline_of
+from sim.arrivals import ClosedLoop
+from sim.distributions import Constant, Uniform
+from sim.links import Link
+from sim.nodes import NodeSpec
+from sim.overheads import Overheads
+from sim.policies import Full
+from sim.run import Run
+from sim.service import ProfiledService
+from sim.simulation import simulate
+from sim.slices import Workload
+from sim.workload import DeviceGroup
+from sim.world import World
+
+#: Of 100 inferences of one image, and of four together.
+TIMES = {1: np.linspace(0.010, 0.012, 100), 4: np.linspace(0.030, 0.034, 100)}
+PROFILE = Profile(
+    {
+        size: {
+            "exit": times[:, None],
+            "segment": times[:, None],
+            "branch": np.zeros((len(times), 1)),
+        }
+        for size, times in TIMES.items()
+    },
+    about={"architecture": "none", "host": {}},
+)
+OVERHEADS = Overheads(
+    receive=Uniform(0.0004, 0.0006),
+    begin=Uniform(0.0010, 0.0020),
+    reply=Constant(0.0008),
+    begin_idle=Uniform(0.0020, 0.0030),
+)
+
+
+def run_of(devices: int, think_s: float, workers: int = 1, batch: int = 1) -> tuple[Run, NodeSpec]:
+    """A closed loop before a node whose overheads are known, as a calibration asks it."""
+    service = ProfiledService(PROFILE, largest_batch=batch)
+    spec = NodeSpec("edge", workers, service, batch_size=batch, overheads=OVERHEADS)
+    group = DeviceGroup(
+        "devices", devices, ClosedLoop(Uniform(think_s, 2 * think_s)), Constant(60.0), "lan",
+        "edge", 1000, 100,
+    )  # fmt: skip
+    world = World((group,), (spec,), {"lan": Link()}, 1.0, 30.0, seed=1)
+    labels = np.zeros(10, dtype=np.int32)
+    says = Predictions(
+        sample=np.arange(10, dtype=np.int32),
+        label=labels,
+        predicted=np.zeros((10, 1), dtype=np.int32),
+        confidence=np.ones((10, 1), dtype=np.float32),
+        about={"architecture": "none"},
+    )
+    # What a node is compared with is its profile.
+    plain = NodeSpec("edge", workers, service, batch_size=batch)
+    return simulate(world, Workload(world, labels, 0), says, Full()), plain
+
+
+# --- what is found --------------------------------------------------------------------------------
+
+
+def test_an_idle_node_shows_what_it_takes_to_receive_and_to_begin() -> None:
+    run, spec = run_of(devices=1, think_s=0.02)
+    spans = spans_of(run, 0, 1.0)
+    assert len(spans) > 500
+    assert spans.waited_s.mean() == pytest.approx(0.0005, rel=0.02)
+    excess = excess_s(spans, spec.service)
+    assert excess.mean() == pytest.approx(0.0025, rel=0.03)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_busy_node_shows_what_a_worker_takes_besides(batch: int) -> None:
+    run, spec = run_of(devices=2 + 2 * batch, think_s=1e-6, batch=batch)
+    spans = spans_of(run, 0, 1.0)
+    assert np.median(spans.size) == batch
+    assert excess_s(spans, spec.service).mean() == pytest.approx(0.0015, rel=0.05)
+    replies = replies_s(spans, workers=1)
+    assert np.median(replies) == pytest.approx(0.0008, rel=0.01)
+
+
+def test_several_workers_show_the_mean_of_their_replies() -> None:
+    run, spec = run_of(devices=8, think_s=1e-6, workers=3)
+    spans = spans_of(run, 0, 1.0)
+    assert excess_s(spans, spec.service).mean() == pytest.approx(0.0015, rel=0.05)
+    assert replies_s(spans, workers=3) == pytest.approx([0.0008], rel=0.1)
+
+
+def test_a_worker_that_waits_for_requests_shows_no_replies() -> None:
+    run, _ = run_of(devices=1, think_s=0.02)
+    assert not len(replies_s(spans_of(run, 0, 1.0), workers=1))
+
+
+def test_few_services_of_a_size_say_nothing_of_it() -> None:
+    run, spec = run_of(devices=1, think_s=0.02)
+    spans = spans_of(run, 0, 1.0)
+    first = spans.where(np.arange(len(spans)) < 9)
+    assert not len(excess_s(first, spec.service))
+
+
+# --- what becomes of it ---------------------------------------------------------------------------
+
+
+def calibration(qos: int = 1, broker_s: float = 0.0002) -> Calibration:
+    return Calibration(
+        rtt_s=np.array([0.0001, 0.0001, 0.5]),
+        lag_s=np.array([0.0002, 0.0004]),
+        up_s=np.array([0.0010, 0.0020]),
+        home_s=np.array([0.0030, 0.0001]),
+        broker_s=broker_s,
+        nodes={
+            "edge": NodeSamples(
+                *(np.array([it, 2 * it]) for it in (0.0001, 0.0002, 0.0003, 0.0004))
+            )
+        },
+        qos=qos,
+        about={"host": "here"},
+    )
+
+
+@pytest.fixture
+def lived(trained: Any) -> LoadedScenario:
+    loaded = load_scenario(str(trained.scenario))
+    labels = {"deadline_aware", "fixed_exit(exit=2)"}
+    return live_scenario(loaded, ["standard"], [0], labels, 2, "3.1.1")
+
+
+def test_a_calibration_is_written_and_read(tmp_path: Path) -> None:
+    before = calibration()
+    write_calibration(tmp_path, before)
+    after = read_calibration(tmp_path)
+    for name in ("rtt_s", "lag_s", "up_s", "home_s"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    for field in fields(NodeSamples):
+        mine, theirs = (getattr(it.nodes["edge"], field.name) for it in (before, after))
+        np.testing.assert_array_equal(mine, theirs)
+    assert (after.broker_s, after.qos, after.about) == (before.broker_s, 1, {"host": "here"})
+
+
+def test_a_broker_that_nobody_can_look_into_takes_nothing_by_itself(tmp_path: Path) -> None:
+    write_calibration(tmp_path, calibration(broker_s=np.nan))
+    after = read_calibration(tmp_path)
+    assert np.isnan(after.broker_s)
+    assert after.processing_s == 0.0
+
+
+def test_what_was_measured_becomes_the_world_that_is_simulated(
+    lived: LoadedScenario, tmp_path: Path
+) -> None:
+    it = calibration()
+    write_calibration(tmp_path, it)
+    scenario = calibrated(lived, it, tmp_path, "measured").scenario
+    world = outline_of(scenario, lived.folder)
+    link, mqtt = world.links["wifi"], world.mqtt
+    assert mqtt is not None
+    # Half of the median handshake; the outlier counts for nothing.
+    assert link.uplink.delay.mean() == pytest.approx(0.00005)
+    assert mqtt.processing.mean() == pytest.approx(0.0002)
+    # All together as long as what was measured of an idle node, on both ways.
+    up = link.uplink.delay.mean() + mqtt.processing.mean() + mqtt.backhaul.uplink.delay.mean()
+    assert up == pytest.approx(np.mean(it.lag_s) + np.mean(it.up_s))
+    down = mqtt.backhaul.downlink.delay.ppf(np.array([0.1, 0.9]))
+    # 3 ms less network and broker; and what would be less than nothing is nothing.
+    assert down.tolist() == pytest.approx([0.0, 0.00275])
+    node = scenario.nodes["edge"].overhead
+    assert node is not None
+    assert Path(node.begin_ms.file).read_text().split() == ["0.200000", "0.400000"]  # type: ignore[union-attr]
+
+
+def test_the_links_of_the_scenario_stay_where_they_are_there(
+    lived: LoadedScenario, trained: Any, tmp_path: Path
+) -> None:
+    it = calibration()
+    write_calibration(tmp_path, it)
+    links = load_scenario(str(trained.scenario)).scenario.links
+    own = replace(lived, scenario=lived.scenario.model_copy(update={"links": links}))
+    scenario = calibrated(own, it, tmp_path, "scenario").scenario
+    assert scenario.links["wifi"] == links["wifi"]
+    assert backhaul_of(scenario) in scenario.links
+
+
+def test_qos_2_takes_three_trips_of_a_third_each(tmp_path: Path) -> None:
+    it = calibration(qos=2)
+    rest = it.rest_s(it.up_s)
+    assert rest.tolist() == pytest.approx([(0.0010 - 0.00035) / 3, (0.0020 - 0.00035) / 3])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda it: replace(it, qos=0), "the calibration is for QoS 0"),
+        (lambda it: replace(it, nodes={}), "nothing was calibrated of node edge"),
+    ],
+)
+def test_a_calibration_for_something_else_is_refused(
+    lived: LoadedScenario,
+    tmp_path: Path,
+    change: Callable[[Calibration], Calibration],
+    says: str,
+) -> None:
+    with pytest.raises(ArtifactError, match=says):
+        calibrated(lived, change(calibration()), tmp_path, "measured")
+
+
+def test_files_that_are_no_calibration_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no calibration in"):
+        read_calibration(tmp_path)
+    write_calibration(tmp_path, calibration())
+    file = tmp_path / "calibration.json"
+    whole = json.loads(file.read_text())
+    file.write_text(json.dumps({**whole, "format": "offramp-calibration-0"}))
+    with pytest.raises(ArtifactError, match="not a calibration of this version"):
+        read_calibration(tmp_path)
+    file.write_text(json.dumps({name: whole[name] for name in ("format", "about")}))
+    with pytest.raises(ArtifactError, match="damaged"):
+        read_calibration(tmp_path)
+    file.write_text(json.dumps(whole))
+    samples = (tmp_path / "samples.csv").read_text()
+    (tmp_path / "samples.csv").write_text(samples.replace("0.002", "nan", 1))
+    with pytest.raises(ArtifactError, match="negative or not finite"):
+        read_calibration(tmp_path)
+    (tmp_path / "samples.csv").write_text(samples.replace("begin", "begun"))
+    with pytest.raises(ArtifactError, match="damaged"):
+        read_calibration(tmp_path)
+
+
+# --- where the time went --------------------------------------------------------------------------
+
+
+def test_without_a_network_of_its_own_a_way_is_broker_and_clients() -> None:
+    division = Division(calibration(), "measured", {"live": 0.0004, "simulated": 0.0003})
+    up, broker, down = division.of(0.003, 0.002, "live")
+    assert (up, down) == pytest.approx((0.0004 + 0.00005, 0.00005))
+    assert up + broker + down == pytest.approx(0.005)
+
+
+def test_where_the_scenarios_links_are_there_a_way_is_network() -> None:
+    it = calibration()
+    division = Division(it, "scenario", {"live": 0.0004, "simulated": 0.0003})
+    up, broker, down = division.of(0.023, 0.022, "live")
+    assert broker == pytest.approx(it.at_broker_s())
+    assert (up, down) == pytest.approx((0.023 - broker / 2, 0.022 - broker / 2))
+
+
+# --- overheads as they are written in a scenario --------------------------------------------------
+
+OVERHEAD = {
+    "nodes.edge.service_ms": 5,
+    "nodes.edge.speed": 1,
+    "nodes.edge.overhead.receive_ms": 0.5,
+    "nodes.edge.overhead.begin_ms": {"distribution": "uniform", "low": 1, "high": 3},
+}
+
+
+def test_overheads_are_written_in_milliseconds(scenario: Callable[..., Path]) -> None:
+    world = build_world(load_scenario(str(scenario(OVERHEAD))), None)
+    overheads = world.nodes[0].overheads
+    assert overheads is not None
+    assert overheads.receive == Constant(0.0005)
+    assert overheads.begin == Uniform(0.001, 0.003)
+    assert overheads.begin_idle is None
+    assert overheads.reply == Constant(0.0)
+    assert world.nodes[0].service.means() == pytest.approx((0.005, 0.005))
+
+
+@pytest.mark.parametrize("key", ["receive_ms", "begin_ms", "begin_idle_ms", "reply_ms"])
+def test_a_file_of_overheads_that_is_not_there_is_refused_with_its_place(
+    scenario: Callable[..., Path], place_of: Callable[..., str], key: str
+) -> None:
+    name = f"nodes.edge.overhead.{key}"
+    path = scenario({name: {"distribution": "empirical", "file": "nowhere.txt"}})
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario(str(path))
+    assert str(caught.value).startswith(place_of(path, f"{name}.file"))
+    assert "nowhere.txt" in str(caught.value)
+
+
+def test_live_nodes_have_overheads_of_their_own(scenario: Callable[..., Path]) -> None:
+    loaded = load_scenario(str(scenario(OVERHEAD)))
+    lived = live_scenario(loaded, ["standard"], [0], {"deadline_aware"}, 1, "3.1.1")
+    assert lived.scenario.nodes["edge"].overhead is None
+    assert any("overhead is not used" in it for it in not_emulated(loaded.scenario, embedded=True))

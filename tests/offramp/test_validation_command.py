@@ -1,0 +1,123 @@
+"""``offramp validate``, whole: one short live run, and the same simulated."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from offramp.validation import measuring
+from offramp.validation.calibration import (
+    Calibration,
+    NodeSamples,
+    read_calibration,
+    write_calibration,
+)
+from offramp.validation.comparison import compare
+
+ONE_ARM = ("--strategy", "standard", "--policy", "fixed_exit(exit=2)", "--replications", 1)
+SHORT = ("--set", "simulation.duration_s=1.5", "--set", "simulation.warm_up_s=0.25")
+
+#: Nobody is too slow for this deadline, however busy this host is; that is not what is tested.
+PATIENT = ("--set", "devices.cameras.deadline_ms=20000")
+
+
+def test_a_scenario_is_validated_with_the_same_requests_in_both_worlds(
+    store: Path,
+    scenario: Callable[..., Path],
+    offramp: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measuring, "_SHORTEST_S", 1.0)
+    monkeypatch.setattr(measuring, "IDLE_REQUESTS", 50)
+    monkeypatch.setattr(measuring, "BUSY_REQUESTS", 100)
+    results = tmp_path / "results"
+    command = ("validate", scenario(), "--store", store, "-o", results, "--quiet")
+    ran = offramp(*command, *ONE_ARM, *SHORT, *PATIENT)
+    assert ran.status == 0, ran.err
+    assert f"report: {results / 'validation.md'}" in ran.out
+    assert "one replication: no intervals" in ran.out
+
+    sides = [pq.read_table(results / it / "records.parquet").to_pandas()
+             for it in ("live", "simulated")]  # fmt: skip
+    live, simulated = (side.sort_values(["created_s", "device"]) for side in sides)
+    for name in ("device", "created_s", "deadline_s", "sample", "label"):
+        assert live[name].tolist() == simulated[name].tolist(), name
+    # The same image, network and exit give the same answer, whoever computes it.
+    assert live["predicted"].tolist() == simulated["predicted"].tolist()
+    assert (live["outcome"] == "on_time").all()
+
+    table = pd.read_csv(results / "validation.csv").set_index("metric")
+    assert table.loc["aud", "error"] == 0.0
+    assert table.loc["aud", "met"] == "yes"
+    latency_s = (simulated["received_s"] - simulated["created_s"]).to_numpy()
+    assert table.loc["latency_p95_s", "simulated"] == pytest.approx(np.percentile(latency_s, 95))
+    assert len(table) == 10
+    again = compare(results / "live", results / "simulated")
+    assert again.same_requests == len(live)
+
+    calibration = read_calibration(results / "calibration")
+    assert calibration.about["same_clock"]
+    assert calibration.broker_s > 0
+    rates = calibration.about["rate_hz"]
+    assert rates["idle"]["edge"] < rates["busy"]["edge"]
+    parts = pd.read_csv(results / "time_parts.csv")
+    for world, side in (("live", live), ("simulated", simulated)):
+        seconds = parts[parts["world"] == world]["seconds"]
+        assert (seconds >= 0).all()
+        latency_s = side["received_s"] - side["created_s"]
+        assert seconds.sum() == pytest.approx(latency_s.mean())
+    manifest = json.loads((results / "simulated" / "manifest.json").read_text())
+    assert manifest["scenario"]["nodes"]["edge"]["overhead"] is not None
+    for figure in ("latency_ecdf", "time_parts"):
+        for suffix in (".pdf", ".png", ".csv"):
+            assert (results / "figures" / f"{figure}{suffix}").stat().st_size > 0
+    page = (results / "validation.md").read_text()
+    assert f"The same {len(live)} requests in both worlds" in page
+    assert "Devices and nodes ran on one machine" in page
+    assert "a single replication" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--links", "scenario"), "name a calibration that was made without it"),
+        (("--calibration", "nowhere"), "no calibration in nowhere"),
+        (("--policy", "full"), "full"),
+        (("--password-file", "file"), "neither TLS nor passwords"),
+        (("--set", "nodes.edge.next_tier={node: edge}"), "next_tier"),
+    ],
+)
+def test_what_cannot_be_validated_is_refused_before_anything_runs(
+    scenario: Callable[..., Path],
+    offramp: Callable[..., Any],
+    arguments: tuple[str, ...],
+    says: str,
+) -> None:
+    ran = offramp("validate", scenario(), *arguments)
+    assert ran.status == 2
+    assert says in ran.err
+    assert not Path("results").exists()
+
+
+def test_a_calibration_goes_with_the_profile_of_its_time(
+    store: Path,
+    scenario: Callable[..., Path],
+    offramp: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    some = np.array([0.001, 0.002])
+    nodes = {"edge": NodeSamples(some, some, some, some)}
+    about = {"profile": "of another day"}
+    calibration = Calibration(some, some, some, some, 0.0001, nodes, 1, about)
+    write_calibration(tmp_path / "calibration", calibration)
+    command = ("validate", scenario(), "--store", store, "-o", tmp_path / "results", "--quiet")
+    ran = offramp(*command, "--calibration", tmp_path / "calibration", *ONE_ARM)
+    assert ran.status == 2
+    assert "made with another profile of this host" in ran.err
+    assert not (tmp_path / "results" / "live").exists()

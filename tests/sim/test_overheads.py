@@ -1,0 +1,242 @@
+"""What a node takes besides inference: who waits for it, and who does not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tiny_worlds import (
+    AtTimes,
+    Deciding,
+    WrittenService,
+    group,
+    node,
+    predictions,
+    profile,
+    run_of,
+    world,
+)
+
+from sim.arrivals import ClosedLoop, Poisson
+from sim.distributions import Constant, Empirical, Exponential
+from sim.faults import Fault
+from sim.mqtt import Mqtt
+from sim.nodes import NodeSpec
+from sim.overheads import Overheads, ServiceWithOverheads
+from sim.policies import Confidence
+from sim.policy import ANSWER, DROP, run_to
+from sim.samples import Shuffled
+from sim.service import DistributedService, ProfiledService
+from sim.streams import scrambled
+from sim.verdict import offered_loads
+
+#: Two exits; from the image to each, and from the first to the second.
+SERVICE = ProfiledService(profile([[2.0, 6.0]], [[2.0, 3.0]]))
+
+
+def overheads(receive=0.0, begin=0.0, reply=0.0):
+    return Overheads(Constant(receive), Constant(begin), Constant(reply))
+
+
+def served(times_s, seconds_of, *, workers=1, policy=None, duration_s=200.0, faults=(), **besides):
+    service = WrittenService([[it] for it in seconds_of])
+    spec = node(service, workers=workers, overheads=overheads(**besides))
+    devices = group(arrivals=AtTimes((tuple(times_s),)), deadline=100.0)
+    return run_of(world(devices, spec, duration_s=duration_s, faults=tuple(faults)), policy)
+
+
+# --- one by one -----------------------------------------------------------------------------------
+
+
+def test_a_request_begins_later_than_it_arrives_and_takes_longer():
+    run = served([0.0], [3.0], receive=0.5, begin=0.25, reply=4.0)
+    assert run.arrived_s.tolist() == [0.0]
+    assert run.started_s.tolist() == [0.5]
+    # The reply keeps the worker, not its own answer.
+    assert run.finished_s.tolist() == [3.75]
+    assert run.received_s.tolist() == [3.75]
+
+
+def test_reading_a_message_goes_on_while_the_worker_is_busy():
+    run = served([0.0, 1.0], [3.0, 3.0], receive=0.5)
+    assert run.started_s.tolist() == [0.5, 3.5]
+    assert run.arrived_s.tolist() == [0.0, 1.0]
+
+
+def test_a_reply_keeps_the_worker_from_the_next_request():
+    run = served([0.0, 1.0, 20.0], [3.0, 3.0, 3.0], reply=0.5)
+    assert run.started_s.tolist() == [0.0, 3.5, 20.0]
+    assert run.finished_s.tolist() == [3.0, 6.5, 23.0]
+
+
+def test_each_of_several_workers_sends_its_own_replies():
+    run = served([0.0, 0.0, 1.0, 1.0], [3.0, 4.0, 1.0, 1.0], workers=2, reply=0.5)
+    assert run.started_s.tolist() == [0.0, 0.0, 3.5, 4.5]
+
+
+def test_who_finds_a_worker_idle_may_take_another_time_to_begin_with():
+    service = WrittenService([[3.0], [3.0], [3.0]])
+    besides = Overheads(begin=Constant(0.25), begin_idle=Constant(1.0))
+    devices = group(arrivals=AtTimes(((0.0, 1.0, 50.0),)), deadline=100.0)
+    run = run_of(world(devices, node(service, overheads=besides), duration_s=200.0))
+    assert run.started_s.tolist() == [0.0, 4.0, 50.0]
+    assert run.finished_s.tolist() == [4.0, 7.25, 54.0]
+
+
+def test_a_refusal_by_the_policy_takes_a_reply_too():
+    policy = Deciding(lambda request, node: DROP)
+    run = served([0.0, 0.0], [3.0, 3.0], policy=policy, reply=0.5, begin=1.0)
+    assert run.started_s.tolist() == [0.0, 0.5]
+
+
+def test_a_crash_while_a_reply_is_sent_frees_no_worker_twice():
+    down = Fault("node_crash", "edge", schedule=((3.25, 5.0),))
+    run = served([0.0, 6.0, 6.0], [3.0, 3.0, 3.0], reply=1.0, faults=[down])
+    assert run.started_s.tolist() == [0.0, 6.0, 10.0]
+
+
+def test_further_exits_cost_what_they_cost_without():
+    policy = Confidence(threshold=0.8)
+    says = predictions(confidence=[[0.5, 0.9]])
+    spec = node(SERVICE, overheads=overheads(begin=0.25))
+    a_world = world(group(arrivals=AtTimes(((0.0,),)), deadline=100.0), spec, duration_s=20.0)
+    run = run_of(a_world, policy, says)
+    assert run.exit.tolist() == [2]
+    assert run.finished_s.tolist() == [2.0 + 0.25 + 3.0]
+
+
+def test_policies_know_the_times_of_inference_alone():
+    seen = []
+
+    def decide(request, node):
+        seen.append((node.latencies_s(0.5), request.remaining_s))
+        return ANSWER if request.exit else run_to(1)
+
+    spec = node(SERVICE, overheads=overheads(receive=1.0, begin=0.25))
+    a_world = world(group(arrivals=AtTimes(((0.0,),)), deadline=100.0), spec, duration_s=20.0)
+    run_of(a_world, Deciding(decide), predictions(exits=2))
+    assert seen == [((2.0, 6.0), 99.0), ((2.0, 6.0), 96.75)]
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+def test_a_batch_begins_with_each_member_and_replies_to_one_after_the_other():
+    service = DistributedService(Constant(4.0), exit_count=1)
+    spec = node(service, batch_size=3, overheads=overheads(begin=0.25, reply=0.5))
+    devices = group(arrivals=AtTimes(((0.0, 0.0, 0.0, 1.0),)), deadline=100.0)
+    run = run_of(world(devices, spec, duration_s=50.0))
+    # The first three together, each reply after the one before; then the fourth.
+    assert run.batch.tolist() == [3, 3, 3, 1]
+    assert run.started_s.tolist() == [0.0, 0.0, 0.0, 6.25]
+    assert run.finished_s.tolist() == [4.75, 5.25, 5.75, 10.5]
+
+
+def test_who_leaves_a_batch_keeps_the_rest_waiting_for_its_reply():
+    says = predictions(confidence=[[0.9, 0.9], [0.5, 0.9]])
+    service = DistributedService(Constant(4.0), exit_count=2)
+
+    def decide(request, node):
+        if request.exit == 0:
+            return run_to(1)
+        sure = request.confidences[-1] > 0.8
+        return ANSWER if sure or request.exit == 2 else run_to(2)
+
+    spec = node(service, batch_size=2, overheads=overheads(reply=0.5))
+    devices = group(arrivals=AtTimes(((0.0, 0.0),)), deadline=100.0, samples=Shuffled())
+    run = run_of(world(devices, spec, duration_s=50.0), Deciding(decide), says)
+    # Both are at exit 1 after 4 s, and all of a distributed time is spent then. Who is sure leaves
+    # at once; a member behind it is asked, and goes on, when that reply is sent.
+    sure_first = run.exit.tolist() == [1, 2]
+    assert sorted(run.exit.tolist()) == [1, 2]
+    assert run.finished_s[run.exit == 1].tolist() == [4.0]
+    assert run.finished_s[run.exit == 2].tolist() == [4.5]
+    assert sure_first or run.exit.tolist() == [2, 1]
+
+
+# --- the same in every engine, and without ------------------------------------------------------
+
+
+def random_world(spec: NodeSpec, **more):
+    return world(
+        group("a", 3, Poisson(0.8), deadline=2.0),
+        group("b", 2, Poisson(0.6), deadline=3.0),
+        spec,
+        warm_up_s=0.0,
+        duration_s=200.0,
+        **more,
+    )
+
+
+RANDOM = Overheads(Exponential(0.05), Exponential(0.04), Exponential(0.03))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_following_messages_one_by_one_gives_the_same(batch_size):
+    spec = node(Exponential(0.2), batch_size=batch_size, workers=2, overheads=RANDOM)
+    ahead = run_of(random_world(spec, mqtt=Mqtt()))
+    # A window that is never full: messages are followed as events.
+    stepwise = run_of(random_world(spec, mqtt=Mqtt(inflight=10_000)))
+    for name in ("arrived_s", "started_s", "finished_s", "received_s"):
+        mine, theirs = getattr(ahead, name), getattr(stepwise, name)
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_overheads_of_zero_change_nothing(batch_size):
+    plain = node(Exponential(0.2), batch_size=batch_size, workers=2)
+    zero = node(Exponential(0.2), batch_size=batch_size, workers=2, overheads=Overheads())
+    before, after = run_of(random_world(plain)), run_of(random_world(zero))
+    for name in ("arrived_s", "started_s", "finished_s", "received_s", "batch"):
+        np.testing.assert_array_equal(getattr(before, name), getattr(after, name), err_msg=name)
+
+
+def test_a_device_in_a_closed_loop_waits_for_its_answer_and_not_for_the_reply_to_be_sent():
+    spec = node(mean_s=1.0, overheads=overheads(receive=0.25, reply=5.0))
+    devices = group(arrivals=ClosedLoop(Constant(0.5)), deadline=100.0)
+    run = run_of(world(devices, spec, duration_s=15.0))
+    assert run.requests.created_s[:3].tolist() == [0.5, 2.25, 8.25]
+    assert run.started_s[:3].tolist() == [0.75, 6.75, 12.75]
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def test_requests_draw_their_overheads_from_the_whole_distribution():
+    spec = node(
+        Constant(0.01),
+        overheads=Overheads(Empirical(np.array([0.1, 0.2])), Empirical(np.array([1.0, 3.0]))),
+        workers=50,
+    )
+    run = run_of(world(group(arrivals=Poisson(5.0)), spec, duration_s=400.0))
+    waited_s = (run.started_s - run.arrived_s).round(6)
+    assert set(waited_s.tolist()) == {0.1, 0.2}
+    assert 0.45 < np.mean(waited_s == 0.1) < 0.55
+    taken_s = (run.finished_s - run.started_s).round(6)
+    assert set(taken_s.tolist()) == {1.01, 3.01}
+    # One says nothing of the other, nor of the rank of the inference.
+    assert abs(np.corrcoef(waited_s, taken_s)[0, 1]) < 0.05
+    assert abs(np.corrcoef(run.requests.service_u, taken_s)[0, 1]) < 0.05
+
+
+def test_scrambled_numbers_are_uniform_and_independent():
+    u = np.random.default_rng(1).uniform(size=100_000)
+    one, two = scrambled(u, 1), scrambled(u, 2)
+    for numbers in (one, two):
+        assert numbers.min() >= 0
+        assert numbers.max() < 1
+        counts = np.histogram(numbers, 50, (0, 1))[0]
+        assert np.sum((counts - 2000.0) ** 2 / 2000.0) < 85  # chi-square, 49 degrees: p = 0.001
+    assert np.abs(np.corrcoef([u, one, two]) - np.eye(3)).max() < 0.015
+
+
+def test_the_offered_load_counts_what_occupies_workers():
+    spec = node(mean_s=0.1, overheads=overheads(receive=5.0, begin=0.04, reply=0.06))
+    (load,) = offered_loads(world(group(arrivals=Poisson(2.0)), spec))
+    assert load.load == pytest.approx((0.4,))
+
+
+def test_a_node_with_overheads_has_a_service_that_knows_them_once():
+    spec = node(mean_s=0.1, overheads=overheads(begin=1.0))
+    assert isinstance(spec.service, ServiceWithOverheads)
+    again = replace(spec, workers=3)
+    assert again.service is spec.service
