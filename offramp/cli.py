@@ -62,9 +62,6 @@ app = typer.Typer(
 )
 
 app.add_typer(live, name="live")
-app.command()(reproduce)
-app.command()(sweep)
-app.command()(validate)
 
 ScenarioArgument = Annotated[
     str,
@@ -292,6 +289,11 @@ def report(
     from offramp.report.build import build_report
 
     show_report(build_report(results, output), Console())
+
+
+app.command()(sweep)
+app.command()(reproduce)
+app.command()(validate)
 
 
 def show_report(report: Report, console: Console) -> None:

@@ -118,5 +118,5 @@ def _records(results: Results) -> Iterator[str]:
     if not results.has_records:
         yield (
             "No record per request was kept (`simulation.records: summary`): there is no figure of "
-            "the exits taken or of the distribution of latencies."
+            "the distribution of latencies."
         )

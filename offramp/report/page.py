@@ -57,7 +57,7 @@ def _data_line(results: Results) -> str:
         return f"Data: `{RECORDS}` (one row per request), {', '.join(files)}."
     return (
         f"Data: {', '.join(files)}. No record per request was kept (`simulation.records: "
-        "summary`), so there is no figure of the exits taken or of the distribution of latencies."
+        "summary`), so there is no figure of the distribution of latencies."
     )
 
 

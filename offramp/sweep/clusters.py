@@ -74,7 +74,7 @@ class Cluster:
         return self._client(_scheduler_address(self.where))
 
     def _own(self, cluster: Any) -> Any:
-        self._stack.callback(_close, cluster)
+        self._stack.callback(_close, cluster, within_s=60.0)
         return self._client(cluster)
 
     def _client(self, scheduler: Any) -> Any:
@@ -89,7 +89,7 @@ class Cluster:
                 f"--dask {self.where}: no Dask scheduler answers within {CONNECT_WITHIN_S:.0f} s "
                 f"({_first_line(error)}); is `dask scheduler` running there?"
             ) from error
-        self._stack.callback(_close, client)
+        self._stack.callback(_close, client, within_s=5.0)
         return client
 
 
@@ -162,6 +162,7 @@ def _local_cluster(workers: int) -> Any:
                 processes=True,
                 dashboard_address=None,
                 worker_dashboard_address=None,
+                preload=["offramp.sweep.local_worker"],
                 silence_logs=logging.CRITICAL + 1,
             )
         except (OSError, RuntimeError) as error:
@@ -198,10 +199,10 @@ def _slurm_cluster(workers: int | None) -> Any:
     return cluster
 
 
-def _close(closing: Any) -> None:
+def _close(closing: Any, within_s: float) -> None:
     # A scheduler that is gone cannot be taken leave of.
     with suppress(OSError, RuntimeError, AttributeError, TimeoutError):
-        closing.close(timeout=5)
+        closing.close(timeout=within_s)
 
 
 @contextmanager

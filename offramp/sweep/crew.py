@@ -118,6 +118,10 @@ class Crew:
         member.aside = True
         self.tell(f"worker {member.name} is not used any more: {why}")
 
+    def leaves(self, member: Member) -> None:
+        """Note that a worker has ended, if that is heard before the scheduler was asked."""
+        self.members.pop(member.address, None)
+
     def tell(self, line: str) -> None:
         """Say something once."""
         if line not in self._told:

@@ -235,6 +235,8 @@ class Dispatch:
                 self._again.append(attempt)
             case KilledWorker():
                 self._died(attempt)
+                self._crew.leaves(member)  # before anything else is given to it
+                self.lost(member, gone=True)
             case CancelledError() | NoValidWorkerError():
                 self._again.append(attempt)  # the cluster was restarted by somebody
             case OSError() if attempt.misses < _MOST_MISSES:

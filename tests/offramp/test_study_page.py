@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 from models.errors import ResultsError
+from offramp.report.figure import FIGURE_SUFFIXES
 from offramp.report.style import paper_style
 from offramp.study.figures import curve_figures, gain_curve_figures, gain_figures, write_figures
 from offramp.study.page import answer, write_page
@@ -101,13 +102,13 @@ def tables(page: str) -> list[list[dict[str, str]]]:
 # --- figures ----------------------------------------------------------------------------------
 
 
-def test_every_figure_is_a_pdf_a_png_and_a_csv_and_nothing_else_is_left(
+def test_every_figure_has_all_its_files_and_nothing_else_is_left(
     written: dict[str, Any],
 ) -> None:
     names = ["gain_test_accuracy", "gain_curve_area", "learning_curves", "gain_during_training"]
     assert list(written["captions"]) == names
     folder = written["folder"] / "figures"
-    files = {f"{name}{suffix}" for name in names for suffix in (".pdf", ".png", ".csv")}
+    files = {f"{name}{suffix}" for name in names for suffix in FIGURE_SUFFIXES}
     assert {path.name for path in folder.iterdir()} == files
     for name in names:
         assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF-")

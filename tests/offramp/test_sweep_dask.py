@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -428,5 +427,6 @@ def test_workers_of_ones_own_work_here_and_end(
         assert values(list(backend.run(there.die_once, calls))) == {0: 0, 1: 1, 2: 2}
     finally:
         backend.close()
-    assert not [it for it in threading.enumerate() if "IO loop" in it.name]
+    children = psutil.Process().children()
+    assert not [it for it in children if "spawn_main" in " ".join(it.cmdline())]
     assert not (driver_store.root / "mirrors").exists()
