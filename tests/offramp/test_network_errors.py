@@ -659,7 +659,7 @@ def test_a_file_of_labels_that_does_not_fit_is_told_before_training(
     assert ran.err.startswith(f"error: {tmp_path / name}: ")
     for fragment in fragments:
         assert fragment in ran.err
-    assert not (tmp_path / "own").exists()
+    assert not (tmp_path / "own" / "trained").exists()
 
 
 def test_a_file_of_labels_that_fits_is_trained_on(
