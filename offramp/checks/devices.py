@@ -18,7 +18,11 @@ from offramp.schema import (
 )
 from offramp.world_parts import arrivals, trace_of
 from offramp.yaml_lines import Location
+from sim.mqtt_packets import MAX_REMAINING_LENGTH
 from sim.request_traces import RequestTrace
+
+#: What a PUBLISH can carry beside the longest topic and properties of as many bytes.
+MOST_PAYLOAD_BYTES = MAX_REMAINING_LENGTH - 2 * 65_535 - 16
 
 #: Images of the test set of each dataset, which traces may name.
 TEST_SAMPLES = {"digits": 359, "fashion_mnist": 10_000, "cifar10": 10_000, "cifar100": 10_000}
@@ -39,6 +43,8 @@ def check_devices(scenario: Scenario, folder: Path, exit_count: int) -> Iterator
         yield from _check_arrivals(place, group, folder)
         if group.deadline_ms is not None and can_be_zero(group.deadline_ms, folder):
             yield (*place, "deadline_ms"), "a deadline must be above 0"
+        if scenario.mqtt:
+            yield from _check_payloads(place, group)
         yield from check_energy((*place, "energy"), group.energy)
         if group.compute:
             yield from check_service((*place, "compute"), group.compute, folder, exit_count)
@@ -46,6 +52,16 @@ def check_devices(scenario: Scenario, folder: Path, exit_count: int) -> Iterator
                 yield from check_goes_on(
                     (*place, "node"), name, group.compute, group.node, scenario, exit_count
                 )
+
+
+def _check_payloads(place: Location, group: DeviceGroupSection) -> Iterator[Problem]:
+    for key in ("request_bytes", "response_bytes"):
+        size = getattr(group, key)
+        if size is not None and size > MOST_PAYLOAD_BYTES:
+            yield (
+                (*place, key),
+                f"given {size}; an MQTT message carries at most {MOST_PAYLOAD_BYTES} bytes",
+            )
 
 
 def _read_trace(

@@ -322,8 +322,8 @@ def scenarios(draw: st.DrawFn) -> dict[str, Any]:
         },
         {
             "count": st.integers(1, 1000),
-            "request_bytes": st.none() | st.integers(1, 10**9),
-            "response_bytes": st.integers(1, 10**9),
+            "request_bytes": st.none() | st.integers(1, 10**8),
+            "response_bytes": st.integers(1, 10**8),
             "samples": st.sampled_from([None, "drawn", "shuffled"])
             | st.fixed_dictionaries({"correlated": st.floats(1, 99)}),
             "priority": st.integers(-9, 9),

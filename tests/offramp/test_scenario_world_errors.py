@@ -99,6 +99,11 @@ MQTT: list[Row] = [
         ["no link is called 'wfi'", "did you mean 'wifi'?", "there are: wifi"],
     ),
     ({"mqtt": True}, "mqtt", ["given True", "mapping"]),
+    (
+        {"mqtt": {}, "devices.cameras.response_bytes": 268_400_000},
+        "devices.cameras.response_bytes",
+        ["given 268400000", "at most"],
+    ),
 ]
 
 NODES: list[Row] = [

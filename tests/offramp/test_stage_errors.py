@@ -68,7 +68,7 @@ def test_without_the_data_and_without_a_network(
     path = scenario({"data.dataset": "cifar10"})
     ran = offramp("run", path, "--store", store, "-o", results)
     one_message(ran, "'cifar10'", data, "no network", "OFFRAMP_DATA")
-    assert not store.exists()
+    assert not (store / "trained").exists()
     assert not results.exists()
 
 
@@ -176,7 +176,7 @@ def test_a_checkpoint_that_does_not_fit(
     own, results = tmp_path / "own", tmp_path / "results"
     ran = offramp("run", path, "--store", own, "-o", results)
     one_message(ran, checkpoint, *fragments)
-    assert not own.exists()
+    assert not (own / "trained").exists()
     assert not results.exists()
 
 
