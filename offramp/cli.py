@@ -19,6 +19,14 @@ from models.files import write_text
 from offramp import __version__
 from offramp.console import Console
 from offramp.live.cli import live
+from offramp.options import (
+    JobsOption,
+    OutputOption,
+    QuietOption,
+    ScenarioArgument,
+    SetOption,
+    StoreOption,
+)
 from offramp.reproduction.cli import reproduce
 from offramp.scenario import LoadedScenario, find_scenario, load_scenario, shipped_scenarios
 from offramp.sweep.cli import sweep
@@ -62,36 +70,6 @@ app = typer.Typer(
 )
 
 app.add_typer(live, name="live")
-
-ScenarioArgument = Annotated[
-    str,
-    typer.Argument(metavar="SCENARIO", help="A YAML file, or the name of a scenario that ships."),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a key, such as devices.cameras.count=50."
-    ),
-]
-OutputOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--output", "-o", metavar="FOLDER", help="Results folder (default: results/NAME)."
-    ),
-]
-StoreOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--store",
-        metavar="FOLDER",
-        help="Artefact store (default: $OFFRAMP_STORE, or in the user's cache).",
-    ),
-]
-JobsOption = Annotated[
-    int | None,
-    typer.Option("--jobs", "-j", min=1, help="Worker processes (default: as many as processors)."),
-]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
 
 
 @app.callback(invoke_without_command=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -13,14 +12,17 @@ from typer.core import TyperCommand
 from offramp.live.broker import broker
 from offramp.live.devices import devices
 from offramp.live.edge import edge
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from offramp.console import Console
-
-#: A run that takes longer asks first.
-ASKS_FROM_S = 600.0
+from offramp.live.options import (
+    CertificatesOption,
+    LiveSetOption,
+    OtherBrokerOption,
+    PasswordFileOption,
+    PoliciesOption,
+    PrivateKeyOption,
+    SeedsOption,
+    StrategiesOption,
+)
+from offramp.options import QuietOption, ScenarioArgument, StoreOption, YesOption
 
 live = typer.Typer(
     no_args_is_help=True,
@@ -47,68 +49,28 @@ class _RunCommand(TyperCommand):
 
 @live.command(cls=_RunCommand)
 def run(
-    scenario: Annotated[
-        str,
-        typer.Argument(
-            metavar="SCENARIO", help="A YAML file, or the name of a scenario that ships."
-        ),
-    ],
-    set: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Override a key, such as simulation.duration_s=30."
-        ),
-    ] = None,
+    scenario: ScenarioArgument,
+    set: LiveSetOption = None,
     output: Annotated[
         Path | None,
         typer.Option(
             "--output", "-o", metavar="FOLDER", help="Results folder (default: results/NAME-live)."
         ),
     ] = None,
-    store: Annotated[
-        Path | None,
-        typer.Option(
-            "--store",
-            metavar="FOLDER",
-            help="Artefact store (default: $OFFRAMP_STORE, or in the user's cache).",
-        ),
-    ] = None,
-    strategy: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Only this strategy; may be repeated (default: all)."),
-    ] = None,
-    seed: Annotated[
-        list[int] | None,
-        typer.Option(help="Training seed; may be repeated (default: the first)."),
-    ] = None,
-    policy: Annotated[
-        list[str] | None,
-        typer.Option(metavar="LABEL", help="Only this policy; may be repeated (default: all)."),
-    ] = None,
+    store: StoreOption = None,
+    strategy: StrategiesOption = None,
+    seed: SeedsOption = None,
+    policy: PoliciesOption = None,
     replications: Annotated[
         int, typer.Option(min=1, help="Repetitions of each arm, each with requests of its own.")
     ] = 1,
-    broker: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="mqtt://[user[:password]@]host[:port], or mqtts:// (default: one is started).",
-        ),
-    ] = None,
-    ca: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Certificates to trust (PEM).")
-    ] = None,
+    broker: OtherBrokerOption = None,
+    ca: CertificatesOption = None,
     cert: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Certificate of all clients (PEM).")
     ] = None,
-    password_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Its first line is the password of the user (else $OFFRAMP_MQTT_PASSWORD).",
-        ),
-    ] = None,
-    key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key (PEM).")] = None,
+    password_file: PasswordFileOption = None,
+    key: PrivateKeyOption = None,
     mqtt_version: Annotated[
         Literal["5", "3.1.1"] | None,
         typer.Option(help="Default: as the scenario says, else 5; 3.1.1 without --broker."),
@@ -141,8 +103,8 @@ def run(
             "ones).",
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")] = False,
+    yes: YesOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Run arms of a scenario in real time, one after the other, and report as a simulation does.
 
@@ -151,13 +113,11 @@ def run(
     """
     from devices.broker_address import parse_broker
     from models.errors import BrokerError
-    from offramp.cli import show_load, show_report
+    from offramp.cli import show_report
     from offramp.console import Console
-    from offramp.live.arms import choose_arms
     from offramp.live.run import run_live
-    from offramp.live.scenarios import check_live, live_policies, live_scenario
     from offramp.live.session import LiveOptions
-    from offramp.pipeline import Pipeline
+    from offramp.live.starting import asking, certificate_arguments, live_pipeline
     from offramp.scenario import load_scenario
     from offramp.store import Store, default_root
 
@@ -176,47 +136,20 @@ def run(
             "the broker that is started speaks MQTT 3.1.1 without TLS: certificates and version 5 "
             "are for another one (--broker)"
         )
-    check_live(loaded, address.version if address else None)
-    policies, left_out = live_policies(loaded.scenario, policy or [])
-    arms = choose_arms(loaded, strategy or [], seed or [], policies)
-    lived = live_scenario(
+    pipeline, notes = live_pipeline(
         loaded,
-        list(dict.fromkeys(arm.strategy for arm in arms)),
-        list(dict.fromkeys(arm.training_seed for arm in arms)),
-        policies,
+        address,
+        strategy or [],
+        seed or [],
+        policy or [],
         replications,
-        address.version if address else "3.1.1",
-    )
-    pipeline = Pipeline(
-        lived,
         Store(store or default_root()),
         console,
-        lambda nodes, links: show_load(nodes, links, console.note),
     )
-    options = LiveOptions(address, port, _certificates(ca, cert, key), join or 0, metrics_port)
+    options = LiveOptions(
+        address, port, certificate_arguments(ca, cert, key), join or 0, metrics_port
+    )
     results = output or Path("results") / f"{loaded.scenario.name}-live"
-    notes = [f"policy {label} is left out: only a simulator can know that" for label in left_out]
-    report = run_live(loaded, pipeline, results, options, notes, _ask(console, yes))
+    report = run_live(loaded, pipeline, results, options, notes, asking(console, yes))
     if report is not None:
         show_report(report, console)
-
-
-def _certificates(ca: Path | None, cert: Path | None, key: Path | None) -> tuple[str, ...]:
-    """The same options for others."""
-    given = (("--ca", ca), ("--cert", cert), ("--key", key))
-    return tuple(it for option, file in given if file for it in (option, str(file)))
-
-
-def _ask(console: Console, yes: bool) -> Callable[[int, float], bool]:
-    """Says how long a run takes, and asks whether to go on if that is long."""
-
-    def go_on(arms: int, seconds: float) -> bool:
-        if not arms:
-            console.note("all arms are measured already: only the report is made")
-            return True
-        took = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-        console.note(f"to measure: {arms} arm(s), {took} in real time and some seconds for each")
-        asks = seconds >= ASKS_FROM_S and not yes and console.rich.is_terminal
-        return not asks or not sys.stdin.isatty() or typer.confirm("Go on?", default=True)
-
-    return go_on

@@ -12,6 +12,15 @@ from rich.table import Table
 
 from models.errors import LiveError, ResultsError
 from offramp.console import Console
+from offramp.live.options import (
+    BrokerOption,
+    CertificatesOption,
+    OverrideOption,
+    PasswordFileOption,
+    PrivateKeyOption,
+    VersionOption,
+)
+from offramp.options import QuietOption, ScenarioArgument
 from offramp.scenario import LoadedScenario, load_scenario
 
 if TYPE_CHECKING:
@@ -24,36 +33,15 @@ if TYPE_CHECKING:
 
 
 def devices(
-    scenario: Annotated[
-        str,
-        typer.Argument(
-            metavar="SCENARIO", help="A YAML file, or the name of a scenario that ships."
-        ),
-    ],
-    broker: Annotated[
-        str,
-        typer.Option(
-            metavar="URL", help="mqtt://[user[:password]@]host[:port], or mqtts:// (TLS)."
-        ),
-    ] = "mqtt://127.0.0.1",
-    ca: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Certificates to trust (PEM).")
-    ] = None,
+    scenario: ScenarioArgument,
+    broker: BrokerOption = "mqtt://127.0.0.1",
+    ca: CertificatesOption = None,
     cert: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Certificate of the devices (PEM).")
     ] = None,
-    password_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Its first line is the password of the user (else $OFFRAMP_MQTT_PASSWORD).",
-        ),
-    ] = None,
-    key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key (PEM).")] = None,
-    mqtt_version: Annotated[
-        str | None,
-        typer.Option(metavar="VERSION", help="5 or 3.1.1 (default: as the scenario says, else 5)."),
-    ] = None,
+    password_file: PasswordFileOption = None,
+    key: PrivateKeyOption = None,
+    mqtt_version: VersionOption = None,
     group: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Only this device group; may be repeated."),
@@ -79,11 +67,8 @@ def devices(
     policy: Annotated[
         str | None, typer.Option(help="Of the nodes, in the records (default: as nodes say).")
     ] = None,
-    set: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the scenario."),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")] = False,
+    set: OverrideOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Run the devices of a scenario against nodes that are up already.
 

@@ -11,6 +11,15 @@ import typer
 
 from models.errors import BrokerError, LiveError
 from offramp.console import Console
+from offramp.live.options import (
+    BrokerOption,
+    CertificatesOption,
+    OverrideOption,
+    PasswordFileOption,
+    PrivateKeyOption,
+    VersionOption,
+)
+from offramp.options import ScenarioArgument
 from offramp.scenario import load_scenario
 
 if TYPE_CHECKING:
@@ -24,12 +33,7 @@ _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 def edge(
-    scenario: Annotated[
-        str,
-        typer.Argument(
-            metavar="SCENARIO", help="A YAML file, or the name of a scenario that ships."
-        ),
-    ],
+    scenario: ScenarioArgument,
     node: Annotated[
         str | None,
         typer.Option(
@@ -41,30 +45,14 @@ def edge(
     replica: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Which of the node's replicas, from 0.")
     ] = None,
-    broker: Annotated[
-        str,
-        typer.Option(
-            metavar="URL", help="mqtt://[user[:password]@]host[:port], or mqtts:// (TLS)."
-        ),
-    ] = "mqtt://127.0.0.1",
-    ca: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Certificates to trust (PEM).")
-    ] = None,
+    broker: BrokerOption = "mqtt://127.0.0.1",
+    ca: CertificatesOption = None,
     cert: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Certificate of the node (PEM).")
     ] = None,
-    password_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Its first line is the password of the user (else $OFFRAMP_MQTT_PASSWORD).",
-        ),
-    ] = None,
-    key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key (PEM).")] = None,
-    mqtt_version: Annotated[
-        str | None,
-        typer.Option(metavar="VERSION", help="5 or 3.1.1 (default: as the scenario says, else 5)."),
-    ] = None,
+    password_file: PasswordFileOption = None,
+    key: PrivateKeyOption = None,
+    mqtt_version: VersionOption = None,
     strategy: Annotated[
         str | None, typer.Option(help="Whose network to serve (default: the first).")
     ] = None,
@@ -97,10 +85,7 @@ def edge(
         float,
         typer.Option(min=0, help="How long to answer what has come, once told to end."),
     ] = 10.0,
-    set: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the scenario."),
-    ] = None,
+    set: OverrideOption = None,
     store: Annotated[
         Path | None,
         typer.Option(

@@ -147,6 +147,26 @@ def wrapped(text: str, width_inches: float) -> str:
     return "\n".join(line.strip() for line in lines)
 
 
+def name_row(axes: Axes, text: str) -> None:
+    """Name a row of panels at the right of its last one.
+
+    Args:
+        text: the name, in the lines that it takes.
+    """
+    axes.annotate(
+        text,
+        (1, 0.5),
+        xytext=(4, 0),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        rotation=270,
+        fontsize=7,
+        ha="left",
+        va="center",
+        multialignment="center",
+    )
+
+
 def panels_for(
     names: Sequence[str], height: float = 2.2, *, sharey: bool = True
 ) -> tuple[MplFigure, list[Axes]]:

@@ -174,11 +174,6 @@ def policy_kind(policy: str) -> str:
     return policy.split("(", 1)[0].strip()
 
 
-def run_looks(runs: Sequence[str]) -> dict[str, Look]:
-    """The look of each of several runs that are compared, by its name."""
-    return {run: _other(index) for index, run in enumerate(dict.fromkeys(runs))}
-
-
 def exit_colours(count: int) -> list[Any]:
     """Colours of exits 1 to ``count``, dark for late ones, legible in grey."""
     return list(sns.color_palette("crest", count))

@@ -18,6 +18,7 @@ from offramp.report.figure import (
     counted,
     label_left,
     legend_above,
+    name_row,
     no_interval,
     panels_for,
     wrapped,
@@ -57,15 +58,15 @@ def figures_against(sweep: SweepResults, key: str) -> Iterator[tuple[str, Figure
         if sweep.others:
             yield f"gain_against_{name}", _scattered(sweep, key, gain=True)
         return
-    for part, policies in _parts(sweep):
+    for part, policies in sweep.policy_parts(MOST_ROWS):
         yield f"aud_against_{name}{part}", _lines(sweep, key, crossed, policies, balanced)
     if sweep.others:
-        for part, policies in _parts(sweep):
+        for part, policies in sweep.policy_parts(MOST_ROWS):
             yield (
                 f"gain_against_{name}{part}",
                 _lines(sweep, key, crossed, policies, balanced, gain=True),
             )
-    for part, policies in _parts(sweep):
+    for part, policies in sweep.policy_parts(MOST_ROWS):
         yield f"exits_against_{name}{part}", _exits(sweep, key, policies, balanced)
 
 
@@ -77,13 +78,6 @@ def _crossed_with(sweep: SweepResults, key: str) -> str | None:
     pairs = len(sweep.rows[[key, others[0]]].drop_duplicates())
     cells = sweep.rows[key].nunique() * sweep.rows[others[0]].nunique()
     return others[0] if pairs == cells else None
-
-
-def _parts(sweep: SweepResults) -> Iterator[tuple[str, list[str]]]:
-    """Policies, so many at a time as fit into a figure, and a suffix for its name."""
-    count = -(-len(sweep.policies) // MOST_ROWS)
-    for index, part in enumerate(np.array_split(np.array(sweep.policies, dtype=object), count)):
-        yield (f"_{index + 1}" if count > 1 else ""), list(part)
 
 
 def _lines(
@@ -233,24 +227,8 @@ def _panels(
             rows = data[(data["policy"] == policy) & (data[crossed] == value)]
             placed.append((axes, rows))
         if len(policies) > 1:
-            name_row(grid[row, -1], policy, 1.3)
+            name_row(grid[row, -1], wrapped(policy, 1.3))
     return figure, placed
-
-
-def name_row(axes: Axes, name: str, inches: float) -> None:
-    """Name a row of panels at its right."""
-    axes.annotate(
-        wrapped(name, inches),
-        (1, 0.5),
-        xytext=(4, 0),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        rotation=270,
-        fontsize=7,
-        ha="left",
-        va="center",
-        multialignment="center",
-    )
 
 
 def _exits(sweep: SweepResults, key: str, policies: list[str], points: pd.DataFrame) -> Figure:
@@ -301,7 +279,7 @@ def _exits(sweep: SweepResults, key: str, policies: list[str], points: pd.DataFr
             if sweep.is_number(key) and len(x) > 1:
                 axes.set_xlim(x[0], x[-1])
         if len(policies) > 1:
-            name_row(grid[row, -1], policy, 1.2)
+            name_row(grid[row, -1], wrapped(policy, 1.2))
     figure.supxlabel(key_label(key))
     figure.supylabel("share of offered requests")
     handles = [Patch(facecolor=colours[exit], edgecolor="white") for exit in range(1, last + 1)]

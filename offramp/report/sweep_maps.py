@@ -15,10 +15,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure as MplFigure
 
-from offramp.report.figure import TITLE_LINE, Figure, counted, wrapped
+from offramp.report.figure import TITLE_LINE, Figure, counted, name_row, wrapped
 from offramp.report.paired import SIGNIFICANCE, compare_groups
 from offramp.report.style import COLUMN, DOUBLE_COLUMN, GAIN_MAP, PERCENT, SHARE_MAP, SMALL
-from offramp.report.sweep_figures import name_row
 from offramp.report.sweep_table import SweepResults, file_part, key_label, value_text
 
 #: Maps of more pairs of keys, and with more cells on a side, help nobody.
@@ -42,7 +41,7 @@ def maps(sweep: SweepResults) -> Iterator[tuple[str, Figure]]:
         is_grid = full == sides[0] * sides[1] and max(sides) <= MOST_CELLS
         if not is_grid and not all(sweep.is_number(key) for key in pair):
             continue
-        for part, policies in _parts(sweep):
+        for part, policies in sweep.policy_parts(MOST_POLICIES):
             if is_grid:
                 x, y = pair if sides[0] >= sides[1] else pair[::-1]
                 yield f"aud_map_{name}{part}", _grid(sweep, x, y, policies, points, gain=False)
@@ -50,12 +49,6 @@ def maps(sweep: SweepResults) -> Iterator[tuple[str, Figure]]:
                     yield f"gain_map_{name}{part}", _grid(sweep, x, y, policies, points, gain=True)
             else:
                 yield f"aud_map_{name}{part}", _scatter(sweep, *pair, policies)
-
-
-def _parts(sweep: SweepResults) -> Iterator[tuple[str, list[str]]]:
-    count = -(-len(sweep.policies) // MOST_POLICIES)
-    for index, part in enumerate(np.array_split(np.array(sweep.policies, dtype=object), count)):
-        yield (f"_{index + 1}" if count > 1 else ""), list(part)
 
 
 def _grid(
@@ -156,7 +149,7 @@ def _panels(
                 axes.set_title(titles[column])
             panels[policy, strategy] = axes
         if len(strategies) > 1:
-            name_row(grid[row, -1], strategy, 1.2)
+            name_row(grid[row, -1], wrapped(strategy, 1.2))
     return figure, panels
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,6 +75,12 @@ class SweepResults:
     def policies(self) -> list[str]:
         """Policies, in the order of the scenario."""
         return list(self.rows["policy"].unique())
+
+    def policy_parts(self, most: int) -> Iterator[tuple[str, list[str]]]:
+        """Policies, at most so many at a time as fit into a figure, and a suffix for its name."""
+        count = -(-len(self.policies) // most)
+        for index, part in enumerate(np.array_split(np.array(self.policies, dtype=object), count)):
+            yield (f"_{index + 1}" if count > 1 else ""), list(part)
 
     @property
     def baseline(self) -> str:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from offramp.options import JobsOption, QuietOption, StoreOption
+
 if TYPE_CHECKING:
     from offramp.console import Console
     from offramp.reproduction.outcome import Reproduction
@@ -26,20 +28,8 @@ def reproduce(
             "--output", "-o", metavar="FOLDER", help="Results folder (default: RUN-again)."
         ),
     ] = None,
-    store: Annotated[
-        Path | None,
-        typer.Option(
-            "--store",
-            metavar="FOLDER",
-            help="Artefact store (default: $OFFRAMP_STORE, or in the user's cache).",
-        ),
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            "--jobs", "-j", min=1, help="Worker processes (default: as many as processors)."
-        ),
-    ] = None,
+    store: StoreOption = None,
+    jobs: JobsOption = None,
     from_scratch: Annotated[
         bool,
         typer.Option(
@@ -59,7 +49,7 @@ def reproduce(
             "--accept-changes", help="Go on with named files that are not what they were."
         ),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Run a manifest again: are the results identical, or else compatible, and what moved?
 

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MplFigure
 
+from offramp.report.figure import name_row
 from offramp.report.style import COLUMN, DOUBLE_COLUMN
 from offramp.study.statistics import configurations
 
@@ -204,17 +205,5 @@ def _lines(setting: dict[str, str], inches: float) -> str:
 
 def _name_row(panel: Axes, setting: dict[str, str]) -> None:
     """Name a row of panels at its right; without settings, it needs no name."""
-    if not setting:
-        return
-    panel.annotate(
-        _lines(setting, _ROW_INCHES),
-        (1, 0.5),
-        xytext=(4, 0),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        rotation=270,
-        fontsize=7,
-        ha="left",
-        va="center",
-        multialignment="center",
-    )
+    if setting:
+        name_row(panel, _lines(setting, _ROW_INCHES))

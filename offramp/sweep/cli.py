@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from models.errors import OfframpError, ScenarioError
+from offramp.options import JobsOption, QuietOption, ScenarioArgument, StoreOption, YesOption
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,12 +26,7 @@ ASKS_FROM_POINTS = 10_000
 
 
 def sweep(
-    scenario: Annotated[
-        str,
-        typer.Argument(
-            metavar="SCENARIO", help="A YAML file, or the name of a scenario that ships."
-        ),
-    ],
+    scenario: ScenarioArgument,
     set: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,20 +42,8 @@ def sweep(
             "--output", "-o", metavar="FOLDER", help="Results folder (default: results/NAME-sweep)."
         ),
     ] = None,
-    store: Annotated[
-        Path | None,
-        typer.Option(
-            "--store",
-            metavar="FOLDER",
-            help="Artefact store (default: $OFFRAMP_STORE, or in the user's cache).",
-        ),
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            "--jobs", "-j", min=1, help="Worker processes (default: as many as processors)."
-        ),
-    ] = None,
+    store: StoreOption = None,
+    jobs: JobsOption = None,
     dask: Annotated[
         str | None,
         typer.Option(
@@ -71,8 +55,8 @@ def sweep(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Run the points again that failed before.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")] = False,
+    yes: YesOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Run a scenario at many points: every combination of some keys' values.
 

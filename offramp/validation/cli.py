@@ -7,24 +7,25 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from offramp.live.options import (
+    CertificatesOption,
+    LiveSetOption,
+    OtherBrokerOption,
+    PasswordFileOption,
+    PoliciesOption,
+    SeedsOption,
+    StrategiesOption,
+)
+from offramp.options import QuietOption, ScenarioArgument, StoreOption, YesOption
+
 if TYPE_CHECKING:
     from offramp.console import Console
     from offramp.validation.run import Validation
 
 
 def validate(
-    scenario: Annotated[
-        str,
-        typer.Argument(
-            metavar="SCENARIO", help="A YAML file, or the name of a scenario that ships."
-        ),
-    ],
-    set: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Override a key, such as simulation.duration_s=30."
-        ),
-    ] = None,
+    scenario: ScenarioArgument,
+    set: LiveSetOption = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -34,47 +35,17 @@ def validate(
             help="Results folder (default: results/NAME-validation).",
         ),
     ] = None,
-    store: Annotated[
-        Path | None,
-        typer.Option(
-            "--store",
-            metavar="FOLDER",
-            help="Artefact store (default: $OFFRAMP_STORE, or in the user's cache).",
-        ),
-    ] = None,
-    strategy: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Only this strategy; may be repeated (default: all)."),
-    ] = None,
-    seed: Annotated[
-        list[int] | None,
-        typer.Option(help="Training seed; may be repeated (default: the first)."),
-    ] = None,
-    policy: Annotated[
-        list[str] | None,
-        typer.Option(metavar="LABEL", help="Only this policy; may be repeated (default: all)."),
-    ] = None,
+    store: StoreOption = None,
+    strategy: StrategiesOption = None,
+    seed: SeedsOption = None,
+    policy: PoliciesOption = None,
     replications: Annotated[
         int,
         typer.Option(min=1, help="Repetitions of each arm, each with requests of its own."),
     ] = 3,
-    broker: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="mqtt://[user[:password]@]host[:port], or mqtts:// (default: one is started).",
-        ),
-    ] = None,
-    ca: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Certificates to trust (PEM).")
-    ] = None,
-    password_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Its first line is the password of the user (else $OFFRAMP_MQTT_PASSWORD).",
-        ),
-    ] = None,
+    broker: OtherBrokerOption = None,
+    ca: CertificatesOption = None,
+    password_file: PasswordFileOption = None,
     links: Annotated[
         Literal["measured", "scenario"],
         typer.Option(
@@ -94,8 +65,8 @@ def validate(
             "--jobs", "-j", min=1, help="Processes that simulate (default: as many as processors)."
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")] = False,
+    yes: YesOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Run a scenario live and simulated, with the same requests, and compare.
 
@@ -105,13 +76,9 @@ def validate(
     """
     from devices.broker_address import parse_broker
     from models.errors import BrokerError, ScenarioError
-    from offramp.cli import show_load
     from offramp.console import Console
-    from offramp.live.arms import choose_arms
-    from offramp.live.cli import _ask, _certificates
-    from offramp.live.scenarios import check_live, live_policies, live_scenario
     from offramp.live.session import LiveOptions
-    from offramp.pipeline import Pipeline
+    from offramp.live.starting import asking, certificate_arguments, live_pipeline
     from offramp.scenario import load_scenario
     from offramp.store import Store, default_root
     from offramp.validation.run import Settings
@@ -133,32 +100,25 @@ def validate(
             "--links scenario: the network is there already, and would be calibrated with the "
             "nodes: name a calibration that was made without it (--calibration FOLDER)"
         )
-    check_live(loaded, address.version if address else None)
-    policies, left_out = live_policies(loaded.scenario, policy or [])
-    arms = choose_arms(loaded, strategy or [], seed or [], policies)
-    lived = live_scenario(
+    pipeline, notes = live_pipeline(
         loaded,
-        list(dict.fromkeys(arm.strategy for arm in arms)),
-        list(dict.fromkeys(arm.training_seed for arm in arms)),
-        policies,
+        address,
+        strategy or [],
+        seed or [],
+        policy or [],
         replications,
-        address.version if address else "3.1.1",
-    )
-    pipeline = Pipeline(
-        lived,
         Store(store or default_root()),
         console,
-        lambda nodes, links: show_load(nodes, links, console.note),
     )
     results = output or Path("results") / f"{loaded.scenario.name}-validation"
     validation = run_validation(
         loaded,
         pipeline,
         results,
-        LiveOptions(address, broker_arguments=_certificates(ca, None, None)),
+        LiveOptions(address, broker_arguments=certificate_arguments(ca, None, None)),
         Settings(links, calibration, jobs),
-        [f"policy {label} is left out: only a simulator can know that" for label in left_out],
-        _ask(console, yes),
+        notes,
+        asking(console, yes),
     )
     if validation is not None:
         show(validation, console)

@@ -14,11 +14,12 @@ import pytest
 
 from models.artifacts import read_predictions, write_predictions
 from offramp import Pipeline, load_scenario
-from offramp.manifest import simulated_files, write_manifest
+from offramp.manifest import simulated_files
 from offramp.scenario import shipped_scenarios
 from offramp.schema import Scenario
 from offramp.stages.keys import SIMULATION_VERSION
 from offramp.store import Store, file_hash
+from tests.offramp.reproductions import outcome, rewrite_manifest
 
 Offramp = Callable[..., Any]
 
@@ -29,19 +30,9 @@ def run(trained: Any, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained.results, tmp_path / "run"))
 
 
-def outcome(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "reproduction.json").read_text())
-    return found
-
-
 def rewrite(results: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change a manifest as if the run had been another one."""
-    path = results / "manifest.json"
-    manifest = json.loads(path.read_text())
-    for key in ("format", "checksum", "results"):
-        del manifest[key]
-    change(manifest)
-    write_manifest(path, manifest, simulated_files(results))
+    rewrite_manifest(results, simulated_files(results), change)
 
 
 # --- the same again -----------------------------------------------------------------------------

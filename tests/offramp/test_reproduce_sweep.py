@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from offramp import load_scenario
-from offramp.manifest import write_manifest
 from offramp.store import file_hash
 from offramp.sweep.definition import load_sweep
 from offramp.sweep.recorded import named_files_of, recorded, recorded_sweep
+from tests.offramp.reproductions import outcome, rewrite_manifest
 
 Offramp = Callable[..., Any]
 TABLES = ("sweep.parquet", "summary.csv", "failures.csv")
@@ -34,19 +34,9 @@ def swept(offramp: Offramp, trained: Any, tmp_path: Path) -> Path:
     return tmp_path / "sweep"
 
 
-def outcome(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "reproduction.json").read_text())
-    return found
-
-
 def rewrite(results: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change a manifest as if the sweep had been another one."""
-    path = results / "manifest.json"
-    manifest = json.loads(path.read_text())
-    for key in ("format", "checksum", "results"):
-        del manifest[key]
-    change(manifest)
-    write_manifest(path, manifest, TABLES)
+    rewrite_manifest(results, TABLES, change)
 
 
 def test_the_same_versions_give_an_identical_table(
