@@ -113,15 +113,17 @@ class TracedCapacity:
         return np.append(0.0, np.cumsum(np.diff(self.times_s) * self.bits_per_s))
 
     @cached_property
-    def _carries_from(self) -> Floats:
-        """(N,) earliest time from the begin of each step on at which something is carried."""
+    def _carries_from(self) -> tuple[Floats, Floats]:
+        """(N,) earliest time from the begin of each step on at which something is carried.
+
+        As rounds to come, 0 or 1, and the time within that round: what is reached from before
+        the end of a round and from after it is the same to the last digit.
+        """
         steps = np.arange(len(self.bits_per_s))
         carrying = np.flatnonzero(self.bits_per_s)
         following = np.searchsorted(carrying, steps)
-        from_s: Floats = np.append(
-            self.times_s[carrying], self.times_s[carrying[0]] + self.times_s[-1]
-        )[following]
-        return from_s
+        next_round = following == len(carrying)
+        return next_round.astype(float), self.times_s[carrying[np.where(next_round, 0, following)]]
 
     def work(self, time_s: Numbers) -> Numbers:
         """See :class:`Capacity`."""
@@ -154,10 +156,11 @@ class TracedCapacity:
         """See :class:`Capacity`."""
         finite, rounds, within = _in_rounds(time_s, self.times_s[-1])
         step = np.searchsorted(self.times_s, within, side="right") - 1
-        begins = rounds * self.times_s[-1] + self._carries_from[step]
+        to_come, from_s = self._carries_from
+        begins = (rounds + to_come[step]) * self.times_s[-1] + from_s[step]
         waits = finite & (self.bits_per_s[step] == 0)
-        from_s: Numbers = _like(time_s, np.where(waits, np.maximum(begins, time_s), time_s))
-        return from_s
+        available: Numbers = _like(time_s, np.where(waits, np.maximum(begins, time_s), time_s))
+        return available
 
     def amount(self, size_bytes: Numbers) -> Numbers:
         """See :class:`Capacity`."""

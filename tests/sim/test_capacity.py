@@ -92,6 +92,14 @@ def test_a_message_never_leaves_before_it_was_sent(capacity, sent, size):
     assert np.all(np.diff(left) >= 0)
 
 
+def test_a_wait_into_the_next_round_ends_where_one_within_that_round_does():
+    capacity = TracedCapacity(
+        np.array([0.0, 1.02, 1.25074226, 23.54757062]), np.array([0.0, 1.0, 0.0])
+    )
+    before, after = capacity.available(np.array([426.0, 448.0]))
+    assert before == after
+
+
 @examples(100)
 @given(capacities(), times, st.integers(0, 10_000))
 def test_a_number_gives_what_an_array_gives_to_the_last_digit(capacity, at, size):
