@@ -258,15 +258,30 @@ def study(
 
 @app.command()
 def report(
-    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder of a finished run.")],
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULTS...", help="Folders of finished runs.")
+    ],
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Overlay the runs, and compare them with the first.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Write the report here.")
     ] = None,
 ) -> None:
-    """Make tables, figures and page of a finished run anew."""
+    """Make tables, figures and page of finished runs anew, or compare them."""
     from offramp.report.build import build_report
 
-    show_report(build_report(results, output), Console())
+    console = Console()
+    if compare:
+        show_comparison(results, output, console)
+        return
+    if output and len(results) > 1:
+        raise ResultsError(
+            "--output names one folder, and there are several runs: --compare makes one report of "
+            "them all"
+        )
+    for folder in results:
+        show_report(build_report(folder, output), console)
 
 
 app.command()(sweep)
@@ -305,6 +320,31 @@ def show_report(report: Report, console: Console) -> None:
             console.result(f"node {row.node}, {row.policy}: {row.verdict}")
     console.result(report.verdict + "".join(f"\n  {reason}" for reason in report.reasons))
     console.result(f"report: {report.page}")
+
+
+def show_comparison(results: list[Path], output: Path | None, console: Console) -> None:
+    """Compare runs, and print how far each is from the first."""
+    from offramp.comparison.build import compare_runs
+    from offramp.report.markdown import points
+
+    made = compare_runs(results, output)
+    table = Table(
+        "run", "strategy", "policy", f"AUD, less {made.compared.labels[0]}", "beyond chance"
+    )
+    of_aud = made.differences[made.differences["metric"] == "aud"]
+    for row in of_aud.itertuples():
+        table.add_row(
+            str(row.run),
+            str(row.strategy),
+            str(row.policy),
+            f"{points(row.difference, row.half_width)} points",
+            {"moved": "yes", "untested": "?"}.get(row.verdict, "no"),
+        )
+    if len(of_aud):
+        console.table(table)
+    else:
+        console.result(made.answer)
+    console.result(f"report: {made.page}")
 
 
 def show_load(nodes: list[OfferedLoad], links: list[LinkLoad], say: Callable[[str], None]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -24,8 +26,8 @@ def aud_against_deadline(results: Results) -> Figure:
     """AUD against the deadline, by strategy, one panel per policy."""
     seeds, replications = results.training_seeds, results.replications
     unit = "training_seed" if seeds > 1 else "replication"
-    x, label = _deadline_axis(results)
-    values = _at_deadlines(results, x, unit)
+    x, label = deadline_axis([results])
+    values = aud_at_deadlines(results, x, unit)
     rows = [
         {"policy": policy, "strategy": strategy, x: at, **spread(of_arm, f"{unit}s")}
         for (policy, strategy, at), of_arm in values.groupby(["policy", "strategy", x], sort=False)
@@ -69,8 +71,8 @@ def gain_against_deadline(results: Results) -> Figure | None:
     others = [name for name in results.strategies if name != baseline]
     if not others:
         return None
-    x, label = _deadline_axis(results)
-    by_seed = _at_deadlines(results, x, "training_seed")
+    x, label = deadline_axis([results])
+    by_seed = aud_at_deadlines(results, x, "training_seed")
     wide = by_seed.unstack("strategy")
     gains = (100 * wide[others].sub(wide[baseline], axis=0)).stack()
     rows = [
@@ -112,14 +114,14 @@ def gain_against_deadline(results: Results) -> Figure | None:
     )
 
 
-def _deadline_axis(results: Results) -> tuple[str, str]:
-    """Column and label of the x axis."""
-    if common_deadline_ms(results) is None:
+def deadline_axis(runs: Sequence[Results]) -> tuple[str, str]:
+    """Column and label of the x axis of figures of some runs."""
+    if any(common_deadline_ms(run) is None for run in runs):
         return "deadline_scale", "deadline, as a multiple of the scenario's"
     return "deadline_ms", "deadline (ms)"
 
 
-def _at_deadlines(results: Results, x: str, unit: str) -> pd.Series:
+def aud_at_deadlines(results: Results, x: str, unit: str) -> pd.Series:
     """AUD by policy, strategy, deadline and unit of evidence, in this order of levels."""
     sweep = results.sweep
     if x == "deadline_ms":

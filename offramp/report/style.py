@@ -169,6 +169,11 @@ def policy_looks(policies: Sequence[str]) -> dict[str, Look]:
     return found
 
 
+def run_looks(labels: Sequence[str]) -> dict[str, Look]:
+    """The look of each run that is compared, by its label, in their order."""
+    return {label: _other(index) for index, label in enumerate(labels)}
+
+
 def policy_kind(policy: str) -> str:
     """A policy's name without its parameters."""
     return policy.split("(", 1)[0].strip()

@@ -1,0 +1,1 @@
+"""Finished runs beside each other: what differs between their scenarios, and what came of it."""

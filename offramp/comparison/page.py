@@ -1,0 +1,204 @@
+"""The page on runs that were compared, in Markdown, and its table for LaTeX."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from models.files import write_text
+from offramp.comparison.differences import METRICS
+from offramp.comparison.runs import Compared
+from offramp.report.figure import counted, repetitions
+from offramp.report.latex import Numbers, Text, table_environment
+from offramp.report.markdown import milliseconds, percent, points, rendered
+from offramp.report.results import interval_over, summary, validity
+from offramp.report.table import Table
+from offramp.reproduction.statistics import MOVED, UNTESTED
+
+#: Further keys that differ are counted, not shown.
+_MOST_KEYS = 40
+
+_HEADS = {
+    "aud": "AUD",
+    "hit_ratio": "hit ratio",
+    "accuracy": "accuracy",
+    "latency_p50_s": "p50 (ms)",
+    "latency_p95_s": "p95 (ms)",
+    "latency_p99_s": "p99 (ms)",
+}
+
+
+def write_page(
+    compared: Compared,
+    differences: pd.DataFrame,
+    scenarios: pd.DataFrame,
+    captions: dict[str, str],
+    path: Path,
+    figures: str,
+) -> None:
+    """Write the page.
+
+    Args:
+        differences: of :func:`offramp.comparison.differences.run_differences`.
+        scenarios: of :func:`offramp.comparison.runs.scenario_differences`.
+        figures: name of the folder of figures beside it.
+    """
+    first, *others = compared.labels
+    parts = [f"# {', '.join(others)} against {first}", answer(compared, differences)]
+    parts += ["## Runs", rendered(_runs_table(compared))]
+    parts += ["## What differs between the scenarios", _scenario_part(scenarios)]
+    parts += ["## Accuracy under deadline", rendered(_summary_table(compared))]
+    if len(differences):
+        parts += ["## Differences", rendered(_difference_table(compared, differences))]
+    parts.append("## Figures")
+    for name, caption in captions.items():
+        parts.append(f"![{caption}]({figures}/{name}.png)")
+        parts.append(f"*{caption}* ([PDF]({figures}/{name}.pdf), [data]({figures}/{name}.csv))")
+    write_text(path, "\n\n".join(part for part in parts if part) + "\n")
+
+
+def answer(compared: Compared, differences: pd.DataFrame) -> str:
+    """One line for each run: its AUD against that of the first run."""
+    of_aud = differences[differences["metric"] == "aud"]
+    if not len(of_aud):
+        return (
+            f"No strategy and policy of {compared.labels[0]} is in another run too: there are "
+            "figures side by side, and no differences."
+        )
+    lines = []
+    for label, rows in of_aud.groupby("run", sort=False):
+        known = rows[rows["difference"].notna()]
+        if not len(known):
+            text = (
+                "no repetition is in both (training seeds or replications differ), so that no "
+                "difference can be given"
+            )
+        else:
+            text = f"{_extent(compared, known)}; {_counts(known)}"
+        lines.append(f"- **{label}** against {compared.labels[0]}: {text}.")
+    return "\n".join(lines)
+
+
+def _extent(compared: Compared, rows: pd.DataFrame) -> str:
+    """The difference, or the smallest and the largest of several."""
+    ends = rows.sort_values("difference").iloc[[0, -1] if len(rows) > 1 else [0]]
+    said = []
+    for row in ends.itertuples():
+        arm = f"`{row.policy}`" + (f", {row.strategy}" if len(compared.strategies) > 1 else "")
+        said.append(f"{points(row.difference, row.half_width)} ({arm})")
+    over = counted(int(rows["n"].min()), rows["over"].iloc[0].removesuffix("s"))
+    return f"{' to '.join(said)} points of AUD (95 %, over {over})"
+
+
+def _counts(rows: pd.DataFrame) -> str:
+    """In how many arms it is more or less, beyond chance."""
+    moved = rows[rows["verdict"] == MOVED]
+    more, less = int((moved["difference"] > 0).sum()), int((moved["difference"] < 0).sum())
+    untested = int((rows["verdict"] == UNTESTED).sum())
+    parts = [f"{count} {word}" for count, word in ((more, "more"), (less, "less")) if count]
+    text = (
+        f"of {counted(len(rows), 'arm')}, beyond chance: {', '.join(parts) or 'none'} (p < 0.05 "
+        "after Holm's correction)"
+    )
+    return text + (f"; {untested} with too few repetitions to tell" if untested else "")
+
+
+def difference_latex(compared: Compared, differences: pd.DataFrame) -> str:
+    """Differences in AUD, as LaTeX; bold where they are beyond chance."""
+    rows = differences[differences["metric"] == "aud"]
+    columns: list[Text | Numbers] = [
+        Text("run", list(rows["run"])),
+        Text("policy", list(rows["policy"])),
+        Text("strategy", [name.replace("_", " ") for name in rows["strategy"]]),
+        Numbers(
+            "AUD (points)",
+            list(100 * rows["difference"]),
+            2,
+            list(100 * rows["half_width"]),
+            [verdict == MOVED for verdict in rows["verdict"]],
+            signed=True,
+        ),
+        Text("over", [f"{row.n} {row.over}" for row in rows.itertuples()]),
+    ]
+    caption = (
+        f"Accuracy under deadline, in percentage points, less that of {compared.labels[0]}. ±: "
+        "95 % t intervals. Bold: beyond chance after Holm's correction over all "
+        f"{len(differences)} figures compared."
+    )
+    return table_environment("comparison", columns, caption)
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def _runs_table(compared: Compared) -> Table:
+    rows = []
+    for label, run in compared.named:
+        verdict, reasons = validity(run)
+        about = verdict + (f": {'; '.join(reasons)}" if reasons else "")
+        rows.append([label, f"`{run.folder}`", run.world, repetitions(run), about])
+    return Table(["run", "folder", "world", "repetitions", "verdict"], rows)
+
+
+def _scenario_part(scenarios: pd.DataFrame) -> str:
+    if not len(scenarios):
+        return "Nothing but their names."
+    rows = [[f"`{row[0]}`", *row[1:]] for row in scenarios.head(_MOST_KEYS).to_numpy().tolist()]
+    left = len(scenarios) - len(rows)
+    note = f"And {counted(left, 'further key')}; see the manifests." if left else ""
+    return rendered(Table(list(scenarios.columns), rows, note))
+
+
+def _summary_table(compared: Compared) -> Table:
+    header = ["run", "strategy", "policy", "AUD", "hit ratio", "p50 / p95 / p99 (ms)"]
+    rows, over = [], dict[str, None]()
+    for label, run in compared.named:
+        over[interval_over("aud", run.training_seeds)] = None
+        rows += [
+            [
+                label,
+                row.strategy,
+                row.policy,
+                percent(row.aud, row.aud_half_width),
+                percent(row.hit_ratio, row.hit_ratio_half_width),
+                milliseconds(row.latency_p50_s, row.latency_p95_s, row.latency_p99_s),
+            ]
+            for row in summary(run).itertuples()
+        ]
+    note = (
+        f"Intervals: 95 %, Student's t, of AUD over {' or '.join(over)}, of the hit ratio over "
+        "replications. Percentiles are over answered requests."
+    )
+    return Table(header, rows, note, names=3)
+
+
+def _difference_table(compared: Compared, differences: pd.DataFrame) -> Table:
+    rows = []
+    for (run, strategy, policy), arm in differences.groupby(
+        ["run", "strategy", "policy"], sort=False
+    ):
+        by_metric = {row.metric: row for row in arm.itertuples()}
+        cells = [_difference(by_metric.get(metric)) for metric in METRICS]
+        over = counted(int(arm["n"].max()), arm["over"].iloc[0].removesuffix("s"))
+        rows.append([run, strategy, policy, *cells, over])
+    header = ["run", "strategy", "policy", *_HEADS.values(), "over"]
+    note = (
+        f"Of each run, less {compared.labels[0]}; shares in percentage points. Intervals: 95 %, "
+        f"not corrected. \\*: beyond chance, p < 0.05 after Holm's correction over all "
+        f"{len(differences)} figures. Where two runs have the same networks, differences are over "
+        "replications and say nothing of another training; where networks were trained anew, they "
+        "are over training seeds."
+    )
+    return Table(header, rows, note, names=3)
+
+
+def _difference(row: Any | None) -> str:
+    if row is None or math.isnan(row.difference):
+        return "-"
+    scale = 1e3 if row.metric.startswith("latency_") else 100
+    half = "" if math.isnan(row.half_width) else f" ± {scale * row.half_width:.2f}"
+    mark = " \\*" if row.verdict == MOVED else ""
+    return f"{scale * row.difference:+.2f}{half}{mark}"

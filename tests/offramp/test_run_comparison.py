@@ -1,0 +1,236 @@
+"""`offramp report RUN... --compare`: what is refused, and differences recomputed from the runs."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from offramp import Pipeline, load_scenario
+from offramp.comparison.build import compare_runs
+from offramp.comparison.differences import run_differences
+from offramp.comparison.page import answer
+from offramp.comparison.runs import read_runs, same_networks, same_requests
+from offramp.report.figure import FIGURE_SUFFIXES
+from offramp.store import Store
+
+Change = dict[str, Any]
+Simulate = Callable[..., Path]
+
+
+@pytest.fixture
+def simulate(store: Path, scenario: Callable[..., Path], tmp_path: Path) -> Simulate:
+    """Simulates the tiny scenario, changed, into a folder of a name; trains what is missing."""
+
+    def run(name: str, changes: Change) -> Path:
+        path = scenario({"name": name, **changes}, f"{name}.yaml")
+        pipeline = Pipeline(load_scenario(str(path)), Store(store))
+        pipeline.train()
+        pipeline.simulate(tmp_path / name, 1)
+        return tmp_path / name
+
+    return run
+
+
+@pytest.fixture
+def near(simulate: Simulate, fixed_service: Change) -> Path:
+    return simulate("near", fixed_service)
+
+
+@pytest.fixture
+def far(simulate: Simulate, fixed_service: Change) -> Path:
+    return simulate("far", {**fixed_service, "links.wifi.downlink.latency_ms": 12})
+
+
+def edited(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A copy of a run whose manifest says something else."""
+    copy = Path(shutil.copytree(folder, folder.with_name(folder.name + "-edited")))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    change(manifest)
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return copy
+
+
+def by_replication(folder: Path, strategy: str, policy: str, metric: str) -> pd.Series:
+    runs = pd.read_csv(folder / "runs.csv")
+    arm = runs[(runs["strategy"] == strategy) & (runs["policy"] == policy)]
+    return arm.groupby("replication")[metric].mean()
+
+
+def test_differences_with_the_same_networks_are_paired_over_replications(
+    near: Path, far: Path, tmp_path: Path
+) -> None:
+    made = compare_runs([near, far], tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "comparison.csv")
+    assert len(table) == len(made.differences) == 2 * 2 * 6
+    assert set(table["run"]) == {"far"}
+    for row in table.itertuples():
+        arm = (row.strategy, row.policy, row.metric)
+        gaps = by_replication(far, *arm) - by_replication(near, *arm)
+        assert row.difference == pytest.approx(gaps.mean(), abs=1e-12)
+        assert (row.n, row.over) == (2, "replications")
+        half = stats.t.ppf(0.975, 1) * np.std(gaps, ddof=1) / 2**0.5
+        if np.ptp(gaps) > 1e-9:
+            assert row.half_width == pytest.approx(half, rel=1e-9)
+    latency = table[(table["metric"] == "latency_p50_s") & (table["policy"] != "deadline_aware")]
+    assert latency["difference"].to_numpy() == pytest.approx(0.009, abs=2e-3)
+
+
+def test_networks_trained_in_another_way_differ_over_training_seeds(
+    simulate: Simulate, near: Path, fixed_service: Change
+) -> None:
+    longer = simulate("longer", {**fixed_service, "training.steps": 6})
+    table = run_differences(read_runs([near, longer]))
+    assert set(table["over"]) == {"training seeds"}
+    for row in table[table["metric"] == "aud"].itertuples():
+        gaps = []
+        for seed in (1, 2):
+            of_seed = []
+            for folder in (near, longer):
+                runs = pd.read_csv(folder / "runs.csv")
+                arm = (runs["strategy"] == row.strategy) & (runs["policy"] == row.policy)
+                seeds = sorted(runs["training_seed"].unique())
+                of_seed.append(runs[arm & (runs["training_seed"] == seeds[seed - 1])]["aud"].mean())
+            gaps.append(of_seed[1] - of_seed[0])
+        assert row.difference == pytest.approx(np.mean(gaps), abs=1e-12)
+
+
+def test_what_runs_share_is_found_in_records_and_manifests(
+    simulate: Simulate, near: Path, far: Path, fixed_service: Change
+) -> None:
+    asked_else = simulate("asked_else", {**fixed_service, "devices.cameras.deadline_ms": 41})
+    compared = read_runs([near, far, asked_else])
+    one, other, third = compared.runs
+    assert same_networks(one, other)
+    assert same_requests(one, other)
+    assert not same_requests(one, third)
+
+
+def test_without_records_the_scenarios_say_whether_requests_are_the_same(
+    simulate: Simulate, far: Path, fixed_service: Change
+) -> None:
+    short = simulate("short", {**fixed_service, "simulation.records": "summary"})
+    more = simulate("more", {**fixed_service, "devices.cameras.count": 6})
+    runs = read_runs([short, far, more]).runs
+    assert same_requests(runs[0], runs[1])
+    assert not same_requests(runs[0], runs[2])
+
+
+def test_the_page_says_what_differs_and_by_how_much(near: Path, far: Path, tmp_path: Path) -> None:
+    made = compare_runs([near, far], tmp_path / "out")
+    page = made.page.read_text(encoding="utf-8")
+    assert page.startswith("# far against near\n")
+    assert "| `links.wifi.downlink.latency_ms` | 3.0 | 12.0 |" in page
+    assert page.count("| `") == 2 + 1, "two runs' folders and one key"
+    aud = made.differences[
+        (made.differences["metric"] == "aud")
+        & (made.differences["policy"] == "fixed_exit(exit=2)")
+        & (made.differences["strategy"] == "standard")
+    ].iloc[0]
+    assert f"{100 * aud['difference']:+.2f}" in page
+    tex = (tmp_path / "out" / "tables" / "comparison.tex").read_text(encoding="utf-8")
+    assert r"\toprule" in tex
+
+
+def test_every_figure_has_all_its_files_and_every_run(
+    near: Path, far: Path, tmp_path: Path
+) -> None:
+    compare_runs([near, far], tmp_path / "out")
+    folder = tmp_path / "out" / "figures"
+    names = ("aud_by_run", "aud_against_deadline", "latency_ecdf", "exits_taken")
+    expected = {f"{name}{suffix}" for name in names for suffix in FIGURE_SUFFIXES}
+    assert {path.name for path in folder.iterdir()} == expected
+    for name in names:
+        assert set(pd.read_csv(folder / f"{name}.csv")["run"]) == {"near", "far"}
+    shares = pd.read_csv(folder / "exits_taken.csv").groupby(["run", "policy", "strategy"])["share"]
+    assert shares.sum().to_numpy() == pytest.approx(1.0)
+
+
+def test_runs_without_a_common_arm_stand_side_by_side(
+    simulate: Simulate, near: Path, fixed_service: Change, tmp_path: Path
+) -> None:
+    first = {"policy": "fixed_exit", "exit": 1}
+    other = simulate("other", {**fixed_service, "policies": [first]})
+    made = compare_runs([near, other], tmp_path / "out")
+    assert not len(made.differences)
+    assert "no differences" in made.page.read_text(encoding="utf-8")
+    data = pd.read_csv(tmp_path / "out" / "figures" / "aud_by_run.csv")
+    assert set(data["policy"]) == {"deadline_aware", "fixed_exit(exit=2)", "fixed_exit(exit=1)"}
+
+
+def test_one_replication_of_the_same_networks_cannot_be_tested(
+    simulate: Simulate, fixed_service: Change
+) -> None:
+    once = {**fixed_service, "simulation.replications": 1}
+    slower = {**once, "links.wifi.downlink.latency_ms": 30}
+    compared = read_runs([simulate("a", once), simulate("b", slower)])
+    table = run_differences(compared)
+    moved = table[table["difference"].abs() > 1e-9]
+    assert {"aud", "latency_p50_s"} <= set(moved["metric"])
+    assert set(moved["verdict"]) == {"untested"}
+    assert "with too few repetitions to tell" in answer(compared, table)
+
+
+def test_a_run_that_answered_nothing_is_compared(
+    simulate: Simulate, near: Path, fixed_service: Change, tmp_path: Path
+) -> None:
+    crash = [{"kind": "node_crash", "node": "edge", "at_s": 0, "for_s": 60}]
+    down = simulate("down", {**fixed_service, "faults": crash})
+    made = compare_runs([near, down], tmp_path / "out")
+    aud = made.differences[made.differences["metric"] == "aud"]
+    assert (aud["after"] == 0).all()
+    answered = made.differences[made.differences["after"].notna()]
+    assert "latency_p50_s" not in set(answered["metric"])
+
+
+# --- refused -------------------------------------------------------------------------------------
+
+
+def test_another_dataset_is_refused_by_the_name_of_the_field(near: Path) -> None:
+    other = edited(near, lambda manifest: manifest["scenario"]["data"].update(dataset="cifar10"))
+    with pytest.raises(Exception, match=r"data\.dataset is 'digits' .* 'cifar10' in the second"):
+        read_runs([near, other])
+
+
+def test_runs_of_other_rules_of_simulation_are_refused(near: Path) -> None:
+    other = edited(near, lambda manifest: manifest["stages"].update(simulation=1))
+    with pytest.raises(Exception, match=r"stages\.simulation are \d+ and 1"):
+        read_runs([near, other])
+
+
+def test_the_command_line_refuses_in_one_line(
+    near: Path, far: Path, offramp: Callable[..., Any], tmp_path: Path
+) -> None:
+    for arguments, message in (
+        ([near, "--compare"], "needs two runs or more"),
+        ([near, near, "--compare"], "is named twice"),
+        ([near, tmp_path / "nothing", "--compare"], "not a results folder of a finished run"),
+        ([near, far, "--compare", "-o", near], "holds the results of something else"),
+        ([near, far, "-o", tmp_path / "one"], "--compare makes one report of"),
+    ):
+        ran = offramp("report", *arguments)
+        assert ran.status == 2
+        assert message in ran.err.replace("\n", " ")
+        assert "Traceback" not in ran.err
+
+
+def test_the_command_line_shows_differences_and_where_the_page_is(
+    near: Path, far: Path, offramp: Callable[..., Any], tmp_path: Path
+) -> None:
+    ran = offramp("report", near, far, "--compare")
+    assert ran.status == 0, ran.err
+    assert "far" in ran.out
+    assert (tmp_path / "results" / "near-and-far" / "comparison.md").exists()
+
+
+def test_several_runs_without_compare_are_reported_each(
+    near: Path, far: Path, offramp: Callable[..., Any]
+) -> None:
+    assert offramp("report", near, far).out.count("report: ") == 2
+    assert (near / "report.md").exists()
+    assert (far / "report.md").exists()
