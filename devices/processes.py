@@ -1,11 +1,13 @@
 """The parts of a live run on this machine, each a process: started, watched, stopped for good.
 
 What a part writes goes to a file, of which the last lines say why it ended. A part hears no Ctrl-C
-(the run stops its parts in order), and none outlives the run: see :mod:`devices.tether`.
+(the run stops its parts in order), and none outlives the run: see :mod:`devices.tether`. For a part
+that must soon be back when it dies, another process may stand by: see :mod:`devices.standby`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -34,39 +37,13 @@ class Part:
 
     Args:
         name: in messages, such as "node edge".
-        module: run as ``python -m MODULE``, with ``arguments``.
-        said: file for what it writes to standard output and standard error.
-        environment: variables to set besides those of this process.
-
-    Raises:
-        LiveError: the process cannot be started.
+        said: file that has what it writes to standard output and standard error.
     """
 
-    def __init__(
-        self,
-        name: str,
-        module: str,
-        arguments: Sequence[str],
-        said: Path,
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, name: str, process: subprocess.Popen[bytes], said: Path) -> None:
         self.name = name
+        self._process = process
         self._said = said
-        # -P: a file of the working folder must not stand in for one of our packages.
-        command = [sys.executable, "-P", "-m", "devices.tether"]
-        command += [str(os.getpid()), module, *arguments]
-        try:
-            with said.open("ab") as file:
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=subprocess.STDOUT,
-                    env={**os.environ, **(environment or {})},
-                    start_new_session=True,
-                )
-        except OSError as error:
-            raise LiveError(f"{name} cannot be started: {error}") from error
 
     @property
     def pid(self) -> int:
@@ -112,6 +89,15 @@ class Part:
             self._process.wait()
 
 
+@dataclass(frozen=True)
+class _Standby:
+    """A process that waits to become a part that needs this environment."""
+
+    process: subprocess.Popen[bytes]
+    said: Path
+    environment: Mapping[str, str]
+
+
 class Parts:
     """The parts of a run; a context manager that leaves none of them behind."""
 
@@ -119,6 +105,7 @@ class Parts:
         self._folder = tempfile.TemporaryDirectory(prefix="offramp-live-")
         self._running: list[Part] = []
         self._started = 0
+        self._standby: _Standby | None = None
 
     def __enter__(self) -> Parts:
         return self
@@ -130,6 +117,10 @@ class Parts:
         trace: TracebackType | None,
     ) -> None:
         try:
+            if self._standby is not None:
+                assert self._standby.process.stdin is not None
+                self._standby.process.stdin.close()
+                Part("standby", self._standby.process, self._standby.said).stop()
             self.stop(*self._running)
         finally:
             self._folder.cleanup()
@@ -141,10 +132,57 @@ class Parts:
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> Part:
-        """Start a part; see :class:`Part`."""
+        """Start a part.
+
+        Args:
+            name: in messages, such as "node edge".
+            module: run as ``python -m MODULE``, with ``arguments``.
+            environment: variables to set besides those of this process.
+
+        Raises:
+            LiveError: the process cannot be started.
+        """
+        said = self._next_file()
+        process = _spawn(name, ("devices.tether", str(os.getpid()), module, *arguments), said,
+                         environment or {})  # fmt: skip
+        return self._added(Part(name, process, said))
+
+    def stand_by(self, imports: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Let a process import modules and wait, for :meth:`start_at_once`; one at a time.
+
+        Raises:
+            LiveError: the process cannot be started.
+        """
+        if self._standby is not None and self._standby.process.poll() is None:
+            return
+        said = self._next_file()
+        command = ("devices.standby", str(os.getpid()), *imports)
+        process = _spawn("standby", command, said, environment, stdin=subprocess.PIPE)
+        self._standby = _Standby(process, said, environment)
+
+    def start_at_once(
+        self, name: str, module: str, arguments: Sequence[str], environment: Mapping[str, str]
+    ) -> Part:
+        """Start a part from what stands by, if something does; else as :meth:`start` does."""
+        standby, self._standby = self._standby, None
+        if standby is None or standby.environment != environment:
+            self._standby = standby
+            return self.start(name, module, arguments, environment)
+        order = json.dumps([module, *arguments]).encode() + b"\n"
+        try:
+            assert standby.process.stdin is not None
+            with standby.process.stdin as stdin:
+                stdin.write(order)
+        except OSError:  # it is gone
+            standby.process.wait()
+            return self.start(name, module, arguments, environment)
+        return self._added(Part(name, standby.process, standby.said))
+
+    def _next_file(self) -> Path:
         self._started += 1
-        said = Path(self._folder.name) / f"{self._started}.log"
-        part = Part(name, module, arguments, said, environment)
+        return Path(self._folder.name) / f"{self._started}.log"
+
+    def _added(self, part: Part) -> Part:
         self._running.append(part)
         return part
 
@@ -156,6 +194,29 @@ class Parts:
         for part in reversed(parts):
             part.stop(max(0.0, end - time.monotonic()))
         self._running = [part for part in self._running if part not in parts]
+
+
+def _spawn(
+    name: str,
+    command: Sequence[str],
+    said: Path,
+    environment: Mapping[str, str],
+    stdin: int = subprocess.DEVNULL,
+) -> subprocess.Popen[bytes]:
+    """Start a Python module and its arguments in a session of its own."""
+    try:
+        with said.open("ab") as file:
+            return subprocess.Popen(
+                # -P: a file of the working folder must not stand in for one of our packages.
+                [sys.executable, "-P", "-m", *command],
+                stdin=stdin,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise LiveError(f"{name} cannot be started: {error}") from error
 
 
 def _indented(text: str) -> str:

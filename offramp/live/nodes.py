@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from devices.connections import Broker, connect, disconnect, new_client
@@ -20,6 +20,10 @@ _MENDABLE = 2
 
 #: How often nodes that died are started again while one arm is measured.
 _RESTARTS = 5
+
+#: What a node imports before anything else, and what takes longest of its start.
+_IMPORTS = ("torch", "torchvision", "devices.edge", "models.checkpoint", "models.runtimes",
+            "offramp.live.node_parts")  # fmt: skip
 
 #: Retained messages come at once after a subscription.
 _RETAINED_WITHIN_S = 0.5
@@ -62,7 +66,9 @@ class EdgeNodes:
         self._restarts = 0
         self._queued: int | None = None
         self._asked_at_s = 0.0
-        self._running = {command: self._start(command) for command in commands}
+        self._running = {command: self._start(command, parts.start) for command in commands}
+        # Beside the nodes' own start, so that nothing is imported while devices send.
+        parts.stand_by(_IMPORTS, environment)
 
     def __enter__(self) -> EdgeNodes:
         return self
@@ -70,12 +76,10 @@ class EdgeNodes:
     def __exit__(self, *error: object) -> None:
         self._parts.stop(*self._running.values())
 
-    def _start(self, command: NodeCommand) -> Part:
+    def _start(self, command: NodeCommand, start: Callable[..., Part]) -> Part:
         metrics = ("--metrics-port", str(command.metrics_port))
         arguments = [*command.arguments, *metrics, "--metrics-host", command.metrics_host]
-        return self._parts.start(
-            f"node {command.node}", "offramp", arguments, environment=self._environment
-        )
+        return start(f"node {command.node}", "offramp", arguments, environment=self._environment)
 
     def look_after(self, measuring: bool) -> None:
         """See whether all are there, and start one again that died while devices send.
@@ -93,7 +97,8 @@ class EdgeNodes:
             self._restarts += 1
             how = part.obituary().splitlines()[0].partition(";")[0]
             self.notes.append(f"{how} while it was measured, and was started again")
-            self._running[command] = self._start(command)
+            self._running[command] = self._start(command, self._parts.start_at_once)
+            self._parts.stand_by(_IMPORTS, self._environment)
 
     def queued(self) -> int | None:
         """Requests that wait at all of them, as far as is known; asked about once a second."""

@@ -220,6 +220,69 @@ def test_without_help_of_the_kernel_the_parent_is_looked_for() -> None:
         wait_until(lambda: not is_alive(pid), "the end of the orphan")
 
 
+# --- standing by ---------------------------------------------------------------------------------
+
+#: Takes long to import, and says how often it was.
+SLOW = """
+import os, pathlib, time
+with open(pathlib.Path(__file__).with_suffix(".count"), "a") as file:
+    file.write(f"{os.getpid()}\\n")
+time.sleep(0.5)
+"""
+
+SAYS = """
+import os, sys
+import part_0
+print(os.getpid(), *sys.argv[1:], sys.stdin.read() or "no input")
+"""
+
+
+def test_who_stands_by_has_imported_and_becomes_the_part(
+    parts: Parts, module: Module, tmp_path: Path
+) -> None:
+    slow, environment = module(SLOW)
+    says, _ = module(SAYS)
+    parts.stand_by([slow], environment)
+    count = tmp_path / "part_0.count"
+    wait_until(count.exists, "the import")
+    parts.stand_by([slow], environment)  # one is enough
+    part = parts.start_at_once("a part", says, ["a b", "--wide"], environment)
+    wait_until(lambda: part.status is not None, "the end of the part")
+    assert part.status == 0
+    assert part.last_words() == f"{part.pid} a b --wide no input"
+    assert count.read_text() == f"{part.pid}\n"
+
+
+def test_without_one_that_stands_by_a_part_is_started_as_ever(
+    parts: Parts, module: Module, tmp_path: Path
+) -> None:
+    slow, environment = module(SLOW)
+    says, _ = module(SAYS)
+    parts.stand_by([slow], environment)
+    count = tmp_path / "part_0.count"
+    wait_until(count.exists, "the import")
+    waiting = int(count.read_text())
+    other = {**environment, "OMP_NUM_THREADS": "1"}
+    one = parts.start_at_once("of another environment", says, [], other)
+    os.kill(waiting, signal.SIGKILL)
+    wait_until(lambda: not is_alive(waiting), "the end of what stood by")
+    two = parts.start_at_once("after its death", says, [], environment)
+    for part in (one, two):
+        wait_until(lambda part=part: part.status is not None, "the end of the part")
+        assert (part.status, part.pid != waiting) == (0, True)
+
+
+def test_who_stands_by_ends_with_the_run(module: Module, tmp_path: Path) -> None:
+    slow, environment = module(SLOW)
+    with Parts() as parts:
+        parts.stand_by([slow], environment)
+        count = tmp_path / "part_0.count"
+        wait_until(lambda: count.exists() and count.read_text(), "the import")
+        pid = int(count.read_text())
+        assert is_alive(pid)
+    assert not is_alive(pid)
+
+
 def _sleeper(module: Module) -> tuple[str, list[str], dict[str, str]]:
     name, environment = module("import time\ntime.sleep(600)\n")
     return name, [], environment
