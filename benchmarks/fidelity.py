@@ -1,16 +1,18 @@
 """How far the simulator is from live runs, over loads, QoS, disciplines and batching.
 
 Each cell of the matrix is one `offramp validate`: this host is profiled, broker and node are
-calibrated, and the same requests are run live and simulated. Utilisation is offered load: requests
-per second times the profile's mean time to the last exit. Deadlines are uniform between 4 and 16
-times that mean.
+calibrated, and the same requests are run live and simulated. Load is offered work: requests per
+second times the mean time of a worker for one image to the last exit, with what a node takes
+besides inference; a pilot measures it. Deadlines are uniform between 4 and 16 times that mean.
 
 Results go to a CSV, one row per cell and policy, as soon as they are there; the same command goes
 on with the cells that are missing. Everything must be quiet: nodes, devices and broker share this
 host's processors with nobody else.
 
     python benchmarks/fidelity.py [-o FOLDER] [--loads 0.2,0.5,0.8] [--seconds 15]
-        [--replications 5] [--broker mosquitto|embedded] [--only edf] [--table]
+        [--replications 5] [--broker mosquitto|embedded] [--only edf] [--half] [--table]
+
+`--half` takes every other cell, such that QoS, discipline and batching are still balanced.
 """
 
 from __future__ import annotations
@@ -84,6 +86,11 @@ def cells(loads: Sequence[float]) -> list[Cell]:
     ]
 
 
+def is_of_half(cell: Cell) -> bool:
+    """Of the half fraction of the design in which each pair of settings is met equally often."""
+    return (cell.qos + (cell.queue == "edf") + cell.batching) % 2 == 0
+
+
 @contextmanager
 def broker(kind: str) -> Iterator[list[str]]:
     """Arguments that name the broker."""
@@ -99,12 +106,20 @@ def offramp(*arguments: object) -> None:
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
 
 
-def mean_s(scenario: Path, folder: Path) -> float:
-    """Mean seconds of one image to the last exit, measured now."""
-    file = folder / "profile.parquet"
+def mean_s(scenario: Path, folder: Path, options: argparse.Namespace) -> float:
+    """Mean seconds of a worker for one image to the last exit, as a busy node was calibrated."""
+    pilot = folder / "pilot"
+    settings = ("mqtt.qos=0", "simulation.duration_s=3", "policies=[full]")
+    overrides = [it for setting in settings for it in ("--set", setting)]
     offramp("train", scenario, "--quiet")
-    offramp("profile", scenario, "--again", "-o", file, "--quiet")
-    return float(np.mean(read_profile(file).seconds[1]["exit"][:, -1]))
+    with broker(options.broker) as named:
+        offramp("validate", scenario, *overrides, *named, "-o", pilot, "--yes", "--quiet")
+    profile = read_profile(pilot / "live" / "profile.parquet")
+    besides_ms = [
+        np.mean(np.loadtxt(pilot / "calibration" / f"edge-{name}_ms.txt"))
+        for name in ("begin", "reply")
+    ]
+    return float(np.mean(profile.seconds[1]["exit"][:, -1]) + 1e-3 * np.sum(besides_ms))
 
 
 def validate(
@@ -144,8 +159,12 @@ def _row(cell: Cell, policy: Any, table: pd.DataFrame) -> dict[str, Any]:
             f"{metric}_half_width": found["error_half_width"],
         }
     judged = table[table["met"].isin(["yes", "no"])]
-    row["met"] = "yes" if (judged["met"] == "yes").all() else "no"
-    row["missed"] = " ".join(judged[judged["met"] == "no"]["metric"])
+    missed = judged[judged["met"] == "no"]
+    row["met"] = "no" if len(missed) else "yes"
+    row["missed"] = " ".join(missed["metric"])
+    # The interval lies beyond the target: another run would say the same.
+    beyond = missed["error"].abs() - missed["error_half_width"] > missed["target"]
+    row["missed_beyond_doubt"] = " ".join(missed[beyond]["metric"])
     return row
 
 
@@ -173,8 +192,8 @@ def table(file: Path) -> str:
     """The rows as Markdown, for docs/fidelity.md."""
     lines = [
         "| load | QoS | queue | batches | policy | utilisation | AUD | error (points) | p50 (ms) | "
-        "error (%) | p95 (ms) | error (%) | met |",
-        "| " + " | ".join(["---"] * 13) + " |",
+        "error (%) | p95 (ms) | error (%) | met | beyond doubt missed |",
+        "| " + " | ".join(["---"] * 14) + " |",
     ]
     for row in pd.read_csv(file).to_dict("records"):
         figures = [f"{100 * row['aud_live']:.1f} %", _error(row, "aud", 2)]
@@ -189,6 +208,7 @@ def table(file: Path) -> str:
             f"{row['utilisation']:.2f}",
             *figures,
             row["met"],
+            str(row["missed_beyond_doubt"]).replace("nan", "-"),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -209,6 +229,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet20")
     parser.add_argument("--runtime", default="eager")
     parser.add_argument("--only", default="", help="cells whose name contains this")
+    parser.add_argument("--half", action="store_true", help="every other cell, balanced")
     parser.add_argument("--table", action="store_true", help="print what is there as Markdown")
     parser.add_argument(
         "--broker",
@@ -225,7 +246,7 @@ def main() -> None:
     scenario = folder / "fidelity.yaml"
     scenario.write_text(SCENARIO.format(backbone=options.backbone, runtime=options.runtime))
     wanted = [cell for cell in cells([float(it) for it in options.loads.split(",")])
-              if options.only in cell.name]  # fmt: skip
+              if options.only in cell.name and (is_of_half(cell) or not options.half)]  # fmt: skip
     missing = [cell for cell in wanted if astuple(cell) not in done(file)]
     least_s = len(missing) * len(POLICIES) * options.replications * (options.seconds + 2)
     print(f"{len(missing)} of {len(wanted)} cells, at least {least_s / 60:.0f} min", flush=True)
@@ -238,9 +259,9 @@ def main() -> None:
     if begun.exists():
         service_s = float(json.loads(begun.read_text())["mean_s"])
     else:
-        service_s = mean_s(scenario, folder)
+        service_s = mean_s(scenario, folder, options)
         begun.write_text(json.dumps({"mean_s": service_s}) + "\n")
-    print(f"one image to the last exit: {1e3 * service_s:.3f} ms", flush=True)
+    print(f"one image to the last exit, busy: {1e3 * service_s:.3f} ms", flush=True)
     for cell in missing:
         print(f"--- {cell.name}", flush=True)
         append(file, validate(cell, scenario, folder, service_s, options))

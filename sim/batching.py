@@ -49,7 +49,7 @@ class BatchingNode(Node):
             # Requests that come from another tier go on where they were.
             position = batch[0].exit
             while len(batch) < size and queue and queue.head().exit == position:
-                batch.append(self._take())
+                batch.append(self._take(behind=True))
             if len(batch) == 1:
                 self._serve(batch[0], alone)
             else:
@@ -111,6 +111,7 @@ class BatchingNode(Node):
         staying = [request for request in staying if not request.has_left]
         if not staying:
             self._idle += 1
+            self._freed_s = clock._now
             self._start()
             return
         to, busy = self._next_step(staying, position)

@@ -144,6 +144,8 @@ class Node:
         self._mean_s = spec.service.means() if spec.admission == "feasible" else ()
         #: Seconds of a worker for each reply, by what was drawn for the request.
         self._reply_s: Callable[[Any], float] | None = None
+        #: When a worker last got free that had been busy.
+        self._freed_s = -math.inf
         if isinstance(spec.service, ServiceWithOverheads):
             self._reply_s = spec.service.reply_s
             self._taken = spec.service.taken
@@ -253,12 +255,22 @@ class Node:
             self._serve(self._take(), alone)
         self._await_next()
 
-    def _take(self) -> Request:
+    def _take(self, behind: bool = False) -> Request:
+        """Take what is next in the queue.
+
+        Args:
+            behind: whether it comes behind another member of its batch.
+        """
         request = self._queue.take()
         request.node = self
         request.started_s = self.clock._now
         if self._reply_s is not None:
-            request.drawn = self._taken(request.drawn, request.arrived_s < request.started_s)
+            warm = behind or (
+                request.arrived_s < request.started_s
+                # Who waited for a batch to fill found the worker idle.
+                and (not self.spec.batch_wait_s or self._freed_s == request.started_s)
+            )
+            request.drawn = self._taken(request.drawn, warm)
         if self._serving is not None:
             self._serving.add(request)
         return request
@@ -332,6 +344,7 @@ class Node:
         if call.value == self._incarnation:  # else the node went down meanwhile
             self._admit_arrived()
             self._idle += 1
+            self._freed_s = self.clock._now
             self._start(alone=True)
 
     def _undisturbed_until(self, time_s: float) -> bool:
@@ -379,6 +392,7 @@ class Node:
             self._admit_arrived()
             self._leave(request, ANSWER if request.exit else DROP)
             self._idle += 1
+            self._freed_s = self.clock._now
             self._start()
 
     def _leave(self, request: Request, decision: Decision) -> None:

@@ -28,8 +28,8 @@ class Overheads:
     Attributes:
         receive: from the arrival of a device's message until it can be taken by a worker.
         begin: of a worker for each request, before the first exit that it computes; and
-            ``begin_idle``, if the request found it idle, with caches that others have used since.
-            None: the same.
+            ``begin_idle``, if the request, or the first of its batch, found it idle, with caches
+            that others have used since. None: the same.
         reply: of a worker for each answer, after it was ready.
     """
 
@@ -44,7 +44,7 @@ class Overheads:
         return self.begin.mean() + self.reply.mean()
 
 
-#: What the service drew, seconds to begin with a request that waited, with one that did not, and to
+#: What the service drew, seconds to begin at a worker that was busy, at one that was idle, and to
 #: reply, and the exit with which it came.
 Drawn = tuple[Any, float, float, float, int]
 
@@ -73,9 +73,13 @@ class ServiceWithOverheads:
         columns = (begin_s.tolist(), begin_idle_s.tolist(), reply_s.tolist())
         return list(zip(self._service.draw(u), *columns, repeat(0)))
 
-    def taken(self, drawn: Drawn, waited: bool) -> Drawn:
-        """What was drawn, now that a worker takes the request."""
-        if waited:
+    def taken(self, drawn: Drawn, warm: bool) -> Drawn:
+        """What was drawn, now that a worker takes the request.
+
+        Args:
+            warm: whether the worker has just served another, or takes it behind another.
+        """
+        if warm:
             return drawn
         inner, _, begin_idle_s, reply_s, came_with = drawn
         return inner, begin_idle_s, begin_idle_s, reply_s, came_with

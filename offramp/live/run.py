@@ -37,6 +37,7 @@ def run_live(
     notes: Sequence[str],
     go_on: Callable[[int, float], bool],
     before: Callable[[LiveSession], None] = lambda session: None,
+    after: Callable[[LiveSession], None] = lambda session: None,
 ) -> Report | None:
     """Train and profile what is missing, measure every arm that was not, and report.
 
@@ -46,7 +47,8 @@ def run_live(
         notes: what else a reader of the results has to know.
         go_on: asked before anything is measured, with the number of arms to measure and the
             seconds that they take at least.
-        before: called with the session, its broker up, before the first arm that is missing.
+        before, after: called with the session, its broker up, before the first and after the
+            last arm that is missing.
 
     Returns:
         None if the user would rather not.
@@ -71,7 +73,7 @@ def run_live(
         return None
     with pipeline.timed("live"):
         if missing:
-            notes += _measure(source, pipeline, job, arms, parts, options, before)
+            notes += _measure(source, pipeline, job, arms, parts, options, before, after)
     measured = write_live_results(job, loaded.experiment.info.classes, arms, parts, inputs, results)
     live = _about(loaded, options, job, measured, notes)
     manifest = {**pipeline.manifest(inputs), "world": "live", "live": live}
@@ -89,6 +91,7 @@ def _measure(
     parts: PartsFolder,
     options: LiveOptions,
     before: Callable[[LiveSession], None],
+    after: Callable[[LiveSession], None],
 ) -> list[str]:
     """Measure what is missing; returns what a reader of the results has to know of it."""
     arguments = ("--store", str(pipeline.store.root))
@@ -105,6 +108,7 @@ def _measure(
             parts,
             lambda arm: session.measure(arm, table, arms.index(arm) + 1, len(arms)),
         )
+        after(session)
     return session.notes
 
 

@@ -104,6 +104,27 @@ class Calibration:
         return float(sum(rest)) + 2 * self.processing_s
 
 
+def pooled(first: Calibration, again: Calibration) -> Calibration:
+    """Two calibrations of the same session as one: the samples of both.
+
+    A machine that others share is faster now and slower then. Samples from before and from after a
+    run are of the time around it.
+    """
+    nodes = {
+        name: NodeSamples(
+            *(
+                np.concatenate([getattr(it, field.name) for it in (samples, again.nodes[name])])
+                for field in fields(NodeSamples)
+            )
+        )
+        for name, samples in first.nodes.items()
+    }
+    ways = {name: np.concatenate([getattr(first, name), getattr(again, name)]) for name in _OF_ALL}
+    broker_s = (first.broker_s + again.broker_s) / 2
+    about = {**first.about, "measured_again_at": again.about["measured_at"]}
+    return Calibration(**ways, broker_s=broker_s, nodes=nodes, qos=first.qos, about=about)
+
+
 # --- what becomes of it in a scenario ------------------------------------------------------------
 
 

@@ -93,6 +93,16 @@ def excess_s(spans: Spans, service: Service) -> Floats:
     return np.concatenate(found) if found else np.zeros(0)
 
 
+def receives_s(spans: Spans, batch_wait_s: float) -> Floats:
+    """(S,) how long messages that came alone were on their way to a worker.
+
+    Args:
+        spans: of a node that one device asks.
+        batch_wait_s: for which a worker waits for a batch to fill, in vain: the simulator knows it.
+    """
+    return np.maximum(spans.waited_s - batch_wait_s, 0.0)
+
+
 def replies_s(spans: Spans, workers: int) -> Floats:
     """(N,) how long a worker that has the next request waiting is busy after an answer.
 

@@ -256,10 +256,12 @@ def _calibration(findings: Findings) -> str:
         f"{node} {rate:.0f}/s idle and {it.about['rate_hz']['busy'][node]:.0f}/s busy"
         for node, rate in it.about["rate_hz"]["idle"].items()
     )
+    again = it.about.get("measured_again_at")
+    again = f", and again after the last one ({again})" if again else ""
     return (
         f"Measured at {it.about['measured_at']} on {it.about['host']} with requests of its own "
-        f"({rates}) and the policy {it.about['policy']}, before the first arm; nothing of it "
-        f"comes from the run. Its samples are in `calibration/`. {broker}\n\n"
+        f"({rates}) and the policy {it.about['policy']}, before the first arm{again}; nothing of "
+        f"it comes from the run. Its samples are in `calibration/`. {broker}\n\n"
         + table(("what (ms)", "p5", "median", "p95", "mean", "samples"), rows)
     )
 

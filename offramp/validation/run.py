@@ -20,6 +20,7 @@ from offramp.store import file_hash
 from offramp.validation.calibration import (
     Calibration,
     calibrated,
+    pooled,
     read_calibration,
     write_calibration,
 )
@@ -101,7 +102,22 @@ def validate(
             calibration.about["profile"] = profile
         write_calibration(folder, calibration)
 
-    ran = run_live(source, pipeline, results / LIVE, options, notes, go_on, before=calibrate)
+    def calibrate_again(session: LiveSession) -> None:
+        if given is None:
+            with live_table(console) as table:
+                again = measure(session, table, console.note)
+            write_calibration(folder, pooled(read_calibration(folder), again))
+
+    ran = run_live(
+        source,
+        pipeline,
+        results / LIVE,
+        options,
+        notes,
+        go_on,
+        before=calibrate,
+        after=calibrate_again,
+    )
     if ran is None:
         return None
     calibration = read_calibration(folder)

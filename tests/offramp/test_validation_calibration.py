@@ -20,10 +20,11 @@ from offramp.validation.calibration import (
     NodeSamples,
     backhaul_of,
     calibrated,
+    pooled,
     read_calibration,
     write_calibration,
 )
-from offramp.validation.excess import excess_s, replies_s, spans_of
+from offramp.validation.excess import excess_s, receives_s, replies_s, spans_of
 from offramp.validation.time_parts import Division
 from offramp.worlds import build_world, outline_of
 from sim.arrivals import ClosedLoop
@@ -60,10 +61,14 @@ OVERHEADS = Overheads(
 )
 
 
-def run_of(devices: int, think_s: float, workers: int = 1, batch: int = 1) -> tuple[Run, NodeSpec]:
+def run_of(
+    devices: int, think_s: float, workers: int = 1, batch: int = 1, wait_s: float = 0.0
+) -> tuple[Run, NodeSpec]:
     """A closed loop before a node whose overheads are known, as a calibration asks it."""
     service = ProfiledService(PROFILE, largest_batch=batch)
-    spec = NodeSpec("edge", workers, service, batch_size=batch, overheads=OVERHEADS)
+    spec = NodeSpec(
+        "edge", workers, service, batch_size=batch, batch_wait_s=wait_s, overheads=OVERHEADS
+    )
     group = DeviceGroup(
         "devices", devices, ClosedLoop(Uniform(think_s, 2 * think_s)), Constant(60.0), "lan",
         "edge", 1000, 100,
@@ -89,9 +94,34 @@ def test_an_idle_node_shows_what_it_takes_to_receive_and_to_begin() -> None:
     run, spec = run_of(devices=1, think_s=0.02)
     spans = spans_of(run, 0, 1.0)
     assert len(spans) > 500
-    assert spans.waited_s.mean() == pytest.approx(0.0005, rel=0.02)
+    assert receives_s(spans, 0.0).mean() == pytest.approx(0.0005, rel=0.02)
     excess = excess_s(spans, spec.service)
     assert excess.mean() == pytest.approx(0.0025, rel=0.03)
+
+
+def test_what_a_batch_waits_for_in_vain_is_no_time_of_receiving() -> None:
+    run, spec = run_of(devices=1, think_s=0.02, batch=4, wait_s=0.002)
+    spans = spans_of(run, 0, 1.0)
+    assert spans.waited_s.mean() == pytest.approx(0.0025, rel=0.02)
+    assert receives_s(spans, 0.002).mean() == pytest.approx(0.0005, rel=0.02)
+    assert excess_s(spans, spec.service).mean() == pytest.approx(0.0025, rel=0.03)
+
+
+def test_two_calibrations_are_pooled_sample_by_sample(tmp_path: Path) -> None:
+    def made(at: float, count: int, broker_s: float) -> Calibration:
+        some = np.full(count, at)
+        about = {"measured_at": f"at {at}"}
+        return Calibration(
+            some, some, some, some, broker_s, {"edge": NodeSamples(*[some] * 4)}, 1, about
+        )
+
+    both = pooled(made(0.001, 3, 0.0002), made(0.002, 1, 0.0004))
+    assert both.up_s.tolist() == [0.001, 0.001, 0.001, 0.002]
+    assert both.nodes["edge"].begin_s.tolist() == both.up_s.tolist()
+    assert both.broker_s == pytest.approx(0.0003)
+    assert both.about == {"measured_at": "at 0.001", "measured_again_at": "at 0.002"}
+    write_calibration(tmp_path, both)
+    assert read_calibration(tmp_path).home_s.tolist() == both.home_s.tolist()
 
 
 @pytest.mark.parametrize("batch", [1, 4])
