@@ -43,6 +43,8 @@ def reference() -> str:
             parts.append(_policies())
         if name == "SampledSection":
             parts.append(SWEEPS)
+        if name == "RecommendSection":
+            parts.append(RECOMMENDATIONS)
     parts.append(_distributions(schema))
     return "\n\n".join(parts) + "\n"
 
@@ -87,6 +89,10 @@ that do not go together, such as a batch size and a profile without it, the poin
 listed at the end. `offramp check` says how many points there are; `offramp check SCENARIO --set
 'sweep.grid.seed=[1, 2, 3]'` how many there would be."""
 
+RECOMMENDATIONS = """\
+Keys are written as in a sweep, ranges too; [recommend.md](recommend.md) says how they are searched,
+what it costs, and what it takes to be recommended."""
+
 #: Where each section of the schema is written, in the order of the page.
 SECTIONS = {
     "data.": "DataSection",
@@ -112,6 +118,7 @@ SECTIONS = {
     "simulation.": "SimulationSection",
     "sweep.": "SweepSection",
     "sweep.random., sweep.latin_hypercube.": "SampledSection",
+    "recommend.": "RecommendSection",
 }
 
 #: Sections that are one of several, by the key that says which.

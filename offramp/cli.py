@@ -27,6 +27,7 @@ from offramp.options import (
     SetOption,
     StoreOption,
 )
+from offramp.recommendation.cli import recommend
 from offramp.reproduction.cli import reproduce
 from offramp.scenario import LoadedScenario, find_scenario, load_scenario, shipped_scenarios
 from offramp.sweep.cli import sweep
@@ -129,6 +130,11 @@ def check(scenario: ScenarioArgument, set: SetOption = None, store: StoreOption 
         from offramp.sweep.definition import load_block
 
         typer.echo(load_block(scenario, set or []).summary(), err=True)
+    if loaded.scenario.recommend:
+        from offramp.recommendation.definition import load_question
+
+        for line in load_question(scenario, set or [], (), "workers").space.lines():
+            typer.echo(f"recommend: {line}", err=True)
     yaml = YAML()
     yaml.default_flow_style = None
     yaml.dump(loaded.scenario.model_dump(), sys.stdout)
@@ -287,6 +293,7 @@ def report(
 app.command()(sweep)
 app.command()(reproduce)
 app.command()(validate)
+app.command()(recommend)
 
 
 def show_report(report: Report, console: Console) -> None:
@@ -388,6 +395,8 @@ def _pipeline(scenario: str, set: list[str] | None, store: Path | None, quiet: b
     loaded = load_scenario(scenario, set or [])
     if loaded.scenario.sweep:
         console.note("the block `sweep` is for `offramp sweep`; this is the scenario without it")
+    if loaded.scenario.recommend:
+        console.note("the block `recommend` is for `offramp recommend`, and is left out here")
     return Pipeline(
         loaded,
         Store(store or default_root()),

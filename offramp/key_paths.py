@@ -21,6 +21,7 @@ _OF_KEYS = (
     ("sweep", "zip"),
     ("sweep", "random", "keys"),
     ("sweep", "latin_hypercube", "keys"),
+    ("recommend", "keys"),
 )
 
 

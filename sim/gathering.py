@@ -72,6 +72,11 @@ class Gathering:
             watcher.add(part, finished)
 
     @property
+    def computed_s(self) -> float:
+        """Seconds of computing that the window took, at nodes and at devices that compute."""
+        return float(self.nodes.busy_s.sum() + self._traffic.computed_s.sum())
+
+    @property
     def summary(self) -> RunSummary | None:
         """The digest of the run, if its percentiles are not exact."""
         return self._metrics if isinstance(self._metrics, RunSummary) else None

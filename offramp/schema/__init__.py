@@ -44,6 +44,7 @@ from offramp.schema.links import (
     LinkSection,
     MqttSection,
 )
+from offramp.schema.recommend import RecommendSection
 from offramp.schema.scenario import (
     PolicySection,
     Scenario,
@@ -125,6 +126,7 @@ __all__ = [
     "Precision",
     "ProfileSection",
     "RangeSection",
+    "RecommendSection",
     "Runtime",
     "SampledSection",
     "Scenario",

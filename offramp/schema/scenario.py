@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from offramp.schema.base import Name, Section
 from offramp.schema.experiment import DataSection, ModelSection, ProfileSection, TrainingSection
 from offramp.schema.links import LinkSection, MqttSection
+from offramp.schema.recommend import RecommendSection
 from offramp.schema.sweep import SweepSection
 from offramp.schema.world import AnyFault, DeviceGroupSection, NodeSection
 
@@ -91,4 +92,7 @@ class Scenario(Section):
     simulation: SimulationSection = SimulationSection()
     sweep: SweepSection | None = Field(
         None, description="for `offramp sweep`; every other command takes no notice of it"
+    )
+    recommend: RecommendSection | None = Field(
+        None, description="for `offramp recommend`; every other command takes no notice of it"
     )

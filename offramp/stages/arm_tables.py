@@ -125,6 +125,11 @@ class ArmTables:
         exits = {f"exit_{exit}": int(count) for exit, count in enumerate(self._exits) if exit}
         return {**self._row, **metrics, **exits}
 
+    @property
+    def computed_s(self) -> float:
+        """Seconds of computing that the whole run took: see :class:`sim.gathering.Gathering`."""
+        return self._gathering.computed_s
+
     def node_rows(self) -> list[dict[str, float | str]]:
         """What the whole run asked of each kind of node; see :class:`sim.verdict.NodeLoads`."""
         return self._gathering.nodes.metrics()

@@ -19,16 +19,25 @@ from models.importing import source_file
 from offramp.experiment import user_file
 from offramp.stages import keys
 from offramp.store import file_hash
+from offramp.sweep.point import Context
 from offramp.sweep.template import Template
+from offramp.sweep.versions import CODE
 
-#: Keys of a scenario that no number depends on.
-_NO_MATTER = ("name", "description")
+#: Keys of a scenario that no number of a point depends on.
+_NO_MATTER = ("name", "description", "recommend")
 
 #: Code of packages whose versions are told.
 _VERSIONED = ("models", "sim", "devices", "offramp", "torch", "torchvision")
 
 #: ``package.module:Class`` or ``file.py:Class``.
 _CODE = re.compile(r"[\w./~$-]+:\w+")
+
+
+def identities_of(context: Context) -> Identities:
+    """Of points that are simulated as a context says."""
+    settings: dict[str, Any] = {name: it for name, it in context.versions.items() if name != CODE}
+    settings |= {"device": context.device, "precision": context.precision}
+    return Identities(context.template, settings)
 
 
 class Identities:

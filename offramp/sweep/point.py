@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from models.artifacts import Profile, read_predictions
 from models.errors import ArtifactError, OfframpError
+from models.host import resolved_device, resolved_precision
 from offramp.scenario import LoadedScenario
 from offramp.stages import keys
 from offramp.stages.arm_tables import ArmTables
@@ -21,6 +22,7 @@ from offramp.store import Store, content_key
 from offramp.sweep.rows import pack
 from offramp.sweep.sharing import Shared, decides_fitting, decides_networks, decides_profile
 from offramp.sweep.template import Template
+from offramp.sweep.versions import versions
 from offramp.worlds import build_world, needs_host_profile, read_matching_profile
 from offramp.yaml_lines import Location
 from sim.simulation import simulate_in_slices
@@ -61,6 +63,18 @@ class Context:
     precision: dict[str, str]
     profiles: dict[str, str]
     versions: dict[str, str]
+
+    @staticmethod
+    def here(template: Template, store: Store) -> Context:
+        """That of a driver in this process, before it measured any profile."""
+        return Context(
+            template=template,
+            store_root=store.root.absolute(),
+            device=resolved_device("auto"),
+            precision={it: resolved_precision("auto", it) for it in ("cpu", "cuda")},
+            profiles={},
+            versions=versions(),
+        )
 
     @property
     def folder(self) -> Path:
@@ -193,7 +207,11 @@ class PointSimulator:
                     tables = ArmTables(job, network, predictions, text, policy, replication)
                     for part in simulate_in_slices(job.world, workload, predictions, policy):
                         tables.add(part, None)
-                    yield {**tables.run_row(), "verdict": _verdict(tables)}
+                    yield self.row(tables)
+
+    def row(self, tables: ArmTables) -> Row:
+        """What is told of a run that is whole."""
+        return {**tables.run_row(), "verdict": _verdict(tables)}
 
     def _job(self, loaded: LoadedScenario, values: Values) -> Job:
         trained = self._networks.of(loaded, values)

@@ -147,10 +147,11 @@ def _zipped(columns: dict[str, list[Any]], written: Source) -> ListedAxis:
 
 
 def _draws(section: SampledSection) -> dict[str, Draw]:
-    return {key: _draw(values) for key, values in section.keys.items()}
+    return {key: read_draw(values) for key, values in section.keys.items()}
 
 
-def _draw(values: list[Any] | RangeSection) -> Draw:
+def read_draw(values: list[Any] | RangeSection) -> Draw:
+    """What the values of a key are drawn from."""
     if isinstance(values, list):
         return Choices(tuple(values))
     if values.integers is not None:

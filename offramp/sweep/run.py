@@ -11,7 +11,6 @@ from pathlib import Path
 import filelock
 
 from models.errors import ResultsError
-from models.host import resolved_device, resolved_precision
 from offramp.console import Console
 from offramp.manifest import environment, file_facts, write_manifest
 from offramp.pipeline import check_writable
@@ -20,14 +19,13 @@ from offramp.store import Store
 from offramp.sweep.backend import Backend, Call
 from offramp.sweep.chunks import Chunk, Chunks
 from offramp.sweep.definition import Sweep
-from offramp.sweep.identity import Identities
+from offramp.sweep.identity import identities_of
 from offramp.sweep.journal import JOURNAL, Counts, Journal
 from offramp.sweep.point import Context, PointResult, simulate_points
 from offramp.sweep.preparation import Preparation
 from offramp.sweep.recorded import keep_profiles, named_files_of, recorded
 from offramp.sweep.summary import Summary
 from offramp.sweep.table import FAILURES, SUMMARY, TABLE, KeyKinds, Tables
-from offramp.sweep.versions import CODE, versions
 
 LOCK = ".sweep.lock"
 
@@ -117,20 +115,9 @@ class _Run:
         self._results = results
         self._console = console
         self._journal = journal
-        settings = {name: it for name, it in versions().items() if name != CODE}
-        device = resolved_device("auto")
-        context = Context(
-            template=sweep.template,
-            store_root=store.root.absolute(),
-            device=device,
-            precision={it: resolved_precision("auto", it) for it in ("cpu", "cuda")},
-            profiles={},
-            versions=versions(),
-        )
+        context = Context.here(sweep.template, store)
         self._preparation = Preparation(context, store, console)
-        self._identities = Identities(
-            sweep.template, {**settings, "device": device, "precision": context.precision}
-        )
+        self._identities = identities_of(context)
         self._committed_s = time.monotonic()
         self._table_due_s = self._committed_s + _TABLE_EVERY_S
 

@@ -353,7 +353,7 @@ def test_every_command_has_help_of_its_own(offramp: Callable[..., Any]) -> None:
     assert names == [
         *("init", "check", "schema", "run", "train"),
         *("profile", "simulate", "study", "report"),
-        *("sweep", "reproduce", "validate"),
+        *("sweep", "reproduce", "validate", "recommend"),
     ]
     for name in names:
         ran = offramp(name, "--help")

@@ -1,0 +1,1 @@
+"""The cheapest configuration that meets a target: searched, verified, and told."""

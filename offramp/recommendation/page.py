@@ -1,0 +1,133 @@
+"""The page of a recommendation, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from models.files import write_text
+from offramp.recommendation import words
+from offramp.recommendation.evidence import SEEDS
+from offramp.recommendation.figure import FIGURE, FIGURES
+from offramp.recommendation.files import SCENARIO, TRIALS, VERIFIED
+from offramp.recommendation.outcome import Outcome
+from offramp.recommendation.verification import ALPHA, Verified
+from offramp.report.figure import counted
+from offramp.report.markdown import table
+
+PAGE = "recommendation.md"
+
+
+def write_page(outcome: Outcome, folder: Path, caption: str, command: str) -> Path:
+    """Write the page.
+
+    Args:
+        caption: of the figure, which is there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    page = folder / PAGE
+    write_text(page, "\n\n".join(_sections(outcome, caption, command)) + "\n")
+    return page
+
+
+def _sections(outcome: Outcome, caption: str, command: str) -> Iterator[str]:
+    question = outcome.question
+    targets = " and ".join(map(str, question.targets))
+    yield f"# {question.base.scenario.name}: what is the least that meets {targets}?"
+    if question.base.scenario.description:
+        yield question.base.scenario.description
+    yield f"**{words.answer(outcome)}**"
+    yield from words.advice(outcome)
+    if outcome.recommended is not None:
+        yield words.next_cheaper(outcome)
+        yield f"[{SCENARIO}]({SCENARIO}) is it, to be run: `offramp run {SCENARIO}`."
+    compared = [*words.by_strategy(outcome), *words.by_policy(outcome)]
+    if compared:
+        yield "\n".join(f"- {line}" for line in compared)
+    given = [
+        f"- {words.where(outcome, it)}: {words.cost_text(outcome, it)}, "
+        f"{words.metrics(outcome, it)}, {words.off(outcome, it)}"
+        for it in outcome.given
+    ]
+    if given:
+        yield "As the scenario is given, as the search saw it:"
+        yield "\n".join(given)
+    yield f"![{FIGURE}]({FIGURES}/{FIGURE}.png)"
+    yield f"*{caption}*"
+    yield "## What was verified"
+    yield from _verified(outcome)
+    yield "## How it was searched"
+    yield from _searched(outcome)
+    yield "## Made by"
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("offramp", "optuna"))
+    yield (
+        f"{versions}; seed {question.base.scenario.seed} of the verification, "
+        f"{question.screening_seed} of the screening, {question.section.seed} of the search.\n\n"
+        f"    {command}"
+    )
+
+
+def _verified(outcome: Outcome) -> Iterator[str]:
+    question = outcome.question
+    header = ["strategy", "configuration", "cost", *(str(it) for it in question.targets)]
+    header += [f"bound ({it.metric})" for it in question.targets] + ["verdict"]
+    rows = [_row(outcome, it) for steps in outcome.verified.values() for it in steps]
+    yield table(header, rows)
+    yield (
+        f"Each with {counted(question.replications, 'replication')} whose requests the search had "
+        "not seen. ± is half of the 95 % interval over what is said beside it; a verdict looks at "
+        f"the one-sided bound of confidence {100 * outcome.level:g} %. Of every strategy, "
+        "candidates are judged from the safest to the cheapest, until one does not pass; so the "
+        "probability that what is recommended misses a target is at most "
+        f"{100 * ALPHA:g} %, whatever number of candidates there are."
+    )
+    if any(it.over == SEEDS for it in outcome.best.evidence.estimates):
+        yield (
+            "The search saw the same trained networks as the verification: requests are new there, "
+            "networks are not. Where many configurations were close, networks of further training "
+            "seeds are the stricter check."
+        )
+
+
+def _row(outcome: Outcome, it: Verified) -> list[str]:
+    estimates = it.evidence.estimates
+    cells = [it.screened.strategy, words.where(outcome, it).partition(" with ")[2]]
+    cells.append(words.cost_text(outcome, it))
+    targets = outcome.question.targets
+    for target, estimate in zip(targets, estimates, strict=True):
+        scale = 100 if target.is_share else 1e3
+        cells.append(
+            f"{scale * estimate.mean:.2f} ± {scale * estimate.half_width:.2f} "
+            f"({estimate.n} {estimate.over})"
+        )
+    bounds = it.evidence.bounds(outcome.level)
+    cells += [target.shown(bound) for target, bound in zip(targets, bounds, strict=True)]
+    mark = "**recommended**: " if it is outcome.recommended else ""
+    return [*cells, f"{mark}{it.verdict}"]
+
+
+def _searched(outcome: Outcome) -> Iterator[str]:
+    question, section = outcome.question, outcome.question.section
+    cost = "joules of a request" if question.cost == "energy" else "workers times their prices"
+    prices = ", ".join(f"{name} {price:g}" for name, price in section.prices.items())
+    yield (
+        f"Cost: {cost}{f' ({prices})' if prices else ''}; of equal cost, the one that computes "
+        "less for a request is cheaper. Every strategy is searched by itself, in the same space, "
+        "with as many trials and the same requests:"
+    )
+    yield "\n".join(f"- {line}" for line in question.space.lines())
+    how = (
+        "every configuration there is"
+        if outcome.exhaustive
+        else "proposed by Optuna's tree-structured Parzen estimator, constrained by the targets"
+    )
+    yield (
+        f"{counted(len(outcome.tried), 'trial')}, {how}; each with "
+        f"{counted(section.screening_replications, 'replication')} "
+        f"({TRIALS}; what was verified is in {VERIFIED})."
+    )
+    if words.failures(outcome):
+        yield words.failures(outcome)

@@ -1,0 +1,158 @@
+"""What a recommendation says of itself, in sentences: for the page and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from offramp.recommendation.cost import shown_cost
+from offramp.recommendation.evidence import SEEDS
+from offramp.recommendation.outcome import Outcome
+from offramp.recommendation.verification import Candidate, Verified
+from offramp.sweep.template import as_json
+
+
+def answer(outcome: Outcome) -> str:
+    """The answer in one sentence, with its uncertainty."""
+    found = outcome.recommended
+    targets = " and ".join(map(str, outcome.question.targets))
+    if found is not None:
+        return (
+            f"The cheapest configuration that meets {targets} is {where(outcome, found)}: "
+            f"{cost_text(outcome, found)}, with {metrics(outcome, found)}."
+        )
+    best = outcome.best
+    return (
+        f"Nothing that was tried is shown to meet {targets}: the best is "
+        f"{where(outcome, best)} ({cost_text(outcome, best)}), with {metrics(outcome, best)}, "
+        f"{off(outcome, best)}."
+    )
+
+
+def where(outcome: Outcome, it: Verified | Candidate) -> str:
+    """Which configuration it is."""
+    screened = it.screened if isinstance(it, Verified) else it
+    configuration = screened.configuration
+    values = zip(outcome.question.space.keys, configuration.values, strict=True)
+    named = ", ".join(
+        f"{key}={value if isinstance(value, str) else as_json(value)}" for key, value in values
+    )
+    return f"{screened.strategy} with {configuration.label}" + (f" at {named}" if named else "")
+
+
+def cost_text(outcome: Outcome, it: Verified | Candidate) -> str:
+    """What it costs, with the unit."""
+    question = outcome.question
+    priced = any(price != 1 for price in question.section.prices.values())
+    return shown_cost(question.cost, it.cost.amount, priced)
+
+
+def metrics(outcome: Outcome, it: Verified | Candidate) -> str:
+    """Every metric, with its 95 % interval and what that is over."""
+    parts = []
+    for target, estimate in zip(outcome.question.targets, it.evidence.estimates, strict=True):
+        scale, unit = (100, "%") if target.is_share else (1e3, "ms")
+        parts.append(
+            f"{target.metric} {scale * estimate.mean:.2f} ± {scale * estimate.half_width:.2f} "
+            f"{unit} (95 % interval over {estimate.n} {estimate.over})"
+        )
+    return ", ".join(parts)
+
+
+def off(outcome: Outcome, it: Verified | Candidate) -> str:
+    """How far the metric that is met least is from its target."""
+    pairs = zip(outcome.question.targets, it.evidence.estimates, strict=True)
+    target, estimate = min(pairs, key=lambda pair: pair[0].slack(pair[1].mean))
+    text = target.difference(estimate.mean)
+    return text if len(outcome.question.targets) == 1 else f"{target.metric} {text}"
+
+
+def verdict_text(it: Verified) -> str:
+    """A verdict in words."""
+    return {
+        "met": "meets the target",
+        "not shown": "is not shown to meet the target, which lies in its interval",
+        "missed": "misses the target",
+        "not judged": "was not judged, since a dearer one of its sequence did not pass",
+    }[it.verdict]
+
+
+def next_cheaper(outcome: Outcome) -> str:
+    """What there is below the recommended one, and why it will not do."""
+    it = outcome.next_cheaper
+    if it is None:
+        if outcome.exhaustive:
+            return "Nothing cheaper exists in the space that was searched."
+        return "Nothing cheaper was found in the space that was searched."
+    return (
+        f"The next cheaper one, {where(outcome, it)} ({cost_text(outcome, it)}), "
+        f"{verdict_text(it)}: {metrics(outcome, it)}, {off(outcome, it)}."
+    )
+
+
+def by_strategy(outcome: Outcome) -> Iterator[str]:
+    """The cheapest of every strategy, and whether the strategy makes a difference."""
+    strategies = outcome.question.strategies
+    if len(strategies) < 2 or outcome.recommended is None:
+        return
+    costs = []
+    for strategy in strategies:
+        found = outcome.recommended_of(strategy)
+        if found is None:
+            yield f"cheapest with {strategy}: none is shown to meet the target"
+            continue
+        costs.append(found.cost.amount)
+        yield (
+            f"cheapest with {strategy}: {cost_text(outcome, found)}, "
+            f"{found.screened.configuration.label}, {metrics(outcome, found)}"
+        )
+    if len(costs) == len(strategies) and len(set(costs)) == 1:
+        yield "the strategy makes no difference to the cost"
+
+
+def by_policy(outcome: Outcome) -> Iterator[str]:
+    """The cheapest of every policy in the search, and whether the policy makes a difference."""
+    found = outcome.cheapest_by_policy()
+    if len(found) < 2 or not any(found.values()):
+        return
+    parts = [
+        f"{kind} from {cost_text(outcome, it)}" if it else f"{kind} never"
+        for kind, it in found.items()
+    ]
+    yield f"by policy, as the search saw it: {', '.join(parts)}"
+    amounts = {it.cost.amount if it else None for it in found.values()}
+    if len(amounts) == 1:
+        yield "the policy makes no difference to the cost"
+
+
+def failures(outcome: Outcome) -> str:
+    """How many trials failed, and why the first did; nothing if none did."""
+    failed = [it for it in outcome.tried if it.candidate is None]
+    if not failed:
+        return ""
+    return (
+        f"{len(failed)} of {len(outcome.tried)} trials failed, the first since: {failed[0].error}"
+    )
+
+
+def advice(outcome: Outcome) -> Iterator[str]:
+    """What would help where nothing is shown to meet the target."""
+    if outcome.recommended is not None:
+        return
+    best = outcome.best
+    if best.evidence.slack < 0:
+        doubt = (
+            ", beyond doubt"
+            if best.verdict == "missed"
+            else ", though the interval holds the target"
+        )
+        yield (
+            f"The best that was found falls short{doubt}: a wider space (recommend.keys), more "
+            "trials (recommend.trials), other policies or a longer training may do."
+        )
+        return
+    seeds = any(it.over == SEEDS for it in best.evidence.estimates)
+    more = "training seeds (training.seeds)" if seeds else "replications (recommend.replications)"
+    yield (
+        f"Its mean meets the target, and its interval is too wide to be sure: more {more} would "
+        "narrow it."
+    )
