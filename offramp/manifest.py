@@ -163,6 +163,16 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def kind_of(path: Path) -> str | None:
+    """What the folder of a manifest holds, such as ``run``; None where there is no manifest."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["kind"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown"
+
+
 def _check_format(path: Path, manifest: dict[str, Any]) -> None:
     format = manifest.get("format")
     if format == FORMAT:

@@ -83,6 +83,7 @@ def sweep(
         console,
         _opening(loaded, jobs, dask, artefacts, console),
         retry_failed,
+        may_drop=yes,
     )
     _show(swept, loaded, results, console)
 

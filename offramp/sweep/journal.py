@@ -101,12 +101,18 @@ class Journal:
             self._base.execute("DELETE FROM points WHERE error IS NOT NULL")
             self.commit()
 
-    def keep(self, identities: Iterable[tuple[int, bytes]]) -> None:
+    def keep(self, identities: Iterable[tuple[int, bytes]], may_drop: bool = True) -> int:
         """Keep the points that are asked for, under their numbers now, and drop all others.
 
         Args:
             identities: number and identity of every point, in order.
+            may_drop: whether points with a result may be dropped; else nothing is changed if there
+                is one that would be.
+
+        Returns:
+            How many points with a result are not asked for.
         """
+        before = self.counts().done
         with self._telling():
             self._begin()
             self._base.execute("CREATE INDEX by_identity ON points (identity)")
@@ -120,7 +126,11 @@ class Journal:
             self._base.execute("INSERT INTO points SELECT * FROM kept")
             self._base.execute("DROP TABLE kept")
             self._base.execute("DROP INDEX by_identity")
+            dropped = before - self.counts().done
+            if dropped and not may_drop:
+                self._base.execute("ROLLBACK")
             self.commit()
+        return dropped
 
     def _begin(self) -> None:
         if not self._base.in_transaction:

@@ -185,7 +185,7 @@ class PointSimulator:
             layout, rows = pack(list(self.rows(values)))
         except OfframpError as error:
             return PointResult.failed(index, str(error), time.perf_counter() - start)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a policy of the user's own may do anything
             text = f"{type(error).__name__}: {error}"
             return PointResult.failed(index, text, time.perf_counter() - start)
         return PointResult(index, layout, rows, None, time.perf_counter() - start)

@@ -12,7 +12,7 @@ import filelock
 
 from models.errors import ResultsError
 from offramp.console import Console
-from offramp.manifest import environment, file_facts, write_manifest
+from offramp.manifest import environment, file_facts, kind_of, write_manifest
 from offramp.pipeline import check_writable
 from offramp.stages.layout import MANIFEST
 from offramp.store import Store
@@ -60,15 +60,18 @@ def run_sweep(
     console: Console,
     open_backend: Callable[[], Backend],
     retry_failed: bool = False,
+    may_drop: bool = False,
 ) -> Swept:
     """Simulate every point that the results folder lacks, and write the tables.
 
     Args:
         open_backend: gives what runs the work, when there is some.
         retry_failed: run the points again that failed before.
+        may_drop: whether finished points in the folder that are not of this sweep may be dropped.
 
     Raises:
-        ResultsError: the folder cannot be written to, or holds something else.
+        ResultsError: the folder cannot be written to, or holds something else, such as points of
+            another sweep.
         BackendError: nothing is left to run the points; what was done is kept.
     """
     check_writable(results)
@@ -77,7 +80,8 @@ def run_sweep(
     with _alone_in(results):
         journal = Journal(results)
         try:
-            return _Run(sweep, store, results, console, journal).run(open_backend, retry_failed)
+            run = _Run(sweep, store, results, console, journal)
+            return run.run(open_backend, retry_failed, may_drop)
         finally:
             journal.close()
 
@@ -85,7 +89,8 @@ def run_sweep(
 @contextmanager
 def _alone_in(results: Path) -> Iterator[None]:
     """Keep other sweeps out of the folder, and stay out of folders of other things."""
-    if (results / MANIFEST).exists() and not (results / JOURNAL).exists():
+    kind = kind_of(results / MANIFEST)
+    if kind is not None and (kind != "sweep" or not (results / JOURNAL).exists()):
         raise ResultsError(
             f"{results} holds the results of something else: name another folder with --output"
         )
@@ -121,12 +126,10 @@ class _Run:
         self._committed_s = time.monotonic()
         self._table_due_s = self._committed_s + _TABLE_EVERY_S
 
-    def run(self, open_backend: Callable[[], Backend], retry_failed: bool) -> Swept:
+    def run(self, open_backend: Callable[[], Backend], retry_failed: bool, may_drop: bool) -> Swept:
         """See :func:`run_sweep`."""
         start = time.monotonic()
-        if retry_failed:
-            self._journal.forget_failed()
-        tables = self._look()
+        tables = self._look(retry_failed, may_drop)
         before = self._journal.counts()
         missing = len(self._points) - before.done - before.failed
         self._console.note(
@@ -134,8 +137,9 @@ class _Run:
             + (f", {before.failed} failed before" if before.failed else "")
         )
         if missing:
-            (self._results / MANIFEST).unlink(missing_ok=True)
             backend = open_backend()
+            # Only now: a sweep that cannot begin leaves a finished one as it is.
+            (self._results / MANIFEST).unlink(missing_ok=True)
             try:
                 self._simulate(backend, missing, tables)
             finally:
@@ -149,7 +153,7 @@ class _Run:
 
     # --- what there is ---------------------------------------------------------------------------
 
-    def _look(self) -> Tables:
+    def _look(self, retry_failed: bool, may_drop: bool) -> Tables:
         """Look through all points: keep what fits, and note what the others need."""
         kinds = KeyKinds(len(self._sweep.keys))
 
@@ -158,7 +162,15 @@ class _Run:
                 yield index, self._identity(index)
 
         if not self._journal.fits(identities()):
-            self._journal.keep(identities())
+            dropped = self._journal.keep(identities(), may_drop)
+            if dropped and not may_drop:
+                raise ResultsError(
+                    f"{self._results} has {dropped} finished point(s) that are not of this sweep: "
+                    "other values, files, versions, or another profile of this host. Name another "
+                    "folder with --output, or say --yes to drop them"
+                )
+        if retry_failed:
+            self._journal.forget_failed()
         for index in range(len(self._points)):
             kinds.add(self._points[index])
         for index in self._journal.missing(len(self._points)):

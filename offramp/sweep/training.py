@@ -100,7 +100,7 @@ def _network_key(stage: TrainingStage, strategy: str, seed: int) -> dict[str, An
 def _made(context: Context, values: dict[str, Any], make: Callable[[TrainingStage], None]) -> Made:
     try:
         make(_stage(context.scenario_with(values), Store(context.store_root)))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a network of the user's own may do anything
         text = str(error) if isinstance(error, OfframpError) else f"{type(error).__name__}: {error}"
         return Made(text, _is_disk_full(error))
     return Made()

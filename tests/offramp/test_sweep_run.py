@@ -39,13 +39,16 @@ def swept(store: Path, scenario: Callable[..., Path], tmp_path: Path) -> Sweepin
         backend: Inline | None = None,
         changes: dict[str, Any] | None = None,
         retry_failed: bool = False,
+        may_drop: bool = True,
     ) -> tuple[Swept, Inline]:
         short = {"training.seeds": 1, "simulation.duration_s": 1, "simulation.warm_up_s": 0.2}
         path = scenario({**short, **(changes or {})})
         backend = backend or Inline()
         loaded = load_sweep(str(path), overrides)
         console = Console(quiet=True)
-        ran = run_sweep(loaded, Store(store), results, console, lambda: backend, retry_failed)
+        ran = run_sweep(
+            loaded, Store(store), results, console, lambda: backend, retry_failed, may_drop
+        )
         return ran, backend
 
     return sweep
@@ -198,6 +201,49 @@ def test_a_change_to_a_named_file_runs_all_points_again_and_a_new_name_none(
     assert len(swept(COUNTS, changes=link)[1].simulated) == 4
 
 
+def test_finished_points_of_another_sweep_are_dropped_only_if_that_is_allowed(
+    swept: Sweeping, tmp_path: Path
+) -> None:
+    swept(COUNTS)
+    results = tmp_path / "results"
+    before = {path: path.read_bytes() for path in results.iterdir() if path.is_file()}
+    with pytest.raises(ResultsError, match=r"has 2 finished point\(s\) that are not of this sweep"):
+        swept("devices.cameras.count=1,2", may_drop=False)
+    # What is added drops nothing.
+    _, backend = swept("devices.cameras.count=1,2,3,4,5", may_drop=False)
+    assert backend.simulated == [4]
+    swept(COUNTS)
+    after = {path: path.read_bytes() for path in before}
+    for name in TABLES:
+        assert after[results / name] == before[results / name]
+
+
+def test_a_sweep_that_cannot_begin_leaves_the_manifest_of_a_finished_one(
+    swept: Sweeping, store: Path, tmp_path: Path
+) -> None:
+    swept(COUNTS)
+    manifest = (tmp_path / "results" / "manifest.json").read_bytes()
+    loaded = load_sweep(str(tmp_path / "tiny.yaml"), ["devices.cameras.count=1,2,3,4,5"])
+
+    def nowhere() -> Inline:
+        raise ResultsError("no scheduler there")
+
+    with pytest.raises(ResultsError, match="no scheduler there"):
+        run_sweep(loaded, Store(store), tmp_path / "results", Console(quiet=True), nowhere)
+    assert (tmp_path / "results" / "manifest.json").read_bytes() == manifest
+    assert swept(COUNTS)[1].simulated == []
+
+
+def test_a_folder_whose_manifest_became_that_of_a_run_is_refused(
+    swept: Sweeping, tmp_path: Path
+) -> None:
+    swept(COUNTS)
+    path = tmp_path / "results" / "manifest.json"
+    path.write_text(path.read_text().replace('"kind": "sweep"', '"kind": "run"'))
+    with pytest.raises(ResultsError, match="holds the results of something else"):
+        swept(COUNTS)
+
+
 # --- failures ------------------------------------------------------------------------------------
 
 FUSSY = """
@@ -225,6 +271,16 @@ def fussy(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "own.py").write_text(FUSSY)
     (tmp_path / "annoyed").touch()
     return {"policies": [{"policy": "own.py:Fussy", "taste": 1}]}
+
+
+def test_a_policy_that_ends_its_process_fails_its_point_alone(
+    swept: Sweeping, fussy: dict[str, Any], tmp_path: Path
+) -> None:
+    text = FUSSY.replace('RuntimeError("not to my taste")', "SystemExit(3)")
+    (tmp_path / "own.py").write_text(text)
+    ran, _ = swept(TASTES, changes=fussy)
+    assert (ran.counts.done, ran.counts.failed) == (2, 1)
+    assert "SystemExit" in (tmp_path / "results" / "failures.csv").read_text()
 
 
 def test_a_failed_point_is_recorded_and_stops_no_other(
