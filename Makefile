@@ -8,7 +8,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/offramp run quickstart
 
 test: $(VENV)/installed-test
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest
 
 check: $(VENV)/installed-check
 	$(BIN)/ruff format --check .

@@ -12,8 +12,13 @@ import json
 import os
 import runpy
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 from devices.tether import end_with
+
+#: Longer names of processes are cut off by the kernel.
+_NAME_LENGTH = 15
 
 
 def main() -> None:
@@ -28,6 +33,8 @@ def main() -> None:
     module, *arguments = json.loads(order)
     sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - for as long as the part runs
     sys.argv = [module, *arguments]
+    with suppress(OSError):  # what `ps -o comm` and `pgrep` show of it, on Linux
+        Path("/proc/self/comm").write_text(" ".join(sys.argv)[:_NAME_LENGTH], encoding="utf-8")
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

@@ -19,13 +19,17 @@ from sim.records import read_records
 
 
 def children(parent: int, *words: str) -> list[int]:
-    """The processes that ``parent`` started and whose command lines have these words."""
+    """The processes that ``parent`` started and whose command lines have these words.
+
+    What stood by before has another command line, and the beginning of this one as its name.
+    """
     found = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
         try:
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            command += (folder / "comm").read_text()
             started_by = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:  # it has just ended
             continue
@@ -40,7 +44,7 @@ def new_child(parent: int, old: int, *words: str) -> bool:
     return len(found) == 1 and old not in found
 
 
-PARTS = {"broker": ("devices.embedded_broker",), "node": ("offramp live edge",)}
+PARTS = {"broker": ("devices.embedded_broker",), "node": ("offramp live ed",)}
 
 
 def answered(port: int) -> float:

@@ -146,8 +146,9 @@ def test_what_changes_the_world_is_simulated_anew(
 ) -> None:
     pipeline, results = simulated(changes)
     assert pipeline.reused["simulation"] is False
-    sweep = (results / "deadline_sweep.csv").read_bytes()
-    assert sweep != (trained.results / "deadline_sweep.csv").read_bytes()
+    # Records tell every deadline, where outcomes may be the same: on a slow host all are late.
+    tables = ("deadline_sweep.csv", "records.parquet")
+    assert any((results / it).read_bytes() != (trained.results / it).read_bytes() for it in tables)
 
 
 def test_other_steps_train_again_and_a_paced_strategy_alone_when_its_pacing_changes(
