@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as MplFigure
 from matplotlib.lines import Line2D
 
 from offramp.comparison.runs import Arm, Compared, has_arm
-from offramp.report.deadline_figures import aud_at_deadlines, deadline_axis
+from offramp.report.deadline_figures import aud_at_deadlines, curve_with_band, deadline_axis
 from offramp.report.exit_figures import exit_bars
 from offramp.report.figure import (
     Figure,
@@ -117,11 +117,7 @@ def aud_against_deadline(compared: Compared) -> Figure:
     for (strategy, policy), axes in zip(compared.arms, panels, strict=True):
         arm = data[(data["policy"] == policy) & (data["strategy"] == strategy)]
         for name, look in looks.items():
-            curve = arm[arm["run"] == name].sort_values(x)
-            axes.plot(curve[x], curve["mean"], **look.line(), marker=look.marker, label=name)
-            axes.fill_between(
-                curve[x], curve["low"], curve["high"], color=look.colour, alpha=0.15, linewidth=0
-            )
+            curve_with_band(axes, arm[arm["run"] == name], x, look, name)
         axes.set_xlim(left=0)
         axes.yaxis.set_major_formatter(PERCENT)
     highest = data[["mean", "high"]].max(axis=None)

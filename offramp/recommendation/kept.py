@@ -8,13 +8,13 @@ are not kept: what they failed of may be mended.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pandas as pd
 
 from models.errors import ResultsError
+from offramp.sweep.journal import telling_of
 from offramp.sweep.point import PointResult
 from offramp.sweep.rows import read_layout, unpack
 
@@ -83,13 +83,5 @@ class Kept:
         layout, rows = found
         return pd.DataFrame(unpack(read_layout(layout), rows))
 
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Say what is wrong with the file."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise ResultsError(
-                f"{self._path}: {error}. What was noted there before is kept; when that is mended, "
-                "the same command goes on from there"
-            ) from error
+    def _telling(self) -> AbstractContextManager[None]:
+        return telling_of(self._path)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import filelock
 import pandas as pd
 
 from models.errors import ResultsError
 from offramp.console import Console
+from offramp.folder_lock import alone_in
 from offramp.manifest import environment, file_facts, write_manifest
 from offramp.named_files import named_files
 from offramp.pipeline import check_writable
@@ -100,18 +100,8 @@ def _alone_in(results: Path) -> Iterator[None]:
         raise ResultsError(
             f"{results} holds the results of something else: name another folder with --output"
         )
-    lock = filelock.FileLock(results / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise ResultsError(
-            f"another search is running in {results}: wait until it is done, or name another "
-            "folder with --output"
-        ) from None
-    try:
+    with alone_in(results, LOCK, "search"):
         yield
-    finally:
-        lock.release()
 
 
 # --- searching and verifying ---------------------------------------------------------------------

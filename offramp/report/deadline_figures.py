@@ -19,7 +19,7 @@ from offramp.report.figure import (
     window,
 )
 from offramp.report.results import Results, baseline_strategy
-from offramp.report.style import GUIDE, PERCENT, STRATEGY_LOOKS
+from offramp.report.style import GUIDE, PERCENT, STRATEGY_LOOKS, Look
 
 
 def aud_against_deadline(results: Results) -> Figure:
@@ -134,12 +134,18 @@ def aud_at_deadlines(results: Results, x: str, unit: str) -> pd.Series:
 def _lines(axes: Axes, data: pd.DataFrame, x: str, strategies: list[str]) -> None:
     """A line with its band for each strategy."""
     for strategy in strategies:
-        look = STRATEGY_LOOKS[strategy]
-        curve = data[data["strategy"] == strategy].sort_values(x)
-        axes.plot(curve[x], curve["mean"], **look.line(), marker=look.marker, label=strategy)
-        axes.fill_between(
-            curve[x], curve["low"], curve["high"], color=look.colour, alpha=0.15, linewidth=0
+        curve_with_band(
+            axes, data[data["strategy"] == strategy], x, STRATEGY_LOOKS[strategy], strategy
         )
+
+
+def curve_with_band(axes: Axes, curve: pd.DataFrame, x: str, look: Look, label: str) -> None:
+    """A line through means, and the band of their intervals."""
+    curve = curve.sort_values(x)
+    axes.plot(curve[x], curve["mean"], **look.line(), marker=look.marker, label=label)
+    axes.fill_between(
+        curve[x], curve["low"], curve["high"], color=look.colour, alpha=0.15, linewidth=0
+    )
 
 
 def _live_note(results: Results) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -215,16 +215,20 @@ class Journal:
                 "SELECT point, error FROM points WHERE error IS NOT NULL ORDER BY point"
             )
 
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Say what is wrong with the file."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise ResultsError(
-                f"{self._path}: {error}. What was noted there before is kept; when that is mended, "
-                "the same command goes on from there"
-            ) from error
+    def _telling(self) -> AbstractContextManager[None]:
+        return telling_of(self._path)
+
+
+@contextmanager
+def telling_of(path: Path) -> Iterator[None]:
+    """Say what is wrong with a file of SQLite that keeps what was simulated."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise ResultsError(
+            f"{path}: {error}. What was noted there before is kept; when that is mended, "
+            "the same command goes on from there"
+        ) from error
 
 
 def _blocks(identities: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:

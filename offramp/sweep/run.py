@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
-
 from models.errors import ResultsError
 from offramp.console import Console
+from offramp.folder_lock import alone_in
 from offramp.manifest import environment, file_facts, kind_of, write_manifest
 from offramp.pipeline import check_writable
 from offramp.stages.layout import MANIFEST
@@ -94,18 +93,8 @@ def _alone_in(results: Path) -> Iterator[None]:
         raise ResultsError(
             f"{results} holds the results of something else: name another folder with --output"
         )
-    lock = filelock.FileLock(results / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise ResultsError(
-            f"another sweep is running in {results}: wait until it is done, or name another "
-            "folder with --output"
-        ) from None
-    try:
+    with alone_in(results, LOCK, "sweep"):
         yield
-    finally:
-        lock.release()
 
 
 class _Run:
