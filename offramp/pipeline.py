@@ -118,7 +118,7 @@ class Pipeline:
 
     def simulate(self, results: Path, jobs: int | None = None) -> None:
         """Simulate from what earlier stages left in the store; write into ``results``."""
-        check_writable(results)
+        _check_folder(results)
         for warning in self.loaded.warnings:
             self.console.note(f"warning: {warning}")
         self.simulate_from(find_inputs(self.loaded, self.store, self.arguments()), results, jobs)
@@ -165,7 +165,7 @@ class Pipeline:
 
     def prepare(self, results: Path) -> None:
         """Train and profile what is missing, once it is known that results can be written."""
-        check_writable(results)
+        _check_folder(results)
         check_node_profiles(self.loaded)
         self.train()
         if needs_host_profile(self.loaded):
@@ -194,6 +194,20 @@ class Pipeline:
     def manifest(self, inputs: Inputs) -> dict[str, Any]:
         """What the results were made from, and how long it took."""
         return manifest_of(self.loaded, inputs, self.wall_s, self.reused)
+
+
+def _check_folder(results: Path) -> None:
+    """See that a run can be written there, and would not mix with what something else keeps there.
+
+    Raises:
+        ResultsError: it cannot, or would.
+    """
+    check_writable(results)
+    # Sweeps and searches keep what they have done in a database, long before a manifest.
+    if any(results.glob("*.sqlite")):
+        raise ResultsError(
+            f"{results} holds a sweep or a search: name another folder with --output"
+        )
 
 
 def check_writable(folder: Path) -> None:

@@ -98,7 +98,8 @@ class Simulating:
         missing = []
         for index, values in enumerate(trials):
             if results[index] is None:
-                results[index] = preparation.error(preparation.needs(values))
+                failure = preparation.failure(preparation.needs(values))
+                results[index] = failure and failure.error
             if results[index] is None:
                 missing.append(index)
         finished = len(trials) - len(missing)

@@ -13,7 +13,7 @@ Artefact = tuple[str, str]
 
 #: A call whose worker dies is tried so often in all: once may be chance, as when workers are
 #: killed to make room, or by hand.
-TRIES = 4
+TRIES = 6
 
 
 class BackendError(OfframpError):

@@ -62,7 +62,7 @@ def sweep(
 
     What varies is given by --set, by the scenario's block `sweep`, or by both. What several points
     share is trained and profiled once. Ctrl-C keeps what is finished; the same command goes on from
-    there, and the results are the same as without a stop.
+    there, and the results are the same as without a stop. Status 1: all is done, and points failed.
     """
     from offramp.console import Console
     from offramp.store import Store, default_root
@@ -86,6 +86,8 @@ def sweep(
         may_drop=yes,
     )
     _show(swept, loaded, results, console)
+    if swept.counts.failed:
+        raise typer.Exit(1)
 
 
 def _ask(points: int, yes: bool) -> None:

@@ -80,6 +80,8 @@ class Cluster:
     def _client(self, scheduler: Any) -> Any:
         import distributed
 
+        if str(scheduler).startswith("tls://"):
+            _check_certificates(self.where)
         try:
             client = distributed.Client(
                 scheduler, timeout=CONNECT_WITHIN_S, set_as_default=False, name="offramp-sweep"
@@ -139,6 +141,28 @@ def _scheduler_address(where: str) -> str:
             "scheduler` running there?"
         ) from error
     return f"{scheme or 'tcp'}://{host}:{port}"
+
+
+def _check_certificates(where: str) -> None:
+    """See that there is what a client needs for TLS; Dask would only say so after many tries.
+
+    Raises:
+        BackendError: there is not.
+    """
+    import distributed
+
+    try:
+        context = distributed.Security().get_connection_args("client").get("ssl_context")
+    except (OSError, ValueError, TypeError) as error:
+        raise BackendError(
+            f"--dask {where}: Dask's certificates cannot be used: {error}"
+        ) from error
+    if context is None:
+        raise BackendError(
+            f"--dask {where}: tls:// needs certificates: name them in Dask's configuration, "
+            "distributed.comm.tls.ca-file and distributed.comm.tls.client.cert and .key (or "
+            "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, …CLIENT__CERT and …CLIENT__KEY)"
+        )
 
 
 def _address_in_file(where: str) -> str:

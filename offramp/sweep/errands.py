@@ -29,6 +29,7 @@ from offramp.sweep.backend import Artefact
 from offramp.sweep.mirror import IDENTITY, Mirror, Piece
 from offramp.sweep.point import forget
 from offramp.sweep.shipping import Luggage, pack_artefact
+from offramp.sweep.training import Made
 from offramp.sweep.versions import PACKAGES, code_hash
 
 
@@ -216,14 +217,16 @@ def work(task: Task) -> bytes:
         _forget_other_code(mirror, folder)
         store_root = task.store_root if task.shares_store else mirror.store_root
         answer = _called(function, (context.moved(folder, store_root), *arguments))
+        if isinstance(answer.value, Made) and answer.value.disk_full and not task.shares_store:
+            raise WorkerTroubleError(f"{answer.value.error} (on {socket.gethostname()})")
         theirs = {f"{folder}/{place}": path for place, path in task.luggage.elsewhere.items()}
         theirs |= {str(folder): str(task.folder), str(store_root): str(task.store_root)}
         value = _as_if_there(answer.value, theirs)
         if task.shares_store:
             return _pickled(replace(answer, value=value))
-        made = {artefact: pack_artefact(store_root, artefact) for artefact in task.makes}
-        made = {artefact: files for artefact, files in made.items() if files}
         try:
+            made = {artefact: pack_artefact(store_root, artefact) for artefact in task.makes}
+            made = {artefact: files for artefact, files in made.items() if files}
             blobs = frozenset(
                 mirror.keep(store_root.joinpath(*artefact, name))
                 for artefact, files in made.items()

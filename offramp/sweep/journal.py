@@ -18,7 +18,7 @@ from offramp.sweep.rows import Columns, common_layout, read_layout, unpack
 
 JOURNAL = "points.sqlite"
 
-_FORMAT = 1
+_FORMAT = 2
 
 _SCHEMA = """
 CREATE TABLE layouts (number INTEGER PRIMARY KEY, columns TEXT UNIQUE NOT NULL);
@@ -28,7 +28,8 @@ CREATE TABLE points (
     layout INTEGER,
     rows BLOB,
     error TEXT,
-    wall_s REAL NOT NULL
+    wall_s REAL NOT NULL,
+    died INTEGER NOT NULL
 );
 """
 
@@ -84,8 +85,16 @@ class Journal:
             self._begin()
             layout = None if result.layout is None else self._layout(result.layout)
             self._base.execute(
-                "INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?)",
-                (result.index, identity, layout, result.rows, result.error, result.wall_s),
+                "INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    result.index,
+                    identity,
+                    layout,
+                    result.rows,
+                    result.error,
+                    result.wall_s,
+                    result.died,
+                ),
             )
 
     def commit(self) -> None:
@@ -99,6 +108,13 @@ class Journal:
         with self._telling():
             self._begin()
             self._base.execute("DELETE FROM points WHERE error IS NOT NULL")
+            self.commit()
+
+    def forget_died(self) -> None:
+        """Drop the points whose workers ended, so that they are run again."""
+        with self._telling():
+            self._begin()
+            self._base.execute("DELETE FROM points WHERE died")
             self.commit()
 
     def keep(self, identities: Iterable[tuple[int, bytes]], may_drop: bool = True) -> int:
@@ -118,8 +134,8 @@ class Journal:
             self._base.execute("CREATE INDEX by_identity ON points (identity)")
             self._base.execute("CREATE TABLE kept AS SELECT * FROM points WHERE 0")
             self._base.executemany(
-                "INSERT INTO kept SELECT ?, identity, layout, rows, error, wall_s FROM points "
-                "WHERE identity = ? LIMIT 1",
+                "INSERT INTO kept SELECT ?, identity, layout, rows, error, wall_s, died "
+                "FROM points WHERE identity = ? LIMIT 1",
                 identities,
             )
             self._base.execute("DELETE FROM points")

@@ -122,6 +122,7 @@ class PointResult:
         rows: its rows, packed; None where it failed.
         error: why it failed.
         wall_s: seconds that it took.
+        died: it failed since workers ended each time it was tried, which says little of the point.
     """
 
     index: int
@@ -129,11 +130,12 @@ class PointResult:
     rows: bytes | None
     error: str | None
     wall_s: float
+    died: bool = False
 
     @staticmethod
-    def failed(index: int, error: str, wall_s: float = 0.0) -> PointResult:
+    def failed(index: int, error: str, wall_s: float = 0.0, died: bool = False) -> PointResult:
         """Of a point that failed."""
-        return PointResult(index, None, None, error, wall_s)
+        return PointResult(index, None, None, error, wall_s, died)
 
 
 def asked_profile(loaded: LoadedScenario) -> str:

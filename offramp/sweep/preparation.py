@@ -79,7 +79,7 @@ class Preparation:
         self._fitted: dict[str, bool] = {}
         self._profiles: dict[str, _Profile | None] = {}
         self._by_asked: dict[str, _Profile] = {}
-        self._errors: dict[Artefact, str] = {}
+        self._failures: dict[Artefact, Made] = {}
 
     # --- what points need ------------------------------------------------------------------------
 
@@ -102,9 +102,9 @@ class Preparation:
         profile = self._profile(values)
         return (*found, *([("profile", profile.key)] if profile else []))
 
-    def error(self, needs: Sequence[Artefact]) -> str | None:
-        """Why something that a point needs could not be made."""
-        return next((self._errors[need] for need in needs if need in self._errors), None)
+    def failure(self, needs: Sequence[Artefact]) -> Made | None:
+        """Why something that a point needs could not be made, if so."""
+        return next((self._failures[need] for need in needs if need in self._failures), None)
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the predictions and profiles that points use, by artefact."""
@@ -222,7 +222,7 @@ class Preparation:
                 )
                 for it in missing
             ],
-            self._errors,
+            self._failures,
         )
         self._predict_validation(backend)
 
@@ -232,7 +232,7 @@ class Preparation:
             it.validation: it
             for networks in self._networks.values()
             for it in networks
-            if fitted and ("trained", it.key) not in self._errors
+            if fitted and ("trained", it.key) not in self._failures
         }
         missing = [it for key, it in wanted.items() if not self._store.at("validation", key)]
         self._make(
@@ -245,7 +245,7 @@ class Preparation:
                 )
                 for it in missing
             ],
-            self._errors,
+            self._failures,
         )
 
     def _call(
@@ -267,22 +267,22 @@ class Preparation:
         backend: Backend,
         function: Callable[..., Made],
         calls: list[Call],
-        errors: dict[Artefact, str] | None = None,
+        failures: dict[Artefact, Made] | None = None,
     ) -> None:
-        """Make artefacts in workers; what fails is noted in ``errors``, if it is not told later."""
+        """Make artefacts in workers; what fails is noted in ``failures``, if not told later."""
         if not calls:
             return
         with self._console.task(title, len(calls)) as update:
             for number, done in enumerate(backend.run(function, calls), start=1):
-                made = Made(done.error) if done.error else done.value
+                made = Made(done.error, died=True) if done.error else done.value
                 if made.disk_full:
                     raise ResultsError(
                         f"{title}: {made.error}. Nothing is lost: make room, and the same command "
                         "goes on from there"
                     )
-                if made.error and errors is not None:
+                if made.error and failures is not None:
                     for artefact in calls[done.number].makes:
-                        errors[artefact] = made.error
+                        failures[artefact] = made
                 update(number)
 
     def make_profiles(self) -> None:
@@ -306,7 +306,7 @@ class Preparation:
                 lambda: run_profiling(loaded, self._store, self._console, profile.made_from),
             )
         except OfframpError as error:
-            self._errors["profile", profile.key] = str(error)
+            self._failures["profile", profile.key] = Made(str(error))
         else:
             profile.hash = file_hash(found / PROFILE)
 

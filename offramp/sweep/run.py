@@ -158,6 +158,8 @@ class _Run:
                     "other values, files, versions, or another profile of this host. Name another "
                     "folder with --output, or say --yes to drop them"
                 )
+        # Whoever killed its workers may be gone, and where memory ran out there may be more now.
+        self._journal.forget_died()
         if retry_failed:
             self._journal.forget_failed()
         for index in range(len(self._points)):
@@ -189,7 +191,7 @@ class _Run:
                 dead = [chunk for chunk in dead if len(chunk.points) == 1]
                 dead += self._run_chunks(backend, chunks, single)
                 for chunk in dead:
-                    self._add(PointResult.failed(chunk.points[0][0], str(chunk.error)))
+                    self._add(PointResult.failed(chunk.points[0][0], str(chunk.error), died=True))
                 self._commit()
             except KeyboardInterrupt:
                 self._commit()
@@ -201,11 +203,11 @@ class _Run:
         for index in self._journal.missing(len(self._points)):
             values = self._points[index]
             needs = self._preparation.needs(values)
-            error = self._preparation.error(needs)
-            if error is None:
+            failure = self._preparation.failure(needs)
+            if failure is None:
                 yield Chunk([(index, values)], needs)
             else:
-                self._add(PointResult.failed(index, error))
+                self._add(PointResult.failed(index, str(failure.error), died=failure.died))
 
     def _run_chunks(
         self, backend: Backend, chunks: Chunks, of_points: Iterator[Chunk]

@@ -31,10 +31,12 @@ class Made:
     Attributes:
         error: why it failed.
         disk_full: whether that was for want of room, which has nothing to do with the artefact.
+        died: whether that was since workers ended each time it was tried.
     """
 
     error: str | None = None
     disk_full: bool = False
+    died: bool = False
 
 
 def prepare_backbone(context: Context, values: dict[str, Any], seed: int) -> Made:

@@ -17,6 +17,7 @@ class Inline:
 
     Args:
         deadly: points on which workers die.
+        dies_in: functions in which they do.
         stop_after: raise what ``stop`` says once so many calls ended.
     """
 
@@ -25,6 +26,7 @@ class Inline:
         workers: int = 1,
         seed: int = 0,
         deadly: tuple[int, ...] = (),
+        dies_in: tuple[str, ...] = (),
         stop_after: int | None = None,
         stop: type[BaseException] = KeyboardInterrupt,
     ) -> None:
@@ -34,6 +36,7 @@ class Inline:
         self.called: list[str] = []
         self._random = random.Random(seed)
         self._deadly = deadly
+        self._dies_in = dies_in
         self._stop_after = stop_after
         self._stop = stop
 
@@ -53,6 +56,8 @@ class Inline:
 
     def _done(self, number: int, function: Callable[..., Any], arguments: Any) -> Done:
         self.called.append(function.__name__)
+        if function.__name__ in self._dies_in:
+            return Done(number, error="its worker process was killed")
         if function is simulate_points:
             points = [index for index, _ in arguments[1]]
             if {*points} & {*self._deadly}:

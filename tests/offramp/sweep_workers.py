@@ -12,6 +12,8 @@ from typing import Any
 from models.importing import import_callable
 from offramp.experiment import user_file
 from offramp.store import Store
+from offramp.sweep.errands import Joined, join
+from offramp.sweep.training import Made
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,11 @@ class Somewhere:
 @dataclass(frozen=True)
 class Result:
     error: str | None
+
+
+def join_from_elsewhere(store_root: Path, identity: str) -> Joined:
+    """Join as a worker on another machine, which does not see the driver's store."""
+    return join(Path("/nowhere"), identity)
 
 
 def square(context: Somewhere, number: int) -> tuple[int, int]:
@@ -55,6 +62,14 @@ def make_artefact(context: Somewhere, made_from: dict[str, Any], content: bytes)
     with Store(context.store_root).make("made", made_from) as folder:
         (folder / "content").write_bytes(content)
     return str(context.store_root)
+
+
+def make_where_there_is_room(context: Somewhere, full: str) -> Made:
+    """Make an artefact, unless this worker is that whose disk is full."""
+    if Path.home().name == full:
+        return Made("[Errno 28] No space left on device", disk_full=True)
+    make_artefact(context, {"full": full}, b"made")
+    return Made()
 
 
 def die_of(context: Somewhere, number: int, deadly: int) -> int:

@@ -18,7 +18,7 @@ import pytest
 
 from offramp.console import Console
 from offramp.store import Store, content_key
-from offramp.sweep import clusters
+from offramp.sweep import clusters, crew
 from offramp.sweep.backend import BackendError, Call, Done
 from offramp.sweep.dask import DaskBackend, open_dask
 from offramp.sweep.definition import load_sweep
@@ -134,7 +134,21 @@ def context(driver_store: Store, tmp_path: Path) -> Somewhere:
 
 
 @pytest.fixture
-def cluster(machines: Machines, driver_store: Store, console: Lines) -> Iterator[DaskBackend]:
+def shares_store() -> bool:
+    """Whether workers see the driver's store."""
+    return False
+
+
+@pytest.fixture
+def cluster(
+    machines: Machines,
+    driver_store: Store,
+    console: Lines,
+    shares_store: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[DaskBackend]:
+    if not shares_store:
+        monkeypatch.setattr(crew, "join", there.join_from_elsewhere)
     backend = open_dask(machines.address, None, driver_store, console)
     assert isinstance(backend, DaskBackend)
     while backend.workers < 2:
@@ -170,6 +184,7 @@ def test_every_call_is_done_and_few_are_under_way(cluster: DaskBackend, context:
     assert len(processes) == 2
 
 
+@pytest.mark.parametrize("shares_store", [False, True])
 def test_files_and_artefacts_travel_both_ways(
     cluster: DaskBackend, context: Somewhere, driver_store: Store, tmp_path: Path
 ) -> None:
@@ -219,6 +234,7 @@ class Own:
 """
 
 
+@pytest.mark.parametrize("shares_store", [False, True])
 def test_a_sweep_has_the_same_bytes_as_one_in_this_process(
     cluster: DaskBackend,
     driver_store: Store,
@@ -277,6 +293,19 @@ def test_calls_whose_workers_are_killed_are_done_by_others(
         if len(done) in (20, 60):
             os.kill(machines.pids()[len(done) // 60], signal.SIGKILL)
     assert {it.number: it.value[0] for it in done} == {it: it * it for it in range(150)}
+
+
+def test_a_worker_whose_disk_is_full_is_set_aside_and_named(
+    cluster: DaskBackend, context: Somewhere, driver_store: Store, console: Lines
+) -> None:
+    makes = ("made", content_key({"full": "first"}))
+    calls = (Call((context, "first"), makes=(makes,)) for _ in range(6))
+    done = list(cluster.run(there.make_where_there_is_room, calls))
+    assert [it.value.error for it in done] == [None] * 6
+    assert driver_store.at(*makes)
+    (told,) = {line for line in console.said if "not used any more" in line}
+    assert "worker first on 127.0.0.1 " in told
+    assert "No space left" in told
 
 
 def test_what_a_function_raises_is_raised_here(cluster: DaskBackend, context: Somewhere) -> None:
@@ -391,6 +420,15 @@ def test_a_cluster_that_cannot_be_had_is_told(
     (tmp_path / "gone.json").write_text(json.dumps({"address": f"tcp://127.0.0.1:{port}"}))
     with pytest.raises(BackendError, match=message.format(port=port)):
         open_dask(where.format(port=port, folder=tmp_path), None, driver_store, console)
+
+
+def test_tls_without_certificates_says_which_settings_name_them(
+    machines: Machines, driver_store: Store, console: Lines
+) -> None:
+    began = time.monotonic()
+    with pytest.raises(BackendError, match=r"tls.*distributed\.comm\.tls\.ca-file"):
+        open_dask(machines.address.replace("tcp", "tls"), None, driver_store, console)
+    assert time.monotonic() - began < clusters.CONNECT_WITHIN_S
 
 
 def test_slurm_without_a_description_of_its_jobs_says_where_to_write_it(

@@ -326,6 +326,29 @@ def test_a_point_on_which_workers_die_fails_alone(swept: Sweeping, tmp_path: Pat
     assert (failures["point"][0], failures["error"][0]) == (5, "its worker process was killed")
 
 
+def test_a_point_on_which_workers_died_is_run_again_by_the_next_start(
+    swept: Sweeping, tmp_path: Path
+) -> None:
+    axis = "devices.cameras.count=1,2,3,4,5,6,7,8"
+    swept(axis, backend=Inline(deadly=(5,)))
+    ran, backend = swept(axis)
+    assert (backend.simulated, ran.counts.failed) == ([5], 0)
+    swept(axis, results=tmp_path / "fresh")
+    assert bytes_of(tmp_path / "results") == bytes_of(tmp_path / "fresh")
+
+
+def test_a_point_whose_network_could_not_be_trained_for_want_of_workers_is_too(
+    swept: Sweeping, store: Path
+) -> None:
+    shutil.rmtree(store / "trained")
+    rates = "training.learning_rate=0.1,0.2"
+    ran, _ = swept(rates, backend=Inline(dies_in=("train_network",)))
+    assert ran.counts.failed == 2
+    ran, backend = swept(rates)
+    assert (ran.counts.done, ran.counts.failed) == (2, 0)
+    assert backend.called.count("train_network") == 4, "both strategies at both rates"
+
+
 def test_a_failed_training_fails_the_points_that_need_it(swept: Sweeping, tmp_path: Path) -> None:
     ran, backend = swept("training.learning_rate=0.1,1e30", "devices.cameras.count=1,2")
     assert (ran.counts.done, ran.counts.failed) == (2, 2)
@@ -378,6 +401,19 @@ def test_a_folder_with_other_results_is_refused(swept: Sweeping, tmp_path: Path)
     (tmp_path / "results" / "manifest.json").write_text("{}")
     with pytest.raises(ResultsError, match="something else"):
         swept(COUNTS)
+
+
+def test_a_run_into_the_folder_of_a_sweep_is_refused(
+    swept: Sweeping, scenario: Callable[..., Path], store: Path, offramp: Any, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    swept(COUNTS)
+    before = {path.name: path.read_bytes() for path in results.iterdir() if path.is_file()}
+    for command in ("run", "simulate"):
+        ran = offramp(command, scenario(), "--store", store, "-o", results)
+        assert ran.status == 2
+        assert "holds a sweep or a search" in ran.err
+    assert {path.name: path.read_bytes() for path in results.iterdir() if path.is_file()} == before
 
 
 def test_a_damaged_journal_is_told(swept: Sweeping, tmp_path: Path) -> None:
