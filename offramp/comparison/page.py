@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from models.files import write_text
 from offramp.comparison.differences import METRICS
 from offramp.comparison.runs import Compared
 from offramp.report.figure import counted, repetitions
 from offramp.report.latex import Numbers, Text, table_environment
 from offramp.report.markdown import milliseconds, percent, points, rendered
+from offramp.report.offline_page import write_pages
 from offramp.report.results import interval_over, summary, validity
 from offramp.report.table import Table
 from offramp.reproduction.statistics import MOVED, UNTESTED
@@ -57,7 +57,7 @@ def write_page(
     for name, caption in captions.items():
         parts.append(f"![{caption}]({figures}/{name}.png)")
         parts.append(f"*{caption}* ([PDF]({figures}/{name}.pdf), [data]({figures}/{name}.csv))")
-    write_text(path, "\n\n".join(part for part in parts if part) + "\n")
+    write_pages(path, "a comparison of runs", parts)
 
 
 def answer(compared: Compared, differences: pd.DataFrame) -> str:

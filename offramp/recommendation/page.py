@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from models.files import write_text
 from offramp.recommendation import words
 from offramp.recommendation.evidence import SEEDS
 from offramp.recommendation.figure import FIGURE, FIGURES
@@ -15,6 +14,7 @@ from offramp.recommendation.outcome import Outcome
 from offramp.recommendation.verification import ALPHA, Verified
 from offramp.report.figure import counted
 from offramp.report.markdown import table
+from offramp.report.offline_page import write_pages
 
 PAGE = "recommendation.md"
 
@@ -29,7 +29,7 @@ def write_page(outcome: Outcome, folder: Path, caption: str, command: str) -> Pa
         OSError: it cannot be written.
     """
     page = folder / PAGE
-    write_text(page, "\n\n".join(_sections(outcome, caption, command)) + "\n")
+    write_pages(page, "a recommendation", _sections(outcome, caption, command))
     return page
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import math
 import shlex
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +12,12 @@ from typing import Any
 import pandas as pd
 
 from offramp.report.answer import Answer, answer
+from offramp.report.html_text import Drawing, drawing
 from offramp.report.html_warnings import notices
 from offramp.report.markdown import percent
 from offramp.report.page import scenario_yaml
 from offramp.report.results import Results, validity
 from offramp.report.run_tables import difference_table, further_tables, summary_table
-from offramp.report.style import DOUBLE_COLUMN
 from offramp.report.table import Table
 from offramp.report.world_tables import oracle_lines
 from offramp.stages.layout import (
@@ -36,9 +34,6 @@ from offramp.stages.layout import (
     SUMMARY_CSV,
     SUMMARY_JSON,
 )
-
-#: Of an inch on the page, and of an inch of a figure as it is shown: a paper's 8 points are small.
-PIXELS, ENLARGED = 96, 1.25
 
 #: What may lie beside the page, and what it is.
 _FILES = {
@@ -111,17 +106,12 @@ class Picture:
     """A figure of the report.
 
     Attributes:
-        data: the PNG, in base64.
-        width, height: as shown, in CSS pixels.
         files: suffixes and paths of what lies beside the page.
     """
 
     name: str
     caption: str
-    data: str
-    width: int
-    height: int
-    wide: bool
+    drawing: Drawing
     files: list[tuple[str, str]]
 
 
@@ -254,16 +244,12 @@ def _mark(value: float, half_width: float, low: float, high: float) -> Mark:
 
 
 def _picture(folder: Path, name: str, caption: str) -> Picture:
-    png = (folder / FIGURES / f"{name}.png").read_bytes()
-    inches = [pixels / 300 for pixels in struct.unpack(">II", png[16:24])]
-    width, height = (round(PIXELS * ENLARGED * length) for length in inches)
     files = [
         (what, f"{FIGURES}/{name}{suffix}")
         for suffix, what in ((".pdf", "PDF"), (".csv", "data (CSV)"), (".tex", "LaTeX"))
         if (folder / FIGURES / f"{name}{suffix}").exists()
     ]
-    data = base64.b64encode(png).decode("ascii")
-    return Picture(name, caption, data, width, height, inches[0] > 0.7 * DOUBLE_COLUMN, files)
+    return Picture(name, caption, drawing(folder / FIGURES / f"{name}.png"), files)
 
 
 def _made_with(results: Results) -> Table:

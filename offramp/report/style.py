@@ -21,6 +21,9 @@ from matplotlib.ticker import PercentFormatter
 COLUMN = 3.5
 DOUBLE_COLUMN = 7.16
 
+#: Dots per inch of figures that are no drawings.
+PNG_DPI = 300
+
 
 @dataclass(frozen=True)
 class Look:
@@ -133,7 +136,7 @@ _RC: dict[Any, Any] = {
     "grid.linewidth": 0.4,
     "hatch.linewidth": 0.6,
     "figure.constrained_layout.use": True,
-    "savefig.dpi": 300,
+    "savefig.dpi": PNG_DPI,
     # Without a date in the file, the same data gives the same bytes.
     "svg.hashsalt": "offramp",
 }

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from models.errors import ResultsError
-from models.files import write_text
 from offramp.report.figure import Figure, counted, remove_figure, save_figure
 from offramp.report.markdown import percent
+from offramp.report.offline_page import write_pages
 from offramp.report.paired import SIGNIFICANCE
 from offramp.report.style import paper_style
 from offramp.report.sweep_figures import figures_against
@@ -50,7 +50,7 @@ def write_sweep_report(folder: Path) -> Path:
             if old.stem not in captions:
                 remove_figure(folder / FIGURES, old.stem)
         path = folder / REPORT
-        write_text(path, "\n\n".join(part for part in _page(sweep, captions) if part) + "\n")
+        write_pages(path, "a sweep", _page(sweep, captions))
     except OSError as error:
         raise ResultsError(f"cannot write the report to {folder}: {error.strerror}") from error
     return path

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from models.files import whole_file, write_text
+from models.files import whole_file
 from offramp.report.markdown import table
+from offramp.report.offline_page import write_pages
 from offramp.validation.calibration import Calibration
 from offramp.validation.comparison import POINTS, Comparison
 from offramp.validation.figures import LATENCIES, TIME_PARTS
@@ -57,7 +58,7 @@ def write_findings(folder: Path, findings: Findings, captions: dict[str, str]) -
         with whole_file(folder / name) as partial:
             frame.to_csv(partial, index=False)
     page = folder / PAGE
-    write_text(page, "\n\n".join(_sections(findings, captions)) + "\n")
+    write_pages(page, "a validation of the simulator", _sections(findings, captions))
     return page
 
 

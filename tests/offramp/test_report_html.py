@@ -169,7 +169,13 @@ def test_templates_are_shipped() -> None:
     shipped = project["tool"]["setuptools"]["package-data"]["offramp.report"]
     assert shipped == ["templates/*"]
     names = {path.name for path in files("offramp.report").joinpath("templates").iterdir()}
-    assert names == {"report.html.j2", "parts.html.j2", "report.css"}
+    assert names == {
+        "report.html.j2",
+        "page.html.j2",
+        "head.html.j2",
+        "parts.html.j2",
+        "report.css",
+    }
 
 
 # --- for everybody ------------------------------------------------------------------------------

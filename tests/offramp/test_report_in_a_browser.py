@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
+from offramp.report.offline_page import as_html
+
 #: Names under which Debian, Fedora, Google and Arch install it.
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -132,9 +134,13 @@ def _address(process: "subprocess.Popen[bytes]", file: Path) -> str:
     return f"ws://127.0.0.1:{port}{path}"
 
 
-@pytest.fixture
-def page(trained: Any) -> Path:
-    path: Path = trained.results / "report.html"
+@pytest.fixture(params=["report.html", "page.html"])
+def page(trained: Any, request: pytest.FixtureRequest) -> Path:
+    """The report of a run, and its page in Markdown as that of a sweep or comparison is shown."""
+    path: Path = trained.results / request.param
+    if path.name == "page.html":
+        text = (trained.results / "report.md").read_text()
+        path.write_text(as_html(text, "a run", trained.results))
     return path
 
 
