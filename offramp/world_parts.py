@@ -35,6 +35,7 @@ from offramp.schema import (
     UniformSpec,
 )
 from sim.arrivals import Arrivals, ClosedLoop, Diurnal, OnOff, Periodic, Poisson, TraceArrivals
+from sim.autocorrelation import Autocorrelation
 from sim.capacity import Capacity, ConstantCapacity, read_bandwidth_trace
 from sim.distributions import (
     Constant,
@@ -218,6 +219,11 @@ def overheads(section: OverheadSection | None, folder: Path) -> Overheads | None
         reply=distribution(section.reply_ms, folder),
         begin_idle=(
             None if section.begin_idle_ms is None else distribution(section.begin_idle_ms, folder)
+        ),
+        autocorrelation=(
+            Autocorrelation(section.autocorrelation, section.autocorrelation_ms * MILLI)
+            if section.autocorrelation
+            else None
         ),
     )
 

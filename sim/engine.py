@@ -14,8 +14,10 @@ import simpy
 from models.artifacts import Predictions
 from models.errors import PolicyError
 from sim import records
+from sim.autocorrelation import AlikeInTime
 from sim.batching import BatchingNode
 from sim.clock import Call, Clock
+from sim.distributions import Floats
 from sim.finished import Finished
 from sim.ledger import Ledger
 from sim.network import reception_times, ways
@@ -82,6 +84,12 @@ class Engine(ABC):
         self.nodes = [
             self.node(spec, world.node_names[index], index, policy)
             for index, spec in enumerate(world.node_specs)
+        ]
+        self._alike = [
+            AlikeInTime(overheads.autocorrelation, workload.streams.generator("service", node.name))
+            if (overheads := node.spec.overheads) and overheads.autocorrelation
+            else None
+            for node in self.nodes
         ]
         for node in self.nodes:
             if node.spec.next_tier is not None:
@@ -197,7 +205,8 @@ class Engine(ABC):
 
     def enter(self, request: Request, node: Node) -> None:
         """A request reaches a node that it was not made for."""
-        drawn = node.spec.service.draw(np.array([self.row(request)[7]]))[0]
+        now = np.array([self.clock._now])
+        drawn = self._services(node, np.array([self.row(request)[7]]), now)[0]
         if request.exit:
             drawn = node.spec.service.resumed(drawn, request.exit)
         request.came_to(self.clock._now, drawn)
@@ -230,10 +239,13 @@ class Engine(ABC):
             by_node = np.argsort(arrived.node, kind="stable")
             arrived, requests = arrived.where(by_node), requests.where(by_node)
         counts = np.bincount(arrived.node, minlength=len(self.nodes))
-        drawn = [
-            self.nodes[number].spec.service.draw(u)
-            for number, u in enumerate(np.split(requests.service_u, np.cumsum(counts)[:-1]))
-        ]
+        ends = np.cumsum(counts)[:-1]
+        drawn = map(
+            self._services,
+            self.nodes,
+            np.split(requests.service_u, ends),
+            np.split(arrived.at_s, ends),
+        )
         deadline_at_s = requests.created_s + requests.deadline_s * self.deadline_scale
         columns = [
             arrived.request,
@@ -246,6 +258,11 @@ class Engine(ABC):
         priorities = [self._priorities(requests)] if self._has_priorities else []
         made = map(Request, *(column.tolist() for column in columns), chain(*drawn), *priorities)
         return [list(islice(made, count)) for count in counts.tolist()]
+
+    def _services(self, node: Node, u: Floats, at_s: Floats) -> Sequence[Any]:
+        """What the service of a node makes of uniform numbers, for requests that come at a time."""
+        alike = self._alike[node.index]
+        return node.spec.service.draw(u if alike is None else alike(u, at_s))
 
     def _priorities(self, requests: Requests) -> list[int]:
         priorities = [group.priority for group in self.world.groups]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.autocorrelation import Autocorrelation
 from sim.distributions import Constant, Distribution, Floats
 from sim.service import Service
 from sim.streams import scrambled
@@ -31,12 +32,14 @@ class Overheads:
             ``begin_idle``, if the request, or the first of its batch, found it idle, with caches
             that others have used since. None: the same.
         reply: of a worker for each answer, after it was ready.
+        autocorrelation: of service times that follow one another; None: there is none.
     """
 
     receive: Distribution = field(default_factory=lambda: Constant(0.0))
     begin: Distribution = field(default_factory=lambda: Constant(0.0))
     reply: Distribution = field(default_factory=lambda: Constant(0.0))
     begin_idle: Distribution | None = None
+    autocorrelation: Autocorrelation | None = None
 
     @property
     def occupied_s(self) -> float:

@@ -52,6 +52,14 @@ class OverheadSection(Section):
     reply_ms: DistributionSpec = Field(
         0.0, description="of a worker for each reply, before it takes the next request"
     )
+    autocorrelation: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="of service times that follow one another: a machine that others share is "
+        "slower for a while",
+    )
+    autocorrelation_ms: Annotated[float, Field(gt=0)] = Field(
+        300.0, description="after which that has fallen to 1/e"
+    )
 
 
 class NextTierSection(Section):

@@ -10,7 +10,7 @@ It becomes keys of the scenario: see :func:`calibrated`.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,21 @@ from models.files import whole_file, write_text
 from offramp.scenario import LoadedScenario
 from offramp.schema import DirectionSection, LinkSection, MqttSection, OverheadSection, Scenario
 from offramp.schema.distributions import EmpiricalSpec
+from sim.autocorrelation import Autocorrelation
 from sim.distributions import Floats
 from sim.mqtt_packets import EXCHANGES
 
-FORMAT = "offramp-calibration-1"
+FORMAT = "offramp-calibration-2"
 
 DESCRIPTION = "calibration.json"
 SAMPLES = "samples.csv"
 
 #: What nothing is known of takes no time.
 _NOTHING: Floats = np.zeros(1)
+
+#: Samples of all of a calibration, and of each node.
+_OF_ALL = ("rtt_s", "lag_s", "up_s", "home_s")
+_OF_NODE = ("receive_s", "begin_s", "begin_idle_s", "reply_s")
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,18 @@ class NodeSamples:
         begin_s: of a busy worker, for inference, beyond what the profile says.
         begin_idle_s: of an idle one, likewise.
         reply_s: of a busy worker, between an answer and the next request.
+        autocorrelation: of the inference of a busy worker; None: there is none.
     """
 
     receive_s: Floats
     begin_s: Floats
     begin_idle_s: Floats
     reply_s: Floats
+    autocorrelation: Autocorrelation | None = None
+
+    def by_name(self) -> dict[str, Floats]:
+        """The samples alone."""
+        return {name: getattr(self, name) for name in _OF_NODE}
 
 
 @dataclass(frozen=True)
@@ -110,19 +121,24 @@ def pooled(first: Calibration, again: Calibration) -> Calibration:
     A machine that others share is faster now and slower then. Samples from before and from after a
     run are of the time around it.
     """
-    nodes = {
-        name: NodeSamples(
-            *(
-                np.concatenate([getattr(it, field.name) for it in (samples, again.nodes[name])])
-                for field in fields(NodeSamples)
-            )
-        )
-        for name, samples in first.nodes.items()
-    }
+    nodes = {name: _both(samples, again.nodes[name]) for name, samples in first.nodes.items()}
     ways = {name: np.concatenate([getattr(first, name), getattr(again, name)]) for name in _OF_ALL}
     broker_s = (first.broker_s + again.broker_s) / 2
     about = {**first.about, "measured_again_at": again.about["measured_at"]}
     return Calibration(**ways, broker_s=broker_s, nodes=nodes, qos=first.qos, about=about)
+
+
+def _both(first: NodeSamples, again: NodeSamples) -> NodeSamples:
+    receive_s, begin_s, begin_idle_s, reply_s = (
+        np.concatenate([values, again.by_name()[name]]) for name, values in first.by_name().items()
+    )
+    found = [it.autocorrelation for it in (first, again) if it.autocorrelation]
+    alike = None
+    if found:
+        # Where one of them found none, there is half of the other's.
+        shares = sum(it.share for it in found)
+        alike = Autocorrelation(shares / 2, sum(it.share * it.time_s for it in found) / shares)
+    return NodeSamples(receive_s, begin_s, begin_idle_s, reply_s, alike)
 
 
 # --- what becomes of it in a scenario ------------------------------------------------------------
@@ -177,6 +193,7 @@ def calibrated(
                     begin_ms=file(f"{name}-begin_ms"),
                     begin_idle_ms=file(f"{name}-begin_idle_ms"),
                     reply_ms=file(f"{name}-reply_ms"),
+                    **_autocorrelation_keys(calibration.nodes[name].autocorrelation),
                 )
             }
         )
@@ -191,6 +208,12 @@ def calibrated(
     }
     changed: Scenario = scenario.model_copy(update=update)
     return replace(loaded, scenario=changed)
+
+
+def _autocorrelation_keys(alike: Autocorrelation | None) -> dict[str, float]:
+    if alike is None:
+        return {}
+    return {"autocorrelation": alike.share, "autocorrelation_ms": 1e3 * alike.time_s}
 
 
 def _unused(name: str, taken: dict[str, Any]) -> str:
@@ -222,13 +245,16 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
     _write_ms(folder / "up_ms.txt", up_s)
     _write_ms(folder / "home_ms.txt", calibration.rest_s(calibration.home_s))
     for name, samples in calibration.nodes.items():
-        for field in fields(NodeSamples):
-            file = folder / f"{name}-{field.name.removesuffix('_s')}_ms.txt"
-            _write_ms(file, getattr(samples, field.name))
+        for what, seconds in samples.by_name().items():
+            _write_ms(folder / f"{name}-{what.removesuffix('_s')}_ms.txt", seconds)
     description = {
         "format": FORMAT,
         "qos": calibration.qos,
         "broker_ms": None if np.isnan(calibration.broker_s) else 1e3 * calibration.broker_s,
+        "nodes": {
+            name: _autocorrelation_keys(samples.autocorrelation)
+            for name, samples in calibration.nodes.items()
+        },
         "about": calibration.about,
     }
     write_text(folder / DESCRIPTION, json.dumps(description, indent=1) + "\n")
@@ -241,9 +267,9 @@ def _write_ms(path: Path, seconds: Floats) -> None:
 def _table(calibration: Calibration) -> pd.DataFrame:
     parts = [("", name, getattr(calibration, name)) for name in _OF_ALL]
     parts += [
-        (node, field.name, getattr(samples, field.name))
+        (node, what, seconds)
         for node, samples in calibration.nodes.items()
-        for field in fields(NodeSamples)
+        for what, seconds in samples.by_name().items()
     ]
     return pd.concat(
         [
@@ -253,7 +279,17 @@ def _table(calibration: Calibration) -> pd.DataFrame:
     )
 
 
-_OF_ALL = ("rtt_s", "lag_s", "up_s", "home_s")
+def _node_samples(
+    groups: dict[tuple[str, str], Floats], node: str, keys: dict[str, float]
+) -> NodeSamples:
+    receive_s, begin_s, begin_idle_s, reply_s = (
+        groups[node, what.removesuffix("_s")] for what in _OF_NODE
+    )
+    alike = None
+    if keys:
+        share, time_ms = float(keys["autocorrelation"]), float(keys["autocorrelation_ms"])
+        alike = Autocorrelation(share, 1e-3 * time_ms)
+    return NodeSamples(receive_s, begin_s, begin_idle_s, reply_s, alike)
 
 
 def read_calibration(folder: Path) -> Calibration:
@@ -281,12 +317,7 @@ def read_calibration(folder: Path) -> Calibration:
         return Calibration(
             **{name: groups["", name.removesuffix("_s")] for name in _OF_ALL},
             broker_s=np.nan if broker_ms is None else float(broker_ms) * 1e-3,
-            nodes={
-                node: NodeSamples(
-                    *(groups[node, field.name.removesuffix("_s")] for field in fields(NodeSamples))
-                )
-                for node in names
-            },
+            nodes={node: _node_samples(groups, node, description["nodes"][node]) for node in names},
             qos=int(description["qos"]),
             about=description["about"],
         )

@@ -10,13 +10,22 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
+from sim.autocorrelation import Autocorrelation
 from sim.distributions import Floats
 from sim.run import Run
 from sim.service import Service
 
 #: Fewer services of one batch size than this tell nothing of their distribution.
 _ENOUGH_OF_A_SIZE = 10
+
+#: Fewer in a row tell nothing of how alike they are.
+_ENOUGH_IN_A_ROW = 60
+#: So much of a service time is its own at least.
+_MOST_ALIKE = 0.95
+#: Of a profile, to know how much it varies.
+_QUANTILES = 200
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,48 @@ def excess_s(spans: Spans, service: Service) -> Floats:
             expected = [service.batch_seconds([it] * size, 0, exit) for it in drawn]
             found.append(np.repeat((measured - np.sort(expected)) / size, size))
     return np.concatenate(found) if found else np.zeros(0)
+
+
+def autocorrelation_of(spans: Spans, service: Service, besides_s: Floats) -> Autocorrelation | None:
+    """How alike services that follow one another were, as the simulator is to be told of it.
+
+    Rank correlations by the number of services between two. What the simulator draws from a profile
+    is alike in time, and what a request takes besides is not: so that the sum is as alike as was
+    measured, the first must be more so.
+
+    Args:
+        spans: of a node that was kept busy.
+        besides_s: what services took longer than the profile says.
+
+    Returns:
+        None where chance explains it, or nothing is known.
+    """
+    size, exit = _most_common(spans.size), _most_common(spans.exit)
+    chosen = spans.where((spans.size == size) & (spans.exit == exit))
+    count = len(chosen)
+    if count < _ENOUGH_IN_A_ROW:
+        return None
+    ranks = rankdata(chosen.busy_s)
+    lags = np.arange(1, count // 3)
+    by_lag = np.array([np.corrcoef(ranks[lag:], ranks[:-lag])[0, 1] for lag in lags])
+    at_once = float(by_lag[:3].mean())
+    if not at_once > 2 / np.sqrt(count):
+        return None
+    smooth = np.convolve(by_lag, np.ones(5) / 5, mode="valid")
+    low = np.flatnonzero(smooth < at_once / np.e)
+    lag = int(low[0]) + 3 if len(low) else len(lags)
+    apart_s = float(chosen.started_s[-1] - chosen.started_s[0]) / (count - 1)
+    drawn = service.draw((np.arange(_QUANTILES) + 0.5) / _QUANTILES)
+    of_profile = np.var([service.batch_seconds([it] * size, 0, exit) for it in drawn])
+    if not of_profile > 0:
+        return None
+    of_besides = np.var(besides_s) * size**2
+    share = min(at_once * float(1 + of_besides / of_profile), _MOST_ALIKE)
+    return Autocorrelation(share, lag * apart_s)
+
+
+def _most_common(values: NDArray[np.int64]) -> int:
+    return int(np.bincount(values).argmax()) if len(values) else 0
 
 
 def receives_s(spans: Spans, batch_wait_s: float) -> Floats:

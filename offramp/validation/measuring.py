@@ -25,7 +25,7 @@ from offramp.schema import MqttSection
 from offramp.stages.jobs import PolicyText
 from offramp.stages.live import ArmRun
 from offramp.validation.calibration import Calibration, NodeSamples
-from offramp.validation.excess import excess_s, receives_s, replies_s, spans_of
+from offramp.validation.excess import autocorrelation_of, excess_s, receives_s, replies_s, spans_of
 from sim.arrivals import ClosedLoop
 from sim.distributions import Constant, Floats, Uniform
 from sim.nodes import NodeSpec
@@ -228,6 +228,10 @@ def _node_samples(
     at_rest = np.concatenate([excess_s(spans, spec.service) for spans in calm_spans])
     replies = np.concatenate([replies_s(spans, spec.workers) for spans in busy_spans])
     receive_s = np.concatenate([receives_s(spans, spec.batch_wait_s) for spans in calm_spans])
-    samples = (receive_s, more, at_rest, replies)
     # The profiler cannot have been slower than what it measures, but for chance.
-    return NodeSamples(*(np.maximum(it, 0.0) if len(it) else np.zeros(1) for it in samples))
+    receive_s, more, at_rest, replies = (
+        np.maximum(it, 0.0) if len(it) else np.zeros(1)
+        for it in (receive_s, more, at_rest, replies)
+    )
+    alike = autocorrelation_of(max(busy_spans, key=len), spec.service, more)
+    return NodeSamples(receive_s, more, at_rest, replies, alike)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ from offramp.validation.calibration import (
     read_calibration,
     write_calibration,
 )
-from offramp.validation.excess import excess_s, receives_s, replies_s, spans_of
+from offramp.validation.excess import autocorrelation_of, excess_s, receives_s, replies_s, spans_of
 from offramp.validation.time_parts import Division
 from offramp.worlds import build_world, outline_of
 from sim.arrivals import ClosedLoop
+from sim.autocorrelation import Autocorrelation
 from sim.distributions import Constant, Uniform
 from sim.links import Link
 from sim.nodes import NodeSpec
@@ -62,12 +63,18 @@ OVERHEADS = Overheads(
 
 
 def run_of(
-    devices: int, think_s: float, workers: int = 1, batch: int = 1, wait_s: float = 0.0
+    devices: int,
+    think_s: float,
+    workers: int = 1,
+    batch: int = 1,
+    wait_s: float = 0.0,
+    alike: Autocorrelation | None = None,
 ) -> tuple[Run, NodeSpec]:
     """A closed loop before a node whose overheads are known, as a calibration asks it."""
     service = ProfiledService(PROFILE, largest_batch=batch)
+    besides = replace(OVERHEADS, autocorrelation=alike)
     spec = NodeSpec(
-        "edge", workers, service, batch_size=batch, batch_wait_s=wait_s, overheads=OVERHEADS
+        "edge", workers, service, batch_size=batch, batch_wait_s=wait_s, overheads=besides
     )
     group = DeviceGroup(
         "devices", devices, ClosedLoop(Uniform(think_s, 2 * think_s)), Constant(60.0), "lan",
@@ -105,6 +112,29 @@ def test_what_a_batch_waits_for_in_vain_is_no_time_of_receiving() -> None:
     assert spans.waited_s.mean() == pytest.approx(0.0025, rel=0.02)
     assert receives_s(spans, 0.002).mean() == pytest.approx(0.0005, rel=0.02)
     assert excess_s(spans, spec.service).mean() == pytest.approx(0.0025, rel=0.03)
+
+
+@pytest.mark.parametrize(("workers", "batch"), [(1, 1), (1, 4), (2, 1)])
+def test_services_that_are_alike_for_a_while_show_it(workers: int, batch: int) -> None:
+    alike = Autocorrelation(0.6, 0.5)
+    run, spec = run_of(
+        devices=2 + workers * batch, think_s=1e-4, workers=workers, batch=batch, alike=alike
+    )
+    spans = spans_of(run, 0, 1.0)
+    found = autocorrelation_of(spans, spec.service, excess_s(spans, spec.service))
+    assert found is not None
+    assert found.share == pytest.approx(0.6, abs=0.2)
+    assert 0.2 < found.time_s < 1.2
+
+
+def test_services_that_are_not_alike_show_none() -> None:
+    run, spec = run_of(devices=3, think_s=1e-4)
+    spans = spans_of(run, 0, 1.0)
+    excess = excess_s(spans, spec.service)
+    found = autocorrelation_of(spans, spec.service, excess)
+    assert found is None or found.share < 0.15
+    few = spans.where(np.arange(len(spans)) < 30)
+    assert autocorrelation_of(few, spec.service, excess) is None
 
 
 def test_two_calibrations_are_pooled_sample_by_sample(tmp_path: Path) -> None:
@@ -165,7 +195,8 @@ def calibration(qos: int = 1, broker_s: float = 0.0002) -> Calibration:
         broker_s=broker_s,
         nodes={
             "edge": NodeSamples(
-                *(np.array([it, 2 * it]) for it in (0.0001, 0.0002, 0.0003, 0.0004))
+                *(np.array([it, 2 * it]) for it in (0.0001, 0.0002, 0.0003, 0.0004)),
+                autocorrelation=Autocorrelation(0.25, 0.5),
             )
         },
         qos=qos,
@@ -186,9 +217,9 @@ def test_a_calibration_is_written_and_read(tmp_path: Path) -> None:
     after = read_calibration(tmp_path)
     for name in ("rtt_s", "lag_s", "up_s", "home_s"):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
-    for field in fields(NodeSamples):
-        mine, theirs = (getattr(it.nodes["edge"], field.name) for it in (before, after))
-        np.testing.assert_array_equal(mine, theirs)
+    for name, mine in before.nodes["edge"].by_name().items():
+        np.testing.assert_array_equal(mine, after.nodes["edge"].by_name()[name])
+    assert after.nodes["edge"].autocorrelation == before.nodes["edge"].autocorrelation
     assert (after.broker_s, after.qos, after.about) == (before.broker_s, 1, {"host": "here"})
 
 
@@ -220,6 +251,7 @@ def test_what_was_measured_becomes_the_world_that_is_simulated(
     node = scenario.nodes["edge"].overhead
     assert node is not None
     assert Path(node.begin_ms.file).read_text().split() == ["0.200000", "0.400000"]  # type: ignore[union-attr]
+    assert (node.autocorrelation, node.autocorrelation_ms) == (0.25, 500.0)
 
 
 def test_the_links_of_the_scenario_stay_where_they_are_there(
@@ -304,6 +336,8 @@ OVERHEAD = {
     "nodes.edge.speed": 1,
     "nodes.edge.overhead.receive_ms": 0.5,
     "nodes.edge.overhead.begin_ms": {"distribution": "uniform", "low": 1, "high": 3},
+    "nodes.edge.overhead.autocorrelation": 0.5,
+    "nodes.edge.overhead.autocorrelation_ms": 200,
 }
 
 
@@ -315,6 +349,7 @@ def test_overheads_are_written_in_milliseconds(scenario: Callable[..., Path]) ->
     assert overheads.begin == Uniform(0.001, 0.003)
     assert overheads.begin_idle is None
     assert overheads.reply == Constant(0.0)
+    assert overheads.autocorrelation == Autocorrelation(0.5, 0.2)
     assert world.nodes[0].service.means() == pytest.approx((0.005, 0.005))
 
 
