@@ -220,6 +220,7 @@ def overheads(section: OverheadSection | None, folder: Path) -> Overheads | None
         begin_idle=(
             None if section.begin_idle_ms is None else distribution(section.begin_idle_ms, folder)
         ),
+        disturb_s=section.disturb_ms * MILLI,
         autocorrelation=(
             Autocorrelation(section.autocorrelation, section.autocorrelation_ms * MILLI)
             if section.autocorrelation

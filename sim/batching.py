@@ -115,6 +115,7 @@ class BatchingNode(Node):
             self._start()
             return
         to, busy = self._next_step(staying, position)
+        staying[0].arrivals = self._arrivals
         clock.call_at(clock._now + busy, self._batch_computed, (staying, to, self._incarnation))
 
     def _asks_next(self, call: Call) -> None:
@@ -140,8 +141,12 @@ class BatchingNode(Node):
 
     def _batch_computed(self, call: Call) -> None:
         batch, position, incarnation = call.value
-        if incarnation == self._incarnation:  # else lost when the node went down
-            self._go_on(batch, position)
+        if incarnation != self._incarnation:
+            return  # lost when the node went down
+        if self._disturb_s and (more_s := self._disturbed_s(batch[0])):
+            self.clock.call_at(self.clock._now + more_s, self._batch_computed, call.value)
+            return
+        self._go_on(batch, position)
 
     def _go_on(self, batch: list[Request], position: int) -> None:
         """What was computed: some members have reached their target, some were cut off before."""

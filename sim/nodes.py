@@ -125,6 +125,9 @@ class Node:
         self._queue: Queue[Request] = queue_of(spec.discipline)
         self._idle = spec.workers
         self._feed: deque[Request] = deque()
+        #: Requests that were expected here, and that came unexpected.
+        self._expected = self._unexpected = 0
+        self._disturb_s = spec.overheads.disturb_s if spec.overheads else 0.0
         self._waking = False
         self._factors: list[float] = []
         self._slowness = 1.0
@@ -195,11 +198,14 @@ class Node:
 
     def expect(self, requests: Iterable[Request]) -> None:
         """Requests will arrive, at times that ascend and are not before those expected already."""
+        before = len(self._feed)
         self._feed.extend(requests)
+        self._expected += len(self._feed) - before
         self._await_next()
 
     def arrive(self, request: Request) -> None:
         """A request has reached the node now."""
+        self._unexpected += 1
         self._admit_arrived()
         self._admit(request)
         self._start()
@@ -307,6 +313,7 @@ class Node:
                 done_s = now + busy
                 if (
                     not alone
+                    or self._disturb_s
                     or (decision.within_s is not None and busy > decision.within_s)
                     or not self._undisturbed_until(done_s)
                 ):
@@ -371,6 +378,7 @@ class Node:
     def _compute(self, request: Request, decision: Decision, busy: float) -> None:
         """A worker computes on to the exit that was decided; the request is its own event."""
         request.target = decision.exit
+        request.arrivals = self._arrivals
         within = decision.within_s
         if within is None or busy <= within:
             request.callbacks = self._when_computed
@@ -382,9 +390,25 @@ class Node:
     def _computed(self, request: Request) -> None:
         if request.outcome >= 0:
             return  # lost when the node went down
+        if self._disturb_s and (more_s := self._disturbed_s(request)):
+            request.callbacks = self._when_computed
+            self.clock.push(self.clock._now + more_s, request)
+            return
         request.exit = exit = request.target
         request.confidence = self.scores[request.sample][exit - 1]
         self._serve(request, alone=True)
+
+    @property
+    def _arrivals(self) -> int:
+        """Requests that have come here so far, as far as they were admitted."""
+        return self._expected - len(self._feed) + self._unexpected
+
+    def _disturbed_s(self, request: Request) -> float:
+        """For how long a worker still computes, since messages came meanwhile."""
+        self._admit_arrived()
+        came = self._arrivals - request.arrivals
+        request.arrivals += came
+        return came * self._disturb_s
 
     def _cut_off(self, request: Request) -> None:
         """Time is up: the last exit that was finished answers."""

@@ -33,6 +33,8 @@ class Overheads:
             that others have used since. None: the same.
         reply: of a worker for each answer, after it was ready.
         autocorrelation: of service times that follow one another; None: there is none.
+        disturb_s: by which a message that arrives delays whatever workers compute meanwhile: it is
+            received on processors, caches and locks that they share.
     """
 
     receive: Distribution = field(default_factory=lambda: Constant(0.0))
@@ -40,6 +42,7 @@ class Overheads:
     reply: Distribution = field(default_factory=lambda: Constant(0.0))
     begin_idle: Distribution | None = None
     autocorrelation: Autocorrelation | None = None
+    disturb_s: float = 0.0
 
     @property
     def occupied_s(self) -> float:

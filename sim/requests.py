@@ -32,10 +32,12 @@ class Request:
         exit: the last exit computed, 0 before the first; ``target``: the one being computed.
         came_with: the last exit that was computed before it came to its node; ``passed_over``: bits
             of the exits that were not computed on the way to a later one here.
+        arrivals: how many requests had come to its node when it was last looked at.
         outcome: an index into :data:`sim.records.OUTCOMES` once it is lost or refused, else -1.
     """
 
     __slots__ = (
+        "arrivals",
         "arrived_s",
         "batch",
         "began",
@@ -64,6 +66,7 @@ class Request:
     callbacks: tuple[Callable[[Request], None], ...] | None
     node: Node
     target: int
+    arrivals: int
 
     def __init__(
         self,

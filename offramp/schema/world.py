@@ -52,6 +52,11 @@ class OverheadSection(Section):
     reply_ms: DistributionSpec = Field(
         0.0, description="of a worker for each reply, before it takes the next request"
     )
+    disturb_ms: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="by which a message that arrives delays what workers compute meanwhile: it is "
+        "received on processors that they share",
+    )
     autocorrelation: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
         description="of service times that follow one another: a machine that others share is "

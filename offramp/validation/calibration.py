@@ -48,6 +48,7 @@ class NodeSamples:
         begin_s: of a busy worker, for inference, beyond what the profile says.
         begin_idle_s: of an idle one, likewise.
         reply_s: of a busy worker, between an answer and the next request.
+        disturb_s: by which inference is delayed by a message that arrives meanwhile.
         autocorrelation: of the inference of a busy worker; None: there is none.
     """
 
@@ -55,6 +56,7 @@ class NodeSamples:
     begin_s: Floats
     begin_idle_s: Floats
     reply_s: Floats
+    disturb_s: float = 0.0
     autocorrelation: Autocorrelation | None = None
 
     def by_name(self) -> dict[str, Floats]:
@@ -138,7 +140,8 @@ def _both(first: NodeSamples, again: NodeSamples) -> NodeSamples:
         # Where one of them found none, there is half of the other's.
         shares = sum(it.share for it in found)
         alike = Autocorrelation(shares / 2, sum(it.share * it.time_s for it in found) / shares)
-    return NodeSamples(receive_s, begin_s, begin_idle_s, reply_s, alike)
+    disturb_s = (first.disturb_s + again.disturb_s) / 2
+    return NodeSamples(receive_s, begin_s, begin_idle_s, reply_s, disturb_s, alike)
 
 
 # --- what becomes of it in a scenario ------------------------------------------------------------
@@ -193,7 +196,7 @@ def calibrated(
                     begin_ms=file(f"{name}-begin_ms"),
                     begin_idle_ms=file(f"{name}-begin_idle_ms"),
                     reply_ms=file(f"{name}-reply_ms"),
-                    **_autocorrelation_keys(calibration.nodes[name].autocorrelation),
+                    **_keys(calibration.nodes[name]),
                 )
             }
         )
@@ -210,10 +213,12 @@ def calibrated(
     return replace(loaded, scenario=changed)
 
 
-def _autocorrelation_keys(alike: Autocorrelation | None) -> dict[str, float]:
-    if alike is None:
-        return {}
-    return {"autocorrelation": alike.share, "autocorrelation_ms": 1e3 * alike.time_s}
+def _keys(samples: NodeSamples) -> dict[str, float]:
+    """What is one number, under the name that it has in a scenario."""
+    keys, alike = {"disturb_ms": 1e3 * samples.disturb_s}, samples.autocorrelation
+    if alike is not None:
+        keys |= {"autocorrelation": alike.share, "autocorrelation_ms": 1e3 * alike.time_s}
+    return keys
 
 
 def _unused(name: str, taken: dict[str, Any]) -> str:
@@ -251,10 +256,7 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
         "format": FORMAT,
         "qos": calibration.qos,
         "broker_ms": None if np.isnan(calibration.broker_s) else 1e3 * calibration.broker_s,
-        "nodes": {
-            name: _autocorrelation_keys(samples.autocorrelation)
-            for name, samples in calibration.nodes.items()
-        },
+        "nodes": {name: _keys(samples) for name, samples in calibration.nodes.items()},
         "about": calibration.about,
     }
     write_text(folder / DESCRIPTION, json.dumps(description, indent=1) + "\n")
@@ -286,10 +288,11 @@ def _node_samples(
         groups[node, what.removesuffix("_s")] for what in _OF_NODE
     )
     alike = None
-    if keys:
+    if "autocorrelation" in keys:
         share, time_ms = float(keys["autocorrelation"]), float(keys["autocorrelation_ms"])
         alike = Autocorrelation(share, 1e-3 * time_ms)
-    return NodeSamples(receive_s, begin_s, begin_idle_s, reply_s, alike)
+    disturb_s = 1e-3 * float(keys["disturb_ms"])
+    return NodeSamples(receive_s, begin_s, begin_idle_s, reply_s, disturb_s, alike)
 
 
 def read_calibration(folder: Path) -> Calibration:

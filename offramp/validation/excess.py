@@ -6,7 +6,7 @@ was computed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ _ENOUGH_OF_A_SIZE = 10
 
 #: Fewer in a row tell nothing of how alike they are.
 _ENOUGH_IN_A_ROW = 60
+#: The first part of services: so many of them are shorter.
+_EARLY = 0.1
 #: So much of a service time is its own at least.
 _MOST_ALIKE = 0.95
 #: Of a profile, to know how much it varies.
@@ -36,6 +38,7 @@ class Spans:
         waited_s: of the one that waited for the shortest time.
         last_arrived_s: when the last of its requests came.
         ended_s: when its first answer was ready.
+        arrivals: messages that came to the node meanwhile.
         size: requests computed together.
         exit: that answered the first of them.
     """
@@ -44,6 +47,7 @@ class Spans:
     ended_s: Floats
     waited_s: Floats
     last_arrived_s: Floats
+    arrivals: NDArray[np.int64]
     size: NDArray[np.int64]
     exit: NDArray[np.int64]
 
@@ -77,8 +81,51 @@ def spans_of(run: Run, node: int, from_s: float) -> Spans:
     size, exit = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
     np.maximum.at(size, number, part.batch)
     np.maximum.at(exit, number, part.exit)
+    arrivals = _arrivals(run, node, started_s, ended_s)
     order = np.argsort(started_s, kind="stable")
-    return Spans(started_s, ended_s, waited_s, last_arrived_s, size, exit).where(order)
+    return Spans(started_s, ended_s, waited_s, last_arrived_s, arrivals, size, exit).where(order)
+
+
+def _arrivals(run: Run, node: int, from_s: Floats, to_s: Floats) -> NDArray[np.int64]:
+    """(S,) messages that came to a node in intervals."""
+    arrived_s = np.sort(run.arrived_s[(run.node == node) & ~np.isnan(run.arrived_s)])
+    before = [np.searchsorted(arrived_s, end_s, side="right") for end_s in (from_s, to_s)]
+    return np.asarray(before[1] - before[0])
+
+
+def found_idle(spans: Spans) -> NDArray[np.bool_]:
+    """(S,) whether the only worker of a node did nothing when the last request of each came."""
+    ended_s = np.concatenate([[-np.inf], spans.ended_s[:-1]])
+    return np.asarray(spans.last_arrived_s > ended_s)
+
+
+def disturb_s(run: Run, node: int, spans: Spans) -> float:
+    """By how much a message that arrives delays the inference that is under way.
+
+    By least squares, of services that are alike and found the worker idle or not, on the messages
+    that came in the first part of each: longer services do not have more of those.
+
+    Args:
+        spans: of the same node, which was asked by several devices, and busy a part of the time.
+
+    Returns:
+        At least 0; and 0 where that cannot be known.
+    """
+    rows = (spans.size == _most_common(spans.size)) & (spans.exit == _most_common(spans.exit))
+    idle, chosen = found_idle(spans)[rows].astype(np.float64), spans.where(rows)
+    if len(chosen) < _ENOUGH_IN_A_ROW:
+        return 0.0
+    early_s = chosen.started_s + np.quantile(chosen.busy_s, _EARLY)
+    arrivals = _arrivals(run, node, chosen.started_s, early_s).astype(np.float64)
+    if not arrivals.any():
+        return 0.0
+    known = np.column_stack([arrivals, idle, np.ones(len(chosen))])
+    return max(0.0, float(np.linalg.lstsq(known, chosen.busy_s)[0][0]))
+
+
+def undisturbed(spans: Spans, by_s: float) -> Spans:
+    """Services as they would have been without messages that came meanwhile."""
+    return replace(spans, ended_s=spans.ended_s - by_s * spans.arrivals)
 
 
 def excess_s(spans: Spans, service: Service) -> Floats:

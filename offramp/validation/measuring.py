@@ -25,7 +25,16 @@ from offramp.schema import MqttSection
 from offramp.stages.jobs import PolicyText
 from offramp.stages.live import ArmRun
 from offramp.validation.calibration import Calibration, NodeSamples
-from offramp.validation.excess import autocorrelation_of, excess_s, receives_s, replies_s, spans_of
+from offramp.validation.excess import (
+    autocorrelation_of,
+    disturb_s,
+    excess_s,
+    found_idle,
+    receives_s,
+    replies_s,
+    spans_of,
+    undisturbed,
+)
 from sim.arrivals import ClosedLoop
 from sim.distributions import Constant, Floats, Uniform
 from sim.nodes import NodeSpec
@@ -34,8 +43,12 @@ from sim.samples import Drawn
 from sim.workload import DeviceGroup
 from sim.world import World
 
-#: Requests of an idle node, and of a busy one, about.
-IDLE_REQUESTS, BUSY_REQUESTS = 150, 400
+#: Requests of an idle node, of one that is busy half of the time, and of a busy one, about.
+IDLE_REQUESTS, HALF_BUSY_REQUESTS, BUSY_REQUESTS = 150, 600, 400
+
+#: Devices for each worker that keep it busy about half of the time: enough that requests come
+#: nearly at random.
+_DEVICES_OF_HALF = 8
 
 #: An idle device pauses between an answer and its next request for so long, in seconds: longer
 #: than caches stay warm, shorter than processors fall asleep. Uniform, in step with nothing.
@@ -58,12 +71,16 @@ POLICY = "full"
 
 _HANDSHAKE_WITHIN_S = 5.0
 
+#: What was asked, and what came of it.
+Phase = tuple[World, FleetResult]
+
 
 def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) -> Calibration:
     """Calibrate broker, clients and nodes of a session that is about to measure.
 
     A node of each kind is started as those of the run are, with the first of its networks and the
-    policy ``full``. For each kind, one device asks and pauses, then some keep all workers busy.
+    policy ``full``. For each kind, one device asks and pauses, then some keep the workers busy
+    half of the time, then all the time.
 
     Raises:
         LiveError: nodes were there before, and cannot be started with another policy; or too
@@ -82,8 +99,8 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
     network = next(iter(calibrating.job.predictions))
     arm = ArmRun(network, POLICY, 0)
     used = list(dict.fromkeys(group.node for group in world.groups))
-    idle, broker_s = list[tuple[World, FleetResult]](), list[float]()
-    busy = dict[str, tuple[World, FleetResult]]()
+    idle, broker_s = list[Phase](), list[float]()
+    half, busy = dict[str, Phase](), dict[str, Phase]()
     with calibrating.nodes(arm) as nodes:
 
         def ask(phase: str, groups: Sequence[DeviceGroup], duration_s: float) -> Any:
@@ -104,8 +121,14 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
             mean_s = spec.service.means()[-1]
             alone = replace(group, count=1, arrivals=ClosedLoop(Uniform(*PAUSE_S)))
             idle.append(ask(f"{name} idle", [alone], IDLE_REQUESTS * (mean_s + sum(PAUSE_S) / 2)))
-            crowd = replace(group, count=_kept_busy(spec), arrivals=ClosedLoop(Constant(1e-6)))
             workers = spec.workers * spec.replicas
+            some = replace(
+                group,
+                count=_DEVICES_OF_HALF * workers,
+                arrivals=ClosedLoop(Uniform(0.0, 4 * _DEVICES_OF_HALF * mean_s)),
+            )
+            half[name] = ask(f"{name} half busy", [some], HALF_BUSY_REQUESTS * 2 * mean_s / workers)
+            crowd = replace(group, count=_kept_busy(spec), arrivals=ClosedLoop(Constant(1e-6)))
             before_s = _processor_s(session)
             busy[name] = ask(f"{name} busy", [crowd], BUSY_REQUESTS * mean_s / workers)
             broker_s.append((_processor_s(session) - before_s) / (2 * len(busy[name][1])))
@@ -113,10 +136,10 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
     ways = [_ways(*phase, labels) for phase in idle]
     lag_s, up_s, home_s = (np.concatenate(parts) for parts in zip(*ways, strict=True))
     of_nodes = {
-        name: _node_samples(name, phase, busy[name], labels)
+        name: _node_samples(name, phase, half[name], busy[name], labels)
         for name, phase in zip(used, idle, strict=True)
     }
-    results = [phase[1] for phase in (*idle, *busy.values())]
+    results = [phase[1] for phase in (*idle, *half.values(), *busy.values())]
     about = {
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "host": platform.node(),
@@ -127,6 +150,7 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
         "requests": {name: len(busy[name][1]) for name in used},
         "rate_hz": {
             "idle": {name: _rate_hz(*phase) for name, phase in zip(used, idle, strict=True)},
+            "half busy": {name: _rate_hz(*half[name]) for name in used},
             "busy": {name: _rate_hz(*busy[name]) for name in used},
         },
         "same_clock": all(all(result.same_clock) for result in results),
@@ -214,24 +238,37 @@ def _ways(world: World, result: FleetResult, labels: Any) -> tuple[Floats, Float
     return tuple(np.maximum(it[rows], 0.0) for it in (lag_s, up_s, home_s))  # type: ignore[return-value]
 
 
-def _node_samples(
-    name: str, idle: tuple[World, FleetResult], busy: tuple[World, FleetResult], labels: Any
-) -> NodeSamples:
+def _node_samples(name: str, idle: Phase, half: Phase, busy: Phase, labels: Any) -> NodeSamples:
     """What a node took besides inference; replicas of a kind are taken to be alike."""
-    world, calm = idle[0], _measured_run(*idle, labels, f"node {name}, idle")
-    crowded = _measured_run(*busy, labels, f"node {name}, busy")
+    world = idle[0]
     spec, first = world.nodes[world.kind(name)], world.first_node[world.kind(name)]
-    numbers = range(first, first + spec.replicas)
-    calm_spans = [spans_of(calm, number, world.warm_up_s) for number in numbers]
-    busy_spans = [spans_of(crowded, number, world.warm_up_s) for number in numbers]
-    more = np.concatenate([excess_s(spans, spec.service) for spans in busy_spans])
-    at_rest = np.concatenate([excess_s(spans, spec.service) for spans in calm_spans])
-    replies = np.concatenate([replies_s(spans, spec.workers) for spans in busy_spans])
-    receive_s = np.concatenate([receives_s(spans, spec.batch_wait_s) for spans in calm_spans])
-    # The profiler cannot have been slower than what it measures, but for chance.
-    receive_s, more, at_rest, replies = (
-        np.maximum(it, 0.0) if len(it) else np.zeros(1)
-        for it in (receive_s, more, at_rest, replies)
+    service, numbers = spec.service, range(first, first + spec.replicas)
+    runs = [
+        _measured_run(*phase, labels, f"node {name}, {what}")
+        for phase, what in ((idle, "idle"), (half, "half busy"), (busy, "busy"))
+    ]
+    calm, mixed, crowded = (
+        [spans_of(run, number, world.warm_up_s) for number in numbers] for run in runs
     )
-    alike = autocorrelation_of(max(busy_spans, key=len), spec.service, more)
-    return NodeSamples(receive_s, more, at_rest, replies, alike)
+    of_each = [disturb_s(runs[1], *it) for it in zip(numbers, mixed, strict=True)]
+    disturb = float(np.mean(of_each)) if spec.workers == 1 else 0.0
+    # Of several workers, nobody knows which of them was idle.
+    of_mixed = mixed if spec.workers == 1 else []
+    came_alone = [it.where(found_idle(it)) for it in of_mixed]
+    waited = [it.where(~found_idle(it)) for it in of_mixed]
+    more, at_rest = (
+        np.concatenate([excess_s(undisturbed(it, disturb), service) for it in spans])
+        for spans in ((*crowded, *waited), (*calm, *came_alone))
+    )
+    replies = [replies_s(it, spec.workers) for it in (*crowded, *of_mixed)]
+    # Who came last to a batch says nothing of how long it takes to wake a worker.
+    single = [it.where(it.size == 1) for it in (*calm, *came_alone)]
+    receive = [receives_s(it, spec.batch_wait_s) for it in single]
+    # The profiler cannot have been slower than what it measures, but for chance.
+    receive_s, more, at_rest, reply_s = (
+        np.maximum(it, 0.0) if len(it) else np.zeros(1)
+        for it in (np.concatenate(receive), more, at_rest, np.concatenate(replies))
+    )
+    longest = undisturbed(max(crowded, key=len), disturb)
+    alike = autocorrelation_of(longest, service, more)
+    return NodeSamples(receive_s, more, at_rest, reply_s, disturb, alike)

@@ -24,7 +24,16 @@ from offramp.validation.calibration import (
     read_calibration,
     write_calibration,
 )
-from offramp.validation.excess import autocorrelation_of, excess_s, receives_s, replies_s, spans_of
+from offramp.validation.excess import (
+    autocorrelation_of,
+    disturb_s,
+    excess_s,
+    found_idle,
+    receives_s,
+    replies_s,
+    spans_of,
+    undisturbed,
+)
 from offramp.validation.time_parts import Division
 from offramp.worlds import build_world, outline_of
 from sim.arrivals import ClosedLoop
@@ -69,10 +78,11 @@ def run_of(
     batch: int = 1,
     wait_s: float = 0.0,
     alike: Autocorrelation | None = None,
+    disturb_s: float = 0.0,
 ) -> tuple[Run, NodeSpec]:
     """A closed loop before a node whose overheads are known, as a calibration asks it."""
     service = ProfiledService(PROFILE, largest_batch=batch)
-    besides = replace(OVERHEADS, autocorrelation=alike)
+    besides = replace(OVERHEADS, autocorrelation=alike, disturb_s=disturb_s)
     spec = NodeSpec(
         "edge", workers, service, batch_size=batch, batch_wait_s=wait_s, overheads=besides
     )
@@ -137,6 +147,29 @@ def test_services_that_are_not_alike_show_none() -> None:
     assert autocorrelation_of(few, spec.service, excess) is None
 
 
+@pytest.mark.parametrize("by_s", [0.0, 0.002])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_what_messages_delay_is_found_at_a_node_that_is_busy_half_of_the_time(
+    by_s: float, batch: int
+) -> None:
+    run, spec = run_of(devices=8, think_s=0.12, batch=batch, disturb_s=by_s)
+    spans = spans_of(run, 0, 1.0)
+    assert 0.3 < found_idle(spans).mean() < 0.8
+    found = disturb_s(run, 0, spans)
+    assert found == pytest.approx(by_s, abs=0.00015 if batch == 1 else 0.0003)
+    # What is left is what it takes to begin, with a worker that was busy or idle.
+    left = undisturbed(spans, by_s)
+    if batch == 1:
+        for rows, mean_s in ((found_idle(spans), 0.0025), (~found_idle(spans), 0.0015)):
+            excess = excess_s(left.where(rows), spec.service)
+            assert excess.mean() == pytest.approx(mean_s, rel=0.06)
+
+
+def test_of_a_node_that_one_device_asks_it_is_not_known_what_messages_delay() -> None:
+    run, _ = run_of(devices=1, think_s=0.02, disturb_s=0.002)
+    assert disturb_s(run, 0, spans_of(run, 0, 1.0)) == 0.0
+
+
 def test_two_calibrations_are_pooled_sample_by_sample(tmp_path: Path) -> None:
     def made(at: float, count: int, broker_s: float) -> Calibration:
         some = np.full(count, at)
@@ -196,6 +229,7 @@ def calibration(qos: int = 1, broker_s: float = 0.0002) -> Calibration:
         nodes={
             "edge": NodeSamples(
                 *(np.array([it, 2 * it]) for it in (0.0001, 0.0002, 0.0003, 0.0004)),
+                disturb_s=0.0006,
                 autocorrelation=Autocorrelation(0.25, 0.5),
             )
         },
@@ -220,6 +254,7 @@ def test_a_calibration_is_written_and_read(tmp_path: Path) -> None:
     for name, mine in before.nodes["edge"].by_name().items():
         np.testing.assert_array_equal(mine, after.nodes["edge"].by_name()[name])
     assert after.nodes["edge"].autocorrelation == before.nodes["edge"].autocorrelation
+    assert after.nodes["edge"].disturb_s == pytest.approx(before.nodes["edge"].disturb_s)
     assert (after.broker_s, after.qos, after.about) == (before.broker_s, 1, {"host": "here"})
 
 
@@ -252,6 +287,7 @@ def test_what_was_measured_becomes_the_world_that_is_simulated(
     assert node is not None
     assert Path(node.begin_ms.file).read_text().split() == ["0.200000", "0.400000"]  # type: ignore[union-attr]
     assert (node.autocorrelation, node.autocorrelation_ms) == (0.25, 500.0)
+    assert node.disturb_ms == pytest.approx(0.6)
 
 
 def test_the_links_of_the_scenario_stay_where_they_are_there(
@@ -336,6 +372,7 @@ OVERHEAD = {
     "nodes.edge.speed": 1,
     "nodes.edge.overhead.receive_ms": 0.5,
     "nodes.edge.overhead.begin_ms": {"distribution": "uniform", "low": 1, "high": 3},
+    "nodes.edge.overhead.disturb_ms": 0.25,
     "nodes.edge.overhead.autocorrelation": 0.5,
     "nodes.edge.overhead.autocorrelation_ms": 200,
 }
@@ -350,6 +387,7 @@ def test_overheads_are_written_in_milliseconds(scenario: Callable[..., Path]) ->
     assert overheads.begin_idle is None
     assert overheads.reply == Constant(0.0)
     assert overheads.autocorrelation == Autocorrelation(0.5, 0.2)
+    assert overheads.disturb_s == pytest.approx(0.00025)
     assert world.nodes[0].service.means() == pytest.approx((0.005, 0.005))
 
 

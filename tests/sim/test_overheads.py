@@ -17,6 +17,7 @@ from tiny_worlds import (
 )
 
 from sim.arrivals import ClosedLoop, Poisson
+from sim.autocorrelation import Autocorrelation
 from sim.distributions import Constant, Empirical, Exponential
 from sim.faults import Fault
 from sim.mqtt import Mqtt
@@ -82,6 +83,35 @@ def test_who_finds_a_worker_idle_may_take_another_time_to_begin_with():
     assert run.finished_s.tolist() == [4.0, 7.25, 54.0]
 
 
+def disturbed(times_s, seconds_of, by_s, workers=1, **besides):
+    service = WrittenService([[it] for it in seconds_of])
+    spec = node(service, workers=workers, overheads=Overheads(disturb_s=by_s, **besides))
+    devices = group(arrivals=AtTimes((tuple(times_s),)), deadline=100.0)
+    return run_of(world(devices, spec, duration_s=200.0))
+
+
+def test_a_message_that_arrives_delays_what_is_computed_meanwhile():
+    # The second comes while the first is computed, the third only because that is delayed.
+    run = disturbed([0.0, 1.0, 3.25, 50.0], [3.0, 3.0, 3.0, 3.0], 0.5)
+    assert run.started_s.tolist() == [0.0, 4.0, 7.0, 50.0]
+    assert run.finished_s.tolist() == [4.0, 7.0, 10.0, 53.0]
+
+
+def test_it_delays_all_workers_that_compute():
+    run = disturbed([0.0, 0.0, 1.0], [3.0, 4.0, 1.0], 0.5, workers=2)
+    # The first two came before either was computed.
+    assert run.finished_s.tolist() == [3.5, 4.5, 4.5]
+
+
+def test_devices_that_wait_for_answers_disturb_alike():
+    service = DistributedService(Constant(1.0), 1)
+    spec = node(service, workers=2, overheads=Overheads(disturb_s=0.25))
+    devices = group(count=2, arrivals=ClosedLoop(Constant(0.5)), deadline=100.0)
+    run = run_of(world(devices, spec, duration_s=200.0))
+    delays = np.unique(np.round(run.finished_s - run.started_s - 1.0, 6))
+    assert delays.tolist() in ([0.0, 0.25], [0.25])
+
+
 def test_a_refusal_by_the_policy_takes_a_reply_too():
     policy = Deciding(lambda request, node: DROP)
     run = served([0.0, 0.0], [3.0, 3.0], policy=policy, reply=0.5, begin=1.0)
@@ -131,6 +161,15 @@ def test_a_batch_begins_with_each_member_and_replies_to_one_after_the_other():
     assert run.finished_s.tolist() == [4.75, 5.25, 5.75, 10.5]
 
 
+def test_a_message_delays_a_whole_batch():
+    service = DistributedService(Constant(4.0), exit_count=1)
+    spec = node(service, batch_size=3, overheads=Overheads(disturb_s=0.5))
+    devices = group(arrivals=AtTimes(((0.0, 0.0, 0.0, 1.0, 4.25),)), deadline=100.0)
+    run = run_of(world(devices, spec, duration_s=50.0))
+    assert run.batch.tolist() == [3, 3, 3, 2, 2]
+    assert run.finished_s.tolist() == [5.0, 5.0, 5.0, 9.0, 9.0]
+
+
 def test_who_leaves_a_batch_keeps_the_rest_waiting_for_its_reply():
     says = predictions(confidence=[[0.9, 0.9], [0.5, 0.9]])
     service = DistributedService(Constant(4.0), exit_count=2)
@@ -167,7 +206,13 @@ def random_world(spec: NodeSpec, **more):
     )
 
 
-RANDOM = Overheads(Exponential(0.05), Exponential(0.04), Exponential(0.03))
+RANDOM = Overheads(
+    Exponential(0.05),
+    Exponential(0.04),
+    Exponential(0.03),
+    autocorrelation=Autocorrelation(0.5, 2.0),
+    disturb_s=0.02,
+)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
