@@ -67,7 +67,9 @@ def offered_loads(world: World) -> list[OfferedLoad]:
                 node.name,
                 workers,
                 rate,
-                tuple(rate * mean / workers for mean in busy_means_s(node)),
+                tuple(
+                    rate * mean / workers / _undelayed(node, rate) for mean in busy_means_s(node)
+                ),
                 sum(map(asked_hz, before)),
                 sum(
                     group.count
@@ -77,6 +79,17 @@ def offered_loads(world: World) -> list[OfferedLoad]:
             )
         )
     return loads
+
+
+def _undelayed(node: NodeSpec, rate_hz: float) -> float:
+    """Share of the time of busy workers that messages do not take from them.
+
+    Each message delays the B workers of its node that are busy, B on average: their work a second
+    is B = rate * (mean + delay * B). Near nothing where messages alone take all of it.
+    """
+    if node.overheads is None:
+        return 1.0
+    return max(1.0 - rate_hz / node.replicas * node.overheads.disturb_s, 1e-9)
 
 
 def busy_means_s(node: NodeSpec) -> tuple[float, ...]:

@@ -36,8 +36,7 @@ def run_live(
     options: LiveOptions,
     notes: Sequence[str],
     go_on: Callable[[int, float], bool],
-    before: Callable[[LiveSession], None] = lambda session: None,
-    after: Callable[[LiveSession], None] = lambda session: None,
+    between: Callable[[LiveSession, bool], None] = lambda session, over: None,
 ) -> Report | None:
     """Train and profile what is missing, measure every arm that was not, and report.
 
@@ -47,8 +46,8 @@ def run_live(
         notes: what else a reader of the results has to know.
         go_on: asked before anything is measured, with the number of arms to measure and the
             seconds that they take at least.
-        before, after: called with the session, its broker up, before the first and after the
-            last arm that is missing.
+        between: called with the session, its broker up, before every arm that is missing, and
+            once more when all are measured, which it is told.
 
     Returns:
         None if the user would rather not.
@@ -73,7 +72,7 @@ def run_live(
         return None
     with pipeline.timed("live"):
         if missing:
-            notes += _measure(source, pipeline, job, arms, parts, options, before, after)
+            notes += _measure(source, pipeline, job, arms, parts, options, between)
     measured = write_live_results(job, loaded.experiment.info.classes, arms, parts, inputs, results)
     live = _about(loaded, options, job, measured, notes)
     manifest = {**pipeline.manifest(inputs), "world": "live", "live": live}
@@ -90,8 +89,7 @@ def _measure(
     arms: Sequence[ArmRun],
     parts: PartsFolder,
     options: LiveOptions,
-    before: Callable[[LiveSession], None],
-    after: Callable[[LiveSession], None],
+    between: Callable[[LiveSession, bool], None],
 ) -> list[str]:
     """Measure what is missing; returns what a reader of the results has to know of it."""
     arguments = ("--store", str(pipeline.store.root))
@@ -102,13 +100,13 @@ def _measure(
     ):
         for note in session.notes:
             console.note(f"warning: {note}")
-        before(session)
-        measure_missing(
-            arms,
-            parts,
-            lambda arm: session.measure(arm, table, arms.index(arm) + 1, len(arms)),
-        )
-        after(session)
+
+        def measure(arm: ArmRun) -> LivePart:
+            between(session, False)
+            return session.measure(arm, table, arms.index(arm) + 1, len(arms))
+
+        measure_missing(arms, parts, measure)
+        between(session, True)
     return session.notes
 
 

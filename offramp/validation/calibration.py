@@ -118,29 +118,39 @@ class Calibration:
 
 
 def pooled(first: Calibration, again: Calibration) -> Calibration:
-    """Two calibrations of the same session as one: the samples of both.
+    """A further calibration of the same session with those before it as one: the samples of all.
 
-    A machine that others share is faster now and slower then. Samples from before and from after a
-    run are of the time around it.
+    A machine that others share is faster now and slower then. Samples from before, within and after
+    a run are of the time around it.
     """
-    nodes = {name: _both(samples, again.nodes[name]) for name, samples in first.nodes.items()}
+    before = first.about.get("calibrations", 1)
+    share = 1 / (before + 1)
+    nodes = {
+        name: _both(samples, again.nodes[name], share) for name, samples in first.nodes.items()
+    }
     ways = {name: np.concatenate([getattr(first, name), getattr(again, name)]) for name in _OF_ALL}
-    broker_s = (first.broker_s + again.broker_s) / 2
-    about = {**first.about, "measured_again_at": again.about["measured_at"]}
+    broker_s = (1 - share) * first.broker_s + share * again.broker_s
+    last = {"measured_last_at": again.about["measured_at"], "calibrations": before + 1}
+    about = {**first.about, **last}
     return Calibration(**ways, broker_s=broker_s, nodes=nodes, qos=first.qos, about=about)
 
 
-def _both(first: NodeSamples, again: NodeSamples) -> NodeSamples:
+def _both(first: NodeSamples, again: NodeSamples, share: float) -> NodeSamples:
     receive_s, begin_s, begin_idle_s, reply_s = (
         np.concatenate([values, again.by_name()[name]]) for name, values in first.by_name().items()
     )
-    found = [it.autocorrelation for it in (first, again) if it.autocorrelation]
-    alike = None
+    disturb_s = (1 - share) * first.disturb_s + share * again.disturb_s
+    alike, weights = None, (1 - share, share)
+    found = [
+        (weight, it.autocorrelation)
+        for weight, it in zip(weights, (first, again), strict=True)
+        if it.autocorrelation
+    ]
     if found:
-        # Where one of them found none, there is half of the other's.
-        shares = sum(it.share for it in found)
-        alike = Autocorrelation(shares / 2, sum(it.share * it.time_s for it in found) / shares)
-    disturb_s = (first.disturb_s + again.disturb_s) / 2
+        # Where nothing was found, nothing was alike.
+        common = sum(weight * it.share for weight, it in found)
+        time_s = sum(weight * it.share * it.time_s for weight, it in found) / common
+        alike = Autocorrelation(common, time_s)
     return NodeSamples(receive_s, begin_s, begin_idle_s, reply_s, disturb_s, alike)
 
 

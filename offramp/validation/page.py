@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from models.files import whole_file
+from offramp.report.figure import counted
 from offramp.report.markdown import table
 from offramp.report.offline_page import write_pages
-from offramp.validation.calibration import Calibration
+from offramp.validation.calibration import Calibration, NodeSamples
 from offramp.validation.comparison import POINTS, Comparison
 from offramp.validation.figures import LATENCIES, TIME_PARTS
 from offramp.validation.runs import ARM
@@ -254,16 +255,38 @@ def _calibration(findings: Findings) -> str:
         else f"The broker's process took {1e3 * it.broker_s:.3f} ms of a processor for a message."
     )
     rates = ", ".join(
-        f"{node} {rate:.0f}/s idle and {it.about['rate_hz']['busy'][node]:.0f}/s busy"
+        f"{node} {rate:.0f}/s idle, {it.about['rate_hz']['half busy'][node]:.0f}/s half busy and "
+        f"{it.about['rate_hz']['busy'][node]:.0f}/s busy"
         for node, rate in it.about["rate_hz"]["idle"].items()
     )
-    again = it.about.get("measured_again_at")
-    again = f", and again after the last one ({again})" if again else ""
+    times = it.about.get("calibrations", 1)
+    again = (
+        f", and {counted(times - 1, 'time')} more until after the last one "
+        f"({it.about['measured_last_at']})"
+        if times > 1
+        else ""
+    )
+    alike = "".join(f" {_alike(node, samples)}" for node, samples in it.nodes.items())
     return (
         f"Measured at {it.about['measured_at']} on {it.about['host']} with requests of its own "
         f"({rates}) and the policy {it.about['policy']}, before the first arm{again}; nothing of "
-        f"it comes from the run. Its samples are in `calibration/`. {broker}\n\n"
+        f"it comes from the run. Its samples are in `calibration/`. {broker}{alike}\n\n"
         + table(("what (ms)", "p5", "median", "p95", "mean", "samples"), rows)
+    )
+
+
+def _alike(node: str, samples: NodeSamples) -> str:
+    """What of a node is no time of a single request."""
+    text = (
+        f"A message that arrived at node {node} delayed what it computed by "
+        f"{1e3 * samples.disturb_s:.3f} ms"
+    )
+    if samples.autocorrelation is None:
+        return f"{text}; its service times are not alike from one to the next."
+    share, time_s = samples.autocorrelation.share, samples.autocorrelation.time_s
+    return (
+        f"{text}; inferences of its profile are drawn alike in time (correlation {share:.2f} at "
+        f"once, 1/e of that after {time_s:.2g} s)."
     )
 
 

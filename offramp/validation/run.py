@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +33,10 @@ from offramp.validation.page import Findings, write_findings
 from offramp.validation.time_parts import division_of, time_parts
 
 LIVE, SIMULATED, CALIBRATION, FIGURES = "live", "simulated", "calibration", "figures"
+
+#: After so many seconds of measuring, what is calibrated may be otherwise: a machine that others
+#: share is faster now and slower then.
+CALIBRATE_EVERY_S = 30.0
 
 #: Of a validation that is not finished: the profile that it is made with.
 _BEGUN = ".begun.json"
@@ -93,20 +99,26 @@ def validate(
     profile = _profile(pipeline, results, given)
     folder = results / CALIBRATION
 
-    def calibrate(session: LiveSession) -> None:
-        calibration = given or _kept(results)
+    calibrated_at = -math.inf
+
+    def calibrate(session: LiveSession, over: bool) -> None:
+        """Calibrate before the first arm, after the last one, and now and then between them."""
+        nonlocal calibrated_at
+        first = calibrated_at == -math.inf
+        calibration = (given or _kept(results)) if first else None
         if calibration is None:
+            if given is not None or not (
+                over or time.monotonic() - calibrated_at > CALIBRATE_EVERY_S
+            ):
+                return
             with live_table(console) as table:
                 calibration = measure(session, table, console.note)
             # What inference takes beyond the profile is beyond this one.
             calibration.about["profile"] = profile
+            if not first:
+                calibration = pooled(read_calibration(folder), calibration)
+        calibrated_at = time.monotonic()
         write_calibration(folder, calibration)
-
-    def calibrate_again(session: LiveSession) -> None:
-        if given is None:
-            with live_table(console) as table:
-                again = measure(session, table, console.note)
-            write_calibration(folder, pooled(read_calibration(folder), again))
 
     ran = run_live(
         source,
@@ -115,8 +127,7 @@ def validate(
         options,
         notes,
         go_on,
-        before=calibrate,
-        after=calibrate_again,
+        between=calibrate,
     )
     if ran is None:
         return None

@@ -182,9 +182,32 @@ def test_two_calibrations_are_pooled_sample_by_sample(tmp_path: Path) -> None:
     assert both.up_s.tolist() == [0.001, 0.001, 0.001, 0.002]
     assert both.nodes["edge"].begin_s.tolist() == both.up_s.tolist()
     assert both.broker_s == pytest.approx(0.0003)
-    assert both.about == {"measured_at": "at 0.001", "measured_again_at": "at 0.002"}
+    last = {"measured_last_at": "at 0.002", "calibrations": 2}
+    assert both.about == {"measured_at": "at 0.001", **last}
+    # Each counts as much as each.
+    three = pooled(both, made(0.001, 1, 0.0006))
+    assert three.broker_s == pytest.approx(0.0004)
+    assert three.about["calibrations"] == 3
     write_calibration(tmp_path, both)
     assert read_calibration(tmp_path).home_s.tolist() == both.home_s.tolist()
+
+
+def test_what_nodes_do_to_services_that_follow_one_another_is_pooled_too() -> None:
+    def made(disturb_s: float, alike: Autocorrelation | None) -> Calibration:
+        node = NodeSamples(*[np.zeros(1)] * 4, disturb_s=disturb_s, autocorrelation=alike)
+        about = {"measured_at": "now"}
+        return Calibration(*[np.zeros(1)] * 4, 0.0, {"edge": node}, 1, about)  # type: ignore[arg-type]
+
+    both = pooled(made(0.001, Autocorrelation(0.6, 0.3)), made(0.003, Autocorrelation(0.2, 0.1)))
+    assert both.nodes["edge"].disturb_s == pytest.approx(0.002)
+    alike = both.nodes["edge"].autocorrelation
+    assert alike is not None
+    assert (alike.share, alike.time_s) == pytest.approx((0.4, 0.25))
+    three = pooled(both, made(0.002, None))
+    assert three.nodes["edge"].autocorrelation is not None
+    assert three.nodes["edge"].autocorrelation.share == pytest.approx(0.8 / 3)
+    none = pooled(made(0.0, None), made(0.0, None))
+    assert none.nodes["edge"].autocorrelation is None
 
 
 @pytest.mark.parametrize("batch", [1, 4])

@@ -161,6 +161,21 @@ def test_a_batch_begins_with_each_member_and_replies_to_one_after_the_other():
     assert run.finished_s.tolist() == [4.75, 5.25, 5.75, 10.5]
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_load_is_what_messages_make_of_it(workers):
+    besides = Overheads(disturb_s=0.25)
+    spec = node(Constant(0.5 * workers), workers=workers, overheads=besides)
+    a_world = world(group(arrivals=Poisson(1.0), deadline=100.0), spec, duration_s=20_000.0)
+    (load,) = offered_loads(a_world)
+    assert load.load[0] == pytest.approx(0.5 / 0.75)
+    run = run_of(a_world)
+    busy_s = np.nansum(run.finished_s - run.started_s)
+    assert busy_s / 20_000 / workers == pytest.approx(load.load[0], rel=0.02)
+    hopeless = replace(spec, overheads=Overheads(disturb_s=2.0))
+    (load,) = offered_loads(world(group(arrivals=Poisson(1.0)), hopeless, duration_s=1.0))
+    assert load.load[0] > 1e6
+
+
 def test_a_message_delays_a_whole_batch():
     service = DistributedService(Constant(4.0), exit_count=1)
     spec = node(service, batch_size=3, overheads=Overheads(disturb_s=0.5))
