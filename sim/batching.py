@@ -115,7 +115,8 @@ class BatchingNode(Node):
             self._start()
             return
         to, busy = self._next_step(staying, position)
-        staying[0].arrivals = self._arrivals
+        if self._disturb_s:
+            staying[0].arrivals = self._arrivals
         clock.call_at(clock._now + busy, self._batch_computed, (staying, to, self._incarnation))
 
     def _asks_next(self, call: Call) -> None:

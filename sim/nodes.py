@@ -378,7 +378,8 @@ class Node:
     def _compute(self, request: Request, decision: Decision, busy: float) -> None:
         """A worker computes on to the exit that was decided; the request is its own event."""
         request.target = decision.exit
-        request.arrivals = self._arrivals
+        if self._disturb_s:
+            request.arrivals = self._arrivals
         within = decision.within_s
         if within is None or busy <= within:
             request.callbacks = self._when_computed

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.offramp.sweep_machines import Machines
 
 #: A world without profiles, whose points take some tens of milliseconds.
 QUICK: dict[str, Any] = {
@@ -27,15 +31,15 @@ TABLES = ("sweep.parquet", "summary.csv", "failures.csv")
 @pytest.fixture
 def start(
     scenario: Callable[..., Path], store: Path, tmp_path: Path
-) -> Callable[[Path], subprocess.Popen[str]]:
+) -> Callable[..., subprocess.Popen[str]]:
     """Starts a sweep of 48 points on two workers."""
     path = scenario(QUICK)
     counts = ",".join(map(str, range(1, 25)))
 
-    def run(results: Path) -> subprocess.Popen[str]:
+    def run(results: Path, *further: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "offramp", "sweep", str(path), "-q", "-j", "2"]
         command += ["--set", f"devices.cameras.count={counts}", "--set", "seed=1,2"]
-        command += ["--store", str(store), "-o", str(results)]
+        command += ["--store", str(store), "-o", str(results), *further]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     return run
@@ -93,6 +97,54 @@ def test_killing_workers_and_drivers_at_random_changes_no_byte(
             time.sleep(0.05)
     process = start(wild)
     _, said = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    assert bytes_of(wild) == bytes_of(calm)
+
+
+def points_done(results: Path) -> int:
+    """Points that a sweep has made to last."""
+    try:
+        base = sqlite3.connect(f"file:{results / 'points.sqlite'}?mode=ro", uri=True)
+        with closing(base):
+            (count,) = base.execute("SELECT count(*) FROM points").fetchone()
+    except sqlite3.Error:
+        return 0
+    return int(count)
+
+
+def wait_for_points(results: Path, count: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while points_done(results) < count and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_killing_workers_and_the_scheduler_of_a_cluster_changes_no_byte(
+    start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    longer = ("--set", "simulation.duration_s=100")
+    calm, wild = tmp_path / "calm", tmp_path / "wild"
+    process = start(calm, *longer)
+    _, said = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    for attempt in ("first", "second"):
+        machines = Machines(tmp_path / attempt)
+        try:
+            for name in ("one", "other"):
+                machines.worker(name)
+            process = start(wild, *longer, "--dask", machines.address)
+            if attempt == "first":
+                wait_for_points(wild, 4, process)
+                os.kill(machines.pids()[0], signal.SIGKILL)
+                wait_for_points(wild, 12, process)
+                machines.scheduler.kill()
+            _, said = process.communicate(timeout=600)
+        finally:
+            machines.stop()
+        if attempt == "first":
+            assert process.returncode == 2, said
+            assert "scheduler is lost" in said
+            assert 12 <= points_done(wild) < 48
     assert process.returncode == 0, said
     assert bytes_of(wild) == bytes_of(calm)
 
