@@ -85,12 +85,14 @@ class Engine(ABC):
             self.node(spec, world.node_names[index], index, policy)
             for index, spec in enumerate(world.node_specs)
         ]
-        self._alike = [
-            AlikeInTime(overheads.autocorrelation, workload.streams.generator("service", node.name))
-            if (overheads := node.spec.overheads) and overheads.autocorrelation
-            else None
+        #: By node; devices that compute have no overheads.
+        self._alike = {
+            node.index: AlikeInTime(
+                overheads.autocorrelation, workload.streams.generator("service", node.name)
+            )
             for node in self.nodes
-        ]
+            if (overheads := node.spec.overheads) and overheads.autocorrelation
+        }
         for node in self.nodes:
             if node.spec.next_tier is not None:
                 first = world.first_node[world.kind(node.spec.next_tier)]
@@ -261,7 +263,7 @@ class Engine(ABC):
 
     def _services(self, node: Node, u: Floats, at_s: Floats) -> Sequence[Any]:
         """What the service of a node makes of uniform numbers, for requests that come at a time."""
-        alike = self._alike[node.index]
+        alike = self._alike.get(node.index)
         return node.spec.service.draw(u if alike is None else alike(u, at_s))
 
     def _priorities(self, requests: Requests) -> list[int]:

@@ -378,9 +378,10 @@ class Node:
     def _compute(self, request: Request, decision: Decision, busy: float) -> None:
         """A worker computes on to the exit that was decided; the request is its own event."""
         request.target = decision.exit
+        within = decision.within_s
         if self._disturb_s:
             request.arrivals = self._arrivals
-        within = decision.within_s
+            request.cut_at_s = math.inf if within is None else self.clock._now + within
         if within is None or busy <= within:
             request.callbacks = self._when_computed
         else:
@@ -392,8 +393,10 @@ class Node:
         if request.outcome >= 0:
             return  # lost when the node went down
         if self._disturb_s and (more_s := self._disturbed_s(request)):
-            request.callbacks = self._when_computed
-            self.clock.push(self.clock._now + more_s, request)
+            done_s = self.clock._now + more_s
+            is_cut = done_s > request.cut_at_s
+            request.callbacks = self._when_cut_off if is_cut else self._when_computed
+            self.clock.push(min(done_s, request.cut_at_s), request)
             return
         request.exit = exit = request.target
         request.confidence = self.scores[request.sample][exit - 1]

@@ -33,6 +33,7 @@ class Request:
         came_with: the last exit that was computed before it came to its node; ``passed_over``: bits
             of the exits that were not computed on the way to a later one here.
         arrivals: how many requests had come to its node when it was last looked at.
+        cut_at_s: when whatever exit was reached by then is to answer.
         outcome: an index into :data:`sim.records.OUTCOMES` once it is lost or refused, else -1.
     """
 
@@ -44,6 +45,7 @@ class Request:
         "callbacks",
         "came_with",
         "confidence",
+        "cut_at_s",
         "deadline_at_s",
         "drawn",
         "entry",
@@ -67,6 +69,7 @@ class Request:
     node: Node
     target: int
     arrivals: int
+    cut_at_s: float
 
     def __init__(
         self,

@@ -14,11 +14,12 @@ from pathlib import Path
 import pandas as pd
 
 from models.errors import ResultsError
+from offramp.stages.layout import TRIALS
 from offramp.sweep.journal import telling_of
 from offramp.sweep.point import PointResult
 from offramp.sweep.rows import read_layout, unpack
 
-KEPT = "trials.sqlite"
+KEPT = TRIALS
 
 _FORMAT = 1
 

@@ -43,9 +43,14 @@ def typeset(text: str) -> str:
 
 
 def cell(text: str) -> Markup:
-    """Text of a cell: names, which know no spaces, may break at their joints or when long."""
+    """Text of a cell, typeset; names, which know no spaces, may break."""
+    return breakable(typeset(text))
+
+
+def breakable(text: str) -> Markup:
+    """Text whose names may break at their joints, or when they are long."""
     joints = r"(?<=[A-Za-z)][_(,=/.:-])(?=[A-Za-z\d])|(?<=\w{24})(?=\w)"
-    return Markup("<wbr>").join(re.split(joints, typeset(text)))
+    return Markup("<wbr>").join(re.split(joints, text))
 
 
 def anchor(title: str) -> str:

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from models.files import write_text
 from offramp import __version__
 from offramp.report.html import template
-from offramp.report.html_text import anchor, are_figures, cell, drawing
+from offramp.report.html_text import anchor, are_figures, breakable, cell, drawing
 
 
 def write_pages(path: Path, kind: str, parts: Iterable[str]) -> None:
@@ -158,7 +158,8 @@ def _text(renderer: Any, tokens: Sequence[Token], index: int, options: Any, env:
 
 
 def _code(renderer: Any, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
-    return f"<code>{cell(tokens[index].content)}</code>"
+    # As it is, to be copied.
+    return f"<code>{breakable(tokens[index].content)}</code>"
 
 
 def _table_open(renderer: Any, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:

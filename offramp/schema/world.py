@@ -59,8 +59,8 @@ class OverheadSection(Section):
     )
     autocorrelation: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
-        description="of service times that follow one another: a machine that others share is "
-        "slower for a while",
+        description="of inferences that follow one another, between normal scores of their times: "
+        "a machine that others share is slower for a while",
     )
     autocorrelation_ms: Annotated[float, Field(gt=0)] = Field(
         300.0, description="after which that has fallen to 1/e"

@@ -42,7 +42,9 @@ SOMETIMES_SIMULATED = (
 )
 TRACES = "trace-*.json"
 
-# results only
+# results only: what a sweep, and a search, have done
+POINTS = "points.sqlite"
+TRIALS = "trials.sqlite"
 MANIFEST = "manifest.json"
 KEPT_PREDICTIONS = "predictions"
 SUMMARY_CSV = "summary.csv"

@@ -166,10 +166,11 @@ def _show(swept: Swept, loaded: Sweep, results: Path, console: Console) -> None:
     counts = swept.counts
     console.result(f"{counts.done} of {len(loaded.points)} points done, {counts.failed} failed")
     if counts.failed:
-        console.result(
-            f"why: {results / 'failures.csv'}; to run them again, add --retry-failed to the same "
-            "command"
-        )
+        console.result(f"why: {results / 'failures.csv'}")
+    if counts.died:
+        console.result(f"the same command tries the {counts.died} again on which workers died")
+    if counts.failed > counts.died:
+        console.result("to run those again that failed by themselves, add --retry-failed to it")
     console.result(f"table: {results / 'sweep.parquet'}")
     if counts.done:
         console.result(f"report: {write_sweep_report(results)}")

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import ResultsError
+from offramp.stages.layout import POINTS
 from offramp.sweep.point import PointResult
 from offramp.sweep.rows import Columns, common_layout, read_layout, unpack
 
-JOURNAL = "points.sqlite"
+JOURNAL = POINTS
 
 _FORMAT = 2
+#: Of a journal that does not know yet whose workers died.
+_WITHOUT_DEATHS = 1
 
 _SCHEMA = """
 CREATE TABLE layouts (number INTEGER PRIMARY KEY, columns TEXT UNIQUE NOT NULL);
@@ -29,7 +32,7 @@ CREATE TABLE points (
     rows BLOB,
     error TEXT,
     wall_s REAL NOT NULL,
-    died INTEGER NOT NULL
+    died INTEGER NOT NULL DEFAULT 0
 );
 """
 
@@ -39,10 +42,15 @@ _BLOCK = 1000
 
 @dataclass(frozen=True)
 class Counts:
-    """How many points have a result, and how many failed."""
+    """How many points have a result, and how many failed.
+
+    Attributes:
+        died: of these, how many since workers ended each time.
+    """
 
     done: int
     failed: int
+    died: int = 0
 
 
 class Journal:
@@ -66,6 +74,11 @@ class Journal:
         (tables,) = self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if not tables:
             self._base.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {_FORMAT};COMMIT;")
+        elif format == _WITHOUT_DEATHS:
+            self._base.executescript(
+                "BEGIN;ALTER TABLE points ADD COLUMN died INTEGER NOT NULL DEFAULT 0;"
+                f"PRAGMA user_version = {_FORMAT};COMMIT;"
+            )
         elif format != _FORMAT:
             raise ResultsError(
                 f"{self._path} is not a journal of this Offramp: name another folder with "
@@ -108,13 +121,6 @@ class Journal:
         with self._telling():
             self._begin()
             self._base.execute("DELETE FROM points WHERE error IS NOT NULL")
-            self.commit()
-
-    def forget_died(self) -> None:
-        """Drop the points whose workers ended, so that they are run again."""
-        with self._telling():
-            self._begin()
-            self._base.execute("DELETE FROM points WHERE died")
             self.commit()
 
     def keep(self, identities: Iterable[tuple[int, bytes]], may_drop: bool = True) -> int:
@@ -164,10 +170,10 @@ class Journal:
     def counts(self) -> Counts:
         """How many points there are."""
         with self._telling():
-            all_of_them, failed = self._base.execute(
-                "SELECT count(*), count(error) FROM points"
+            all_of_them, failed, died = self._base.execute(
+                "SELECT count(*), count(error), count(*) FILTER (WHERE died) FROM points"
             ).fetchone()
-        return Counts(all_of_them - failed, failed)
+        return Counts(all_of_them - failed, failed, died)
 
     def fits(self, identities: Iterable[tuple[int, bytes]]) -> bool:
         """Whether every point that is here is asked for, under the number that it has.
@@ -191,14 +197,18 @@ class Journal:
         return bool(left == 0)
 
     def missing(self, count: int) -> Iterator[int]:
-        """Numbers, of the first ``count``, of points that are not here when they are reached."""
+        """Numbers, of the first ``count``, of points that are not here when they are reached.
+
+        Those whose workers died are as if they were not.
+        """
         for first in range(0, count, _BLOCK):
             last = min(count, first + _BLOCK) - 1
             with self._telling():
                 here = {
                     point
                     for (point,) in self._base.execute(
-                        "SELECT point FROM points WHERE point BETWEEN ? AND ?", (first, last)
+                        "SELECT point FROM points WHERE point BETWEEN ? AND ? AND NOT died",
+                        (first, last),
                     )
                 }
             yield from (point for point in range(first, last + 1) if point not in here)

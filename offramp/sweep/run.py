@@ -120,10 +120,13 @@ class _Run:
         start = time.monotonic()
         tables = self._look(retry_failed, may_drop)
         before = self._journal.counts()
-        missing = len(self._points) - before.done - before.failed
+        failed = before.failed - before.died
+        # Whoever killed workers may be gone, and where memory ran out there may be more now.
+        missing = len(self._points) - before.done - failed
         self._console.note(
             f"{before.done} of {len(self._points)} points are in {self._results}"
-            + (f", {before.failed} failed before" if before.failed else "")
+            + (f", {failed} failed before" if failed else "")
+            + (f", workers died on {before.died}" if before.died else "")
         )
         if missing:
             backend = open_backend()
@@ -134,11 +137,11 @@ class _Run:
             finally:
                 backend.close()
                 self._journal.commit()
-        elif retry_failed or before.failed == 0:
+        elif retry_failed or failed == 0:
             self._console.note("nothing is missing")
         summary = tables.write()
         self._write_manifest(time.monotonic() - start)
-        return Swept(self._journal.counts(), before.failed, summary)
+        return Swept(self._journal.counts(), failed, summary)
 
     # --- what there is ---------------------------------------------------------------------------
 
@@ -158,8 +161,6 @@ class _Run:
                     "other values, files, versions, or another profile of this host. Name another "
                     "folder with --output, or say --yes to drop them"
                 )
-        # Whoever killed its workers may be gone, and where memory ran out there may be more now.
-        self._journal.forget_died()
         if retry_failed:
             self._journal.forget_failed()
         for index in range(len(self._points)):

@@ -48,7 +48,8 @@ class NodeSamples:
         begin_s: of a busy worker, for inference, beyond what the profile says.
         begin_idle_s: of an idle one, likewise.
         reply_s: of a busy worker, between an answer and the next request.
-        disturb_s: by which inference is delayed by a message that arrives meanwhile.
+        disturb_s: by which inference is delayed by a message that arrives meanwhile: an estimate,
+            which chance may take below 0; None: not known.
         autocorrelation: of the inference of a busy worker; None: there is none.
     """
 
@@ -56,7 +57,7 @@ class NodeSamples:
     begin_s: Floats
     begin_idle_s: Floats
     reply_s: Floats
-    disturb_s: float = 0.0
+    disturb_s: float | None = None
     autocorrelation: Autocorrelation | None = None
 
     def by_name(self) -> dict[str, Floats]:
@@ -125,33 +126,40 @@ def pooled(first: Calibration, again: Calibration) -> Calibration:
     """
     before = first.about.get("calibrations", 1)
     share = 1 / (before + 1)
-    nodes = {
-        name: _both(samples, again.nodes[name], share) for name, samples in first.nodes.items()
-    }
-    ways = {name: np.concatenate([getattr(first, name), getattr(again, name)]) for name in _OF_ALL}
+
+    def both(earlier: Floats, later: Floats) -> Floats:
+        # As many of each: a slow machine does less in the same time, and counts no less for it.
+        chosen = np.linspace(0, len(later) - 1, max(1, round(len(earlier) / before)))
+        return np.concatenate([earlier, later[chosen.round().astype(np.int64)]])
+
+    nodes = {}
+    for name, samples in first.nodes.items():
+        later = again.nodes[name]
+        receive_s, begin_s, begin_idle_s, reply_s = (
+            both(values, later.by_name()[what]) for what, values in samples.by_name().items()
+        )
+        known = [it.disturb_s for it in (samples, later) if it.disturb_s is not None]
+        disturb_s = (1 - share) * known[0] + share * known[-1] if known else None
+        alike = _alike(samples.autocorrelation, later.autocorrelation, share)
+        nodes[name] = NodeSamples(receive_s, begin_s, begin_idle_s, reply_s, disturb_s, alike)
+    ways = {name: both(getattr(first, name), getattr(again, name)) for name in _OF_ALL}
     broker_s = (1 - share) * first.broker_s + share * again.broker_s
     last = {"measured_last_at": again.about["measured_at"], "calibrations": before + 1}
     about = {**first.about, **last}
     return Calibration(**ways, broker_s=broker_s, nodes=nodes, qos=first.qos, about=about)
 
 
-def _both(first: NodeSamples, again: NodeSamples, share: float) -> NodeSamples:
-    receive_s, begin_s, begin_idle_s, reply_s = (
-        np.concatenate([values, again.by_name()[name]]) for name, values in first.by_name().items()
-    )
-    disturb_s = (1 - share) * first.disturb_s + share * again.disturb_s
-    alike, weights = None, (1 - share, share)
-    found = [
-        (weight, it.autocorrelation)
-        for weight, it in zip(weights, (first, again), strict=True)
-        if it.autocorrelation
-    ]
-    if found:
-        # Where nothing was found, nothing was alike.
-        common = sum(weight * it.share for weight, it in found)
-        time_s = sum(weight * it.share * it.time_s for weight, it in found) / common
-        alike = Autocorrelation(common, time_s)
-    return NodeSamples(receive_s, begin_s, begin_idle_s, reply_s, disturb_s, alike)
+def _alike(
+    first: Autocorrelation | None, again: Autocorrelation | None, share: float
+) -> Autocorrelation | None:
+    """The mean of two; where nothing was found, nothing was alike."""
+    weights = ((1 - share, first), (share, again))
+    found = [(weight, it) for weight, it in weights if it is not None]
+    if not found:
+        return None
+    common = sum(weight * it.share for weight, it in found)
+    time_s = sum(weight * it.share * it.time_s for weight, it in found) / common
+    return Autocorrelation(common, time_s)
 
 
 # --- what becomes of it in a scenario ------------------------------------------------------------
@@ -206,7 +214,7 @@ def calibrated(
                     begin_ms=file(f"{name}-begin_ms"),
                     begin_idle_ms=file(f"{name}-begin_idle_ms"),
                     reply_ms=file(f"{name}-reply_ms"),
-                    **_keys(calibration.nodes[name]),
+                    **_scenario_keys(calibration.nodes[name]),
                 )
             }
         )
@@ -223,9 +231,16 @@ def calibrated(
     return replace(loaded, scenario=changed)
 
 
+def _scenario_keys(samples: NodeSamples) -> dict[str, float]:
+    # What is below nothing is so by chance.
+    return {key: max(value, 0.0) for key, value in _keys(samples).items()}
+
+
 def _keys(samples: NodeSamples) -> dict[str, float]:
     """What is one number, under the name that it has in a scenario."""
-    keys, alike = {"disturb_ms": 1e3 * samples.disturb_s}, samples.autocorrelation
+    keys, alike = {}, samples.autocorrelation
+    if samples.disturb_s is not None:
+        keys["disturb_ms"] = 1e3 * samples.disturb_s
     if alike is not None:
         keys |= {"autocorrelation": alike.share, "autocorrelation_ms": 1e3 * alike.time_s}
     return keys
@@ -301,7 +316,7 @@ def _node_samples(
     if "autocorrelation" in keys:
         share, time_ms = float(keys["autocorrelation"]), float(keys["autocorrelation_ms"])
         alike = Autocorrelation(share, 1e-3 * time_ms)
-    disturb_s = 1e-3 * float(keys["disturb_ms"])
+    disturb_s = 1e-3 * float(keys["disturb_ms"]) if "disturb_ms" in keys else None
     return NodeSamples(receive_s, begin_s, begin_idle_s, reply_s, disturb_s, alike)
 
 

@@ -1,7 +1,7 @@
 """From the times at a node that requests report to what it took besides inference.
 
-Everything here is taken from the node's own clock: how long a request waited there and how long it
-was computed.
+How long a request waited at a node and how long it was computed are from the node's own clock. When
+messages came is exact only where devices have the same clock.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ _ENOUGH_OF_A_SIZE = 10
 _ENOUGH_IN_A_ROW = 60
 #: The first part of services: so many of them are shorter.
 _EARLY = 0.1
+#: All but the longest.
+_MOSTLY = 0.99
 #: So much of a service time is its own at least.
 _MOST_ALIKE = 0.95
 #: Of a profile, to know how much it varies.
@@ -93,13 +95,17 @@ def _arrivals(run: Run, node: int, from_s: Floats, to_s: Floats) -> NDArray[np.i
     return np.asarray(before[1] - before[0])
 
 
-def found_idle(spans: Spans) -> NDArray[np.bool_]:
-    """(S,) whether the only worker of a node did nothing when the last request of each came."""
-    ended_s = np.concatenate([[-np.inf], spans.ended_s[:-1]])
-    return np.asarray(spans.last_arrived_s > ended_s)
+def found_idle(spans: Spans, reply_s: float) -> NDArray[np.bool_]:
+    """(S,) whether the only worker of a node did nothing when the last request of each came.
+
+    Args:
+        reply_s: of the worker for each answer, after it was ready.
+    """
+    free_s = spans.ended_s + reply_s * spans.size
+    return np.asarray(spans.last_arrived_s > np.concatenate([[-np.inf], free_s[:-1]]))
 
 
-def disturb_s(run: Run, node: int, spans: Spans) -> float:
+def disturb_s(run: Run, node: int, spans: Spans, idle: NDArray[np.bool_]) -> float | None:
     """By how much a message that arrives delays the inference that is under way.
 
     By least squares, of services that are alike and found the worker idle or not, on the messages
@@ -107,20 +113,23 @@ def disturb_s(run: Run, node: int, spans: Spans) -> float:
 
     Args:
         spans: of the same node, which was asked by several devices, and busy a part of the time.
+        idle: which of them found the worker idle.
 
     Returns:
-        At least 0; and 0 where that cannot be known.
+        An estimate, which chance may take below 0; None where too little is known.
     """
     rows = (spans.size == _most_common(spans.size)) & (spans.exit == _most_common(spans.exit))
-    idle, chosen = found_idle(spans)[rows].astype(np.float64), spans.where(rows)
+    # The host did something else in the longest ones.
+    rows &= spans.busy_s <= np.quantile(spans.busy_s, _MOSTLY) if len(spans) else rows
+    chosen = spans.where(rows)
     if len(chosen) < _ENOUGH_IN_A_ROW:
-        return 0.0
+        return None
     early_s = chosen.started_s + np.quantile(chosen.busy_s, _EARLY)
-    arrivals = _arrivals(run, node, chosen.started_s, early_s).astype(np.float64)
-    if not arrivals.any():
-        return 0.0
-    known = np.column_stack([arrivals, idle, np.ones(len(chosen))])
-    return max(0.0, float(np.linalg.lstsq(known, chosen.busy_s)[0][0]))
+    arrivals = _arrivals(run, node, chosen.started_s, early_s)
+    if not np.ptp(arrivals):
+        return None
+    known = np.column_stack([arrivals, idle[rows], np.ones(len(chosen))])
+    return float(np.linalg.lstsq(known, chosen.busy_s)[0][0])
 
 
 def undisturbed(spans: Spans, by_s: float) -> Spans:
@@ -171,7 +180,8 @@ def autocorrelation_of(spans: Spans, service: Service, besides_s: Floats) -> Aut
     ranks = rankdata(chosen.busy_s)
     lags = np.arange(1, count // 3)
     by_lag = np.array([np.corrcoef(ranks[lag:], ranks[:-lag])[0, 1] for lag in lags])
-    at_once = float(by_lag[:3].mean())
+    # From ranks to normal scores.
+    at_once = 2 * np.sin(np.pi / 6 * float(by_lag[:3].mean()))
     if not at_once > 2 / np.sqrt(count):
         return None
     smooth = np.convolve(by_lag, np.ones(5) / 5, mode="valid")
@@ -182,9 +192,10 @@ def autocorrelation_of(spans: Spans, service: Service, besides_s: Floats) -> Aut
     of_profile = np.var([service.batch_seconds([it] * size, 0, exit) for it in drawn])
     if not of_profile > 0:
         return None
-    of_besides = np.var(besides_s) * size**2
-    share = min(at_once * float(1 + of_besides / of_profile), _MOST_ALIKE)
-    return Autocorrelation(share, lag * apart_s)
+    # Each member of a batch has its own.
+    of_besides = np.var(besides_s) * size
+    share = min(at_once * (1 + of_besides / of_profile), _MOST_ALIKE)
+    return Autocorrelation(float(share), lag * apart_s)
 
 
 def _most_common(values: NDArray[np.int64]) -> int:

@@ -26,6 +26,7 @@ from offramp.stages.jobs import PolicyText
 from offramp.stages.live import ArmRun
 from offramp.validation.calibration import Calibration, NodeSamples
 from offramp.validation.excess import (
+    Spans,
     autocorrelation_of,
     disturb_s,
     excess_s,
@@ -122,12 +123,12 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
             alone = replace(group, count=1, arrivals=ClosedLoop(Uniform(*PAUSE_S)))
             idle.append(ask(f"{name} idle", [alone], IDLE_REQUESTS * (mean_s + sum(PAUSE_S) / 2)))
             workers = spec.workers * spec.replicas
-            some = replace(
-                group,
-                count=_DEVICES_OF_HALF * workers,
-                arrivals=ClosedLoop(Uniform(0.0, 4 * _DEVICES_OF_HALF * mean_s)),
-            )
-            half[name] = ask(f"{name} half busy", [some], HALF_BUSY_REQUESTS * 2 * mean_s / workers)
+            if spec.workers == 1:  # of several, nobody knows which of them was idle
+                count = _half_busy(spec)
+                think = Uniform(0.0, 4 * count / workers * mean_s)
+                some = replace(group, count=count, arrivals=ClosedLoop(think))
+                duration_s = HALF_BUSY_REQUESTS * 2 * mean_s / workers
+                half[name] = ask(f"{name} half busy", [some], duration_s)
             crowd = replace(group, count=_kept_busy(spec), arrivals=ClosedLoop(Constant(1e-6)))
             before_s = _processor_s(session)
             busy[name] = ask(f"{name} busy", [crowd], BUSY_REQUESTS * mean_s / workers)
@@ -136,7 +137,7 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
     ways = [_ways(*phase, labels) for phase in idle]
     lag_s, up_s, home_s = (np.concatenate(parts) for parts in zip(*ways, strict=True))
     of_nodes = {
-        name: _node_samples(name, phase, half[name], busy[name], labels)
+        name: _node_samples(name, phase, half.get(name), busy[name], labels)
         for name, phase in zip(used, idle, strict=True)
     }
     results = [phase[1] for phase in (*idle, *half.values(), *busy.values())]
@@ -150,7 +151,7 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
         "requests": {name: len(busy[name][1]) for name in used},
         "rate_hz": {
             "idle": {name: _rate_hz(*phase) for name, phase in zip(used, idle, strict=True)},
-            "half busy": {name: _rate_hz(*half[name]) for name in used},
+            "half busy": {name: _rate_hz(*phase) for name, phase in half.items()},
             "busy": {name: _rate_hz(*busy[name]) for name in used},
         },
         "same_clock": all(all(result.same_clock) for result in results),
@@ -202,6 +203,12 @@ def _kept_busy(spec: NodeSpec) -> int:
     return max(1, (at_once + waiting) * spec.replicas)
 
 
+def _half_busy(spec: NodeSpec) -> int:
+    """Devices that keep the workers of a kind busy half of the time, without being refused."""
+    count = _DEVICES_OF_HALF * spec.workers * spec.replicas
+    return count if spec.queue_limit is None else min(count, _kept_busy(spec))
+
+
 def _processor_s(session: LiveSession) -> float:
     """Processor seconds of the broker, as far as it is ours and the kernel says; else NaN."""
     if session.own_broker is None:
@@ -238,37 +245,45 @@ def _ways(world: World, result: FleetResult, labels: Any) -> tuple[Floats, Float
     return tuple(np.maximum(it[rows], 0.0) for it in (lag_s, up_s, home_s))  # type: ignore[return-value]
 
 
-def _node_samples(name: str, idle: Phase, half: Phase, busy: Phase, labels: Any) -> NodeSamples:
+def _node_samples(
+    name: str, idle: Phase, half: Phase | None, busy: Phase, labels: Any
+) -> NodeSamples:
     """What a node took besides inference; replicas of a kind are taken to be alike."""
     world = idle[0]
     spec, first = world.nodes[world.kind(name)], world.first_node[world.kind(name)]
     service, numbers = spec.service, range(first, first + spec.replicas)
-    runs = [
-        _measured_run(*phase, labels, f"node {name}, {what}")
-        for phase, what in ((idle, "idle"), (half, "half busy"), (busy, "busy"))
-    ]
-    calm, mixed, crowded = (
-        [spans_of(run, number, world.warm_up_s) for number in numbers] for run in runs
+
+    def spans_in(run: Run) -> list[Spans]:
+        return [spans_of(run, number, world.warm_up_s) for number in numbers]
+
+    calm = spans_in(_measured_run(*idle, labels, f"node {name}, idle"))
+    crowded = spans_in(_measured_run(*busy, labels, f"node {name}, busy"))
+    replies = [replies_s(it, spec.workers) for it in crowded]
+    alone, waited, delays = list[Spans](), list[Spans](), list[float]()
+    # When messages came is known on the node's clock alone.
+    if half is not None and all(half[1].same_clock):
+        run = run_of(*half, labels)
+        usual_s = float(np.median(np.concatenate(replies))) if any(map(len, replies)) else 0.0
+        for number, spans in zip(numbers, spans_in(run), strict=True):
+            was_idle = found_idle(spans, usual_s)
+            # Who came last to a batch says nothing of how long it takes to wake a worker.
+            alone.append(spans.where(was_idle & (spans.size == 1)))
+            waited.append(spans.where(~was_idle))
+            replies.append(replies_s(spans, spec.workers))
+            delay_s = disturb_s(run, number, spans, was_idle)
+            delays += [] if delay_s is None else [delay_s]
+    disturb = float(np.mean(delays)) if delays else None
+    by_s = max(disturb or 0.0, 0.0)
+    begin, begin_idle = (
+        [excess_s(undisturbed(it, by_s), service) for it in spans]
+        for spans in (crowded + waited, calm + alone)
     )
-    of_each = [disturb_s(runs[1], *it) for it in zip(numbers, mixed, strict=True)]
-    disturb = float(np.mean(of_each)) if spec.workers == 1 else 0.0
-    # Of several workers, nobody knows which of them was idle.
-    of_mixed = mixed if spec.workers == 1 else []
-    came_alone = [it.where(found_idle(it)) for it in of_mixed]
-    waited = [it.where(~found_idle(it)) for it in of_mixed]
-    more, at_rest = (
-        np.concatenate([excess_s(undisturbed(it, disturb), service) for it in spans])
-        for spans in ((*crowded, *waited), (*calm, *came_alone))
-    )
-    replies = [replies_s(it, spec.workers) for it in (*crowded, *of_mixed)]
-    # Who came last to a batch says nothing of how long it takes to wake a worker.
-    single = [it.where(it.size == 1) for it in (*calm, *came_alone)]
-    receive = [receives_s(it, spec.batch_wait_s) for it in single]
+    receive = [receives_s(it, spec.batch_wait_s) for it in calm + alone]
     # The profiler cannot have been slower than what it measures, but for chance.
-    receive_s, more, at_rest, reply_s = (
-        np.maximum(it, 0.0) if len(it) else np.zeros(1)
-        for it in (np.concatenate(receive), more, at_rest, np.concatenate(replies))
+    receive_s, begin_s, begin_idle_s, reply_s = (
+        np.maximum(np.concatenate(it), 0.0) if any(map(len, it)) else np.zeros(1)
+        for it in (receive, begin, begin_idle, replies)
     )
-    longest = undisturbed(max(crowded, key=len), disturb)
-    alike = autocorrelation_of(longest, service, more)
-    return NodeSamples(receive_s, more, at_rest, reply_s, disturb, alike)
+    longest = undisturbed(max(crowded, key=len), by_s)
+    alike = autocorrelation_of(longest, service, begin_s)
+    return NodeSamples(receive_s, begin_s, begin_idle_s, reply_s, disturb, alike)

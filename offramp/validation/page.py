@@ -255,9 +255,9 @@ def _calibration(findings: Findings) -> str:
         else f"The broker's process took {1e3 * it.broker_s:.3f} ms of a processor for a message."
     )
     rates = ", ".join(
-        f"{node} {rate:.0f}/s idle, {it.about['rate_hz']['half busy'][node]:.0f}/s half busy and "
-        f"{it.about['rate_hz']['busy'][node]:.0f}/s busy"
-        for node, rate in it.about["rate_hz"]["idle"].items()
+        f"{node} {phase} {rates[node]:.0f}/s"
+        for phase, rates in it.about["rate_hz"].items()
+        for node in rates
     )
     times = it.about.get("calibrations", 1)
     again = (
@@ -277,16 +277,18 @@ def _calibration(findings: Findings) -> str:
 
 def _alike(node: str, samples: NodeSamples) -> str:
     """What of a node is no time of a single request."""
+    delay, alike = samples.disturb_s, samples.autocorrelation
     text = (
-        f"A message that arrived at node {node} delayed what it computed by "
-        f"{1e3 * samples.disturb_s:.3f} ms"
+        f"By how much a message that arrives at node {node} delays what it computes is not known"
+        if delay is None
+        else f"A message that arrived at node {node} delayed what it computed by "
+        f"{1e3 * delay:.3f} ms"
     )
-    if samples.autocorrelation is None:
-        return f"{text}; its service times are not alike from one to the next."
-    share, time_s = samples.autocorrelation.share, samples.autocorrelation.time_s
+    if alike is None:
+        return f"{text}; that its service times are alike from one to the next was not found."
     return (
-        f"{text}; inferences of its profile are drawn alike in time (correlation {share:.2f} at "
-        f"once, 1/e of that after {time_s:.2g} s)."
+        f"{text}; inferences of its profile are drawn alike in time (correlation {alike.share:.2f} "
+        f"at once, 1/e of that after {alike.time_s:.2g} s)."
     )
 
 

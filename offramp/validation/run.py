@@ -57,6 +57,44 @@ class Settings:
     jobs: int | None = None
 
 
+class Calibrating:
+    """Calibrates before the first arm, after the last one, and now and then between them.
+
+    All calibrations are pooled in ``folder``.
+
+    Args:
+        given: one that was made before: then none is measured.
+        kept: of the same validation, before it was interrupted.
+        measure: makes one.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        given: Calibration | None,
+        kept: Calibration | None,
+        measure: Callable[[LiveSession], Calibration],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder = folder
+        self._given = given
+        self._pooled = kept
+        self._measure = measure
+        self._clock = clock
+        self._measured_at = -math.inf
+
+    def __call__(self, session: LiveSession, over: bool) -> None:
+        """See :func:`offramp.live.run.run_live`."""
+        if self._given is not None:
+            write_calibration(self._folder, self._given)
+        elif over or self._clock() - self._measured_at > CALIBRATE_EVERY_S:
+            measured = self._measure(session)
+            self._pooled = pooled(self._pooled, measured) if self._pooled else measured
+            self._measured_at = self._clock()
+            write_calibration(self._folder, self._pooled)
+
+
 @dataclass(frozen=True)
 class Validation:
     """A finished validation."""
@@ -99,26 +137,14 @@ def validate(
     profile = _profile(pipeline, results, given)
     folder = results / CALIBRATION
 
-    calibrated_at = -math.inf
+    kept = None if given else _kept(results, profile, lived)
 
-    def calibrate(session: LiveSession, over: bool) -> None:
-        """Calibrate before the first arm, after the last one, and now and then between them."""
-        nonlocal calibrated_at
-        first = calibrated_at == -math.inf
-        calibration = (given or _kept(results)) if first else None
-        if calibration is None:
-            if given is not None or not (
-                over or time.monotonic() - calibrated_at > CALIBRATE_EVERY_S
-            ):
-                return
-            with live_table(console) as table:
-                calibration = measure(session, table, console.note)
-            # What inference takes beyond the profile is beyond this one.
-            calibration.about["profile"] = profile
-            if not first:
-                calibration = pooled(read_calibration(folder), calibration)
-        calibrated_at = time.monotonic()
-        write_calibration(folder, calibration)
+    def calibration_now(session: LiveSession) -> Calibration:
+        with live_table(console) as table:
+            measured = measure(session, table, console.note)
+        # What inference takes beyond the profile is beyond this one.
+        measured.about["profile"] = profile
+        return measured
 
     ran = run_live(
         source,
@@ -127,7 +153,7 @@ def validate(
         options,
         notes,
         go_on,
-        between=calibrate,
+        between=Calibrating(folder, given, kept, calibration_now),
     )
     if ran is None:
         return None
@@ -185,14 +211,16 @@ def _profile(pipeline: Pipeline, results: Path, given: Calibration | None) -> st
     return profile
 
 
-def _kept(results: Path) -> Calibration | None:
-    """The calibration of a validation that was interrupted, of which arms were measured."""
+def _kept(results: Path, profile: str, lived: LoadedScenario) -> Calibration | None:
+    """The calibration of this validation, if it was interrupted after arms were measured."""
     if not any((results / LIVE).glob(f"{LIVE_PARTS}/*/*.parquet")):
         return None
     try:
-        return read_calibration(results / CALIBRATION)
+        kept = read_calibration(results / CALIBRATION)
+        _check_calibration(kept, lived)
     except ArtifactError:
         return None
+    return kept if kept.about.get("profile") == profile else None
 
 
 def _check_calibration(calibration: Calibration, lived: LoadedScenario) -> None:

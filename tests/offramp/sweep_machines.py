@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,12 @@ class Machines:
 
     def pids(self) -> list[int]:
         """Of the processes that compute, which their nannies start again."""
-        children = psutil.Process().children(recursive=True)
-        return [it.pid for it in children if "spawn_main" in " ".join(it.cmdline())]
+        found = []
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if "spawn_main" in " ".join(child.cmdline()):
+                    found.append(child.pid)
+        return found
 
     def log(self, name: str) -> str:
         return (self.folder / name / "log").read_text()

@@ -31,6 +31,8 @@ PAGE = """# runs of `one` & <two>
 
 ## Differences
 
+Set `--set x=-5` to 10 ms.
+
 See [live](live/report.md), [more](more.md) and [that](javascript:alert(2)).
 """
 
@@ -98,6 +100,13 @@ def test_headings_have_names_of_their_own_and_are_listed(folder: Path) -> None:
     names = [it["id"] for it in elements.all("h2")]
     assert len(names) == len({*names}) == 3
     assert [it["href"] for it in elements.all("a")][:3] == [f"#{name}" for name in names]
+
+
+def test_code_can_be_copied_and_text_is_typeset(folder: Path) -> None:
+    html = as_html(PAGE, "a page", folder)
+    assert "<code>--set x=-5</code>" in html
+    assert "10\u00a0ms" in html
+    assert "\u22123.1\u00a0±\u00a00.4" in html
 
 
 def test_links_lead_to_pages_that_a_browser_shows(folder: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,30 @@ def test_results_come_back_in_the_order_of_the_points(journal: Journal) -> None:
     assert [*journal.failures()] == [(1, "no")]
     assert journal.counts() == Counts(3, 1)
     assert [*journal.missing(6)] == [4, 5]
+
+
+def test_points_whose_workers_died_are_missing_until_they_are_run_again(journal: Journal) -> None:
+    fill(journal, 0)
+    journal.add(PointResult.failed(1, "no"), identity(1))
+    journal.add(PointResult.failed(2, "killed", died=True), identity(2))
+    assert journal.counts() == Counts(1, 2, 1)
+    assert [*journal.failures()] == [(1, "no"), (2, "killed")]
+    assert [*journal.missing(4)] == [2, 3]
+    fill(journal, 2)
+    assert journal.counts() == Counts(2, 1)
+
+
+def test_a_journal_of_before_deaths_were_noted_is_gone_on_with(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    fill(journal, 0)
+    journal.close()
+    with closing(sqlite3.connect(tmp_path / "points.sqlite", isolation_level=None)) as base:
+        base.execute("ALTER TABLE points DROP COLUMN died")
+        base.execute("PRAGMA user_version = 1")
+    journal = Journal(tmp_path)
+    fill(journal, 1)
+    assert journal.counts() == Counts(2, 0)
+    journal.close()
 
 
 def test_what_was_committed_is_there_when_it_is_opened_again(tmp_path: Path) -> None:

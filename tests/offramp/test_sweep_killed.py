@@ -122,7 +122,7 @@ def wait_for_points(results: Path, count: int, process: subprocess.Popen[str]) -
 def test_killing_workers_and_the_scheduler_of_a_cluster_changes_no_byte(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    longer = ("--set", "simulation.duration_s=100")
+    longer = ("--set", "simulation.duration_s=300")
     calm, wild = tmp_path / "calm", tmp_path / "wild"
     process = start(calm, *longer)
     _, said = process.communicate(timeout=600)
@@ -134,9 +134,9 @@ def test_killing_workers_and_the_scheduler_of_a_cluster_changes_no_byte(
                 machines.worker(name)
             process = start(wild, *longer, "--dask", machines.address)
             if attempt == "first":
-                wait_for_points(wild, 4, process)
+                wait_for_points(wild, 1, process)
                 os.kill(machines.pids()[0], signal.SIGKILL)
-                wait_for_points(wild, 12, process)
+                wait_for_points(wild, points_done(wild) + 1, process)
                 machines.scheduler.kill()
             _, said = process.communicate(timeout=600)
         finally:
@@ -144,7 +144,7 @@ def test_killing_workers_and_the_scheduler_of_a_cluster_changes_no_byte(
         if attempt == "first":
             assert process.returncode == 2, said
             assert "scheduler is lost" in said
-            assert 12 <= points_done(wild) < 48
+            assert 2 <= points_done(wild) < 48
     assert process.returncode == 0, said
     assert bytes_of(wild) == bytes_of(calm)
 

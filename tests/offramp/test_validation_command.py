@@ -35,6 +35,7 @@ def test_a_scenario_is_validated_with_the_same_requests_in_both_worlds(
 ) -> None:
     monkeypatch.setattr(measuring, "_SHORTEST_S", 1.0)
     monkeypatch.setattr(measuring, "IDLE_REQUESTS", 50)
+    monkeypatch.setattr(measuring, "HALF_BUSY_REQUESTS", 100)
     monkeypatch.setattr(measuring, "BUSY_REQUESTS", 100)
     results = tmp_path / "results"
     command = ("validate", scenario(), "--store", store, "-o", results, "--quiet")

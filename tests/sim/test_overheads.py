@@ -97,6 +97,34 @@ def test_a_message_that_arrives_delays_what_is_computed_meanwhile():
     assert run.finished_s.tolist() == [4.0, 7.0, 10.0, 53.0]
 
 
+@pytest.mark.parametrize("within_s", [3.0, 3.25, 3.5])
+def test_a_step_that_is_delayed_beyond_its_time_is_cut_off(within_s):
+    service = WrittenService([[1.0, 4.0], [1.0, 4.0]])
+    spec = node(service, overheads=Overheads(disturb_s=0.5))
+    devices = group(arrivals=AtTimes(((0.0, 2.0),)), deadline=100.0)
+
+    def decide(request, node):
+        if request.exit == 0:
+            return run_to(1)
+        return ANSWER if request.exit == 2 else run_to(2, within_s=within_s)
+
+    run = run_of(world(devices, spec, duration_s=50.0), Deciding(decide), predictions(exits=2))
+    # 1 s to the first exit, 3 s from there, and 0.5 s for the message that comes.
+    assert (run.exit[0], run.finished_s[0]) == ((2, 4.5) if within_s == 3.5 else (1, 1 + within_s))
+
+
+def test_a_crash_loses_what_is_delayed():
+    service = WrittenService([[3.0], [3.0]])
+    spec = node(service, overheads=Overheads(disturb_s=2.0))
+    devices = group(arrivals=AtTimes(((0.0, 1.0, 10.0),)), deadline=100.0)
+    service = WrittenService([[3.0], [3.0], [3.0]])
+    spec = node(service, overheads=Overheads(disturb_s=2.0))
+    down = Fault("node_crash", "edge", schedule=((4.0, 6.0),))
+    run = run_of(world(devices, spec, duration_s=50.0, faults=(down,)))
+    assert np.isnan(run.finished_s[:2]).all() or (run.exit[:2] == 0).all()
+    assert run.finished_s[2] == 13.0
+
+
 def test_it_delays_all_workers_that_compute():
     run = disturbed([0.0, 0.0, 1.0], [3.0, 4.0, 1.0], 0.5, workers=2)
     # The first two came before either was computed.
