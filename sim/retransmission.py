@@ -2,10 +2,11 @@
 
 TCP repairs the loss of a segment in one of two ways:
 
-- *Fast retransmit* (RFC 5681 §3.2): three segments that arrive after the lost one make the sender
-  repeat it, about one round trip late.
-- *The retransmission timer* (RFC 6298), where fewer than three follow, or where the repetition is
-  lost as well. Its timeout (RTO) is the smoothed round trip and four times its deviation; Linux
+- *Fast retransmit*, as RACK does it (RFC 8985, what Linux does): an acknowledgement of a segment
+  that was sent after the lost one makes the sender repeat it, about one round trip late; and a
+  quarter of that later (§6.2, the reordering window) where fewer than three follow.
+- *The retransmission timer* (RFC 6298), where none follows, or where the repetition is lost as
+  well. Its timeout (RTO) is the smoothed round trip and four times its deviation; Linux
   takes at least 200 ms for the latter (``tcp_rto_min``). It doubles with each further loss (§5.5),
   up to two minutes (``TCP_RTO_MAX``).
 
@@ -15,16 +16,17 @@ So for a message of n segments, each lost with probability p and independently o
 what is lost of it                 probability              delay
 =================================  =======================  ====================================
 nothing                            (1 - p)^n                0
-one of the last three              1 - (1 - p)^min(n, 3)    RTO
-only of those before               the rest                 one round trip
+the last one                       p                        RTO
+only of those before               the rest                 1 round trip, or 1.25 if n <= 3
 =================================  =======================  ====================================
 
 and in the last two cases, with probability p for each further loss of the repetition, the next
 RTO, twice as long, on top (the first, after a fast retransmit).
 
 Left out: the congestion window, which shrinks after a loss; losses that come in bursts; the loss of
-acknowledgements; tail loss probes (RFC 8985), which repair some losses at the end sooner; later
-messages on the same connection, whose segments may trigger a fast retransmit; that TCP gives up
+acknowledgements; tail loss probes (RFC 8985 §7), which Linux sends after the timer where one
+segment is under way; later messages on the same connection, whose segments may trigger a fast
+retransmit; that TCP gives up
 after many timeouts (``tcp_retries2``). That later messages wait for the repair is the business of
 the link, which keeps their order.
 """
@@ -40,8 +42,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-#: Segments that must follow a lost one for a fast retransmit (RFC 5681 §3.2).
-DUPLICATE_ACKS = 3
+#: Segments that must follow a lost one for a fast retransmit (RFC 8985), and for one without the
+#: wait for segments that merely overtook it, in round trips.
+FOLLOWING, FOLLOWING_AT_ONCE = 1, 3
+REORDERING_WINDOW = 0.25
 #: The longest timeout, ``TCP_RTO_MAX`` of Linux; RFC 6298 §2.5 asks for 60 s or more.
 MAX_RTO_S = 120.0
 
@@ -82,10 +86,13 @@ class TcpLoss:
         tail, earlier, rtt = np.broadcast_arrays(*self._lost(segments), rtt_s, beyond)[:3]
         delays = np.zeros(np.shape(beyond))
         hit = beyond <= tail + earlier
-        delays[hit] = self._repair_s(beyond[hit], tail[hit], earlier[hit], rtt[hit])
+        fast = self._fast_s(np.broadcast_to(segments, beyond.shape)[hit], rtt[hit])
+        delays[hit] = self._repair_s(beyond[hit], tail[hit], earlier[hit], rtt[hit], fast)
         return delays
 
-    def _repair_s(self, beyond: Floats, tail: Floats, earlier: Floats, rtt_s: Floats) -> Floats:
+    def _repair_s(
+        self, beyond: Floats, tail: Floats, earlier: Floats, rtt_s: Floats, fast_s: Floats
+    ) -> Floats:
         """Delays of messages that lost something; the longer, the less lies ``beyond``.
 
         They are, in ascending order and for k = 0, 1, ..: a fast retransmit and k timeouts, k + 1
@@ -94,7 +101,7 @@ class TcpLoss:
         k = np.floor(np.log(beyond / (tail + earlier)) / math.log(self.loss))
         fast = beyond > tail * self.loss**k + earlier * self.loss ** (k + 1)
         timeouts = self._timeouts_s(np.where(fast, k, k + 1), rtt_s)
-        delays: Floats = np.where(fast, rtt_s, 0.0) + timeouts
+        delays: Floats = np.where(fast, fast_s, 0.0) + timeouts
         return delays
 
     def mean_delay_s(self, segments: int, rtt_s: float) -> float:
@@ -106,14 +113,21 @@ class TcpLoss:
         rto, doublings = self._rto_s(rtt_s), int(self._doublings(rtt_s))
         growing = sum(rto * (2 * self.loss) ** i for i in range(doublings))
         timeouts = growing + MAX_RTO_S * self.loss**doublings / (1 - self.loss)
-        mean: float = earlier * rtt_s + (tail + earlier * self.loss) * timeouts
+        mean: float = (
+            earlier * float(self._fast_s(segments, rtt_s)) + (tail + earlier * self.loss) * timeouts
+        )
         return mean
 
     def _lost(self, segments: Any) -> tuple[Any, Any]:
-        """Probabilities that one of the last segments is lost, and that only earlier ones are."""
-        last = np.minimum(segments, DUPLICATE_ACKS)
+        """Probabilities that the last segment is lost, and that only earlier ones are."""
+        last = np.minimum(segments, FOLLOWING)
         kept = math.log1p(-self.loss)
         return -np.expm1(last * kept), np.exp(last * kept) * -np.expm1((segments - last) * kept)
+
+    def _fast_s(self, segments: Any, rtt_s: Any) -> Any:
+        """A fast retransmit; never longer than the timer."""
+        waits = np.where(np.less_equal(segments, FOLLOWING_AT_ONCE), 1 + REORDERING_WINDOW, 1.0)
+        return np.minimum(waits * rtt_s, self._rto_s(rtt_s))
 
     def _rto_s(self, rtt_s: Any) -> Any:
         """The first timeout."""

@@ -23,8 +23,8 @@ def sender(random, loss, segments, rtt_s):
     if not lost.any():
         return 0.0
     delay, rto = 0.0, rtt_s + 0.2
-    if not lost[-3:].any():
-        delay += rtt_s
+    if not lost[-1]:
+        delay += rtt_s if segments > 3 else 1.25 * rtt_s
         if random.random() >= loss:
             return delay
     while True:
@@ -51,14 +51,21 @@ def test_a_lone_segment_waits_for_the_timer_which_doubles():
     assert loss.delay_s(u, 1, RTT) == pytest.approx(expected)
 
 
-def test_a_loss_that_three_segments_follow_costs_one_round_trip():
+def test_a_loss_that_others_follow_costs_about_one_round_trip():
     loss = TcpLoss(0.5)
-    # Of four segments: none lost 1/16, only the first 1/16, of which half is repaired at once.
-    u = np.array([1 / 16 - 0.001, 1.5 / 16 - 0.001])
+    # Of four segments: none lost 1/16, of the first three alone 7/16, half of it repaired at once.
+    u = np.array([1 / 16 - 0.001, 4.5 / 16 - 0.001])
     assert loss.delay_s(u, 4, RTT) == pytest.approx([0, RTT])
-    # Then one timeout: one of the last three was lost (7/8), its first repetition was not (1/2).
-    u = np.array([1.5 / 16 + 0.001, 8.5 / 16 - 0.001, 8.5 / 16 + 0.001])
+    # Then one timeout: the last was lost (1/2), its first repetition was not (1/2).
+    u = np.array([4.5 / 16 + 0.001, 8.5 / 16 - 0.001, 8.5 / 16 + 0.001])
     assert loss.delay_s(u, 4, RTT) == pytest.approx([RTO, RTO, RTT + RTO])
+
+
+def test_where_few_segments_follow_a_sender_waits_for_stragglers():
+    u = np.array([1 / 8 + 0.001, 2 / 8 - 0.001])
+    assert TcpLoss(0.5).delay_s(u, 3, RTT) == pytest.approx([1.25 * RTT] * 2)
+    # But no longer than the timer.
+    assert TcpLoss(0.5).delay_s(u, 3, 2.0) == pytest.approx([2.2] * 2)
 
 
 def test_timeouts_stop_growing_at_two_minutes():
