@@ -3,7 +3,8 @@
 Each cell of the matrix is one `offramp validate`: this host is profiled, broker and node are
 calibrated, and the same requests are run live and simulated. Load is offered work: requests per
 second times the mean time of a worker for one image to the last exit, with what a node takes
-besides inference; a pilot measures it. Deadlines are uniform between 4 and 16 times that mean.
+besides inference and the messages that delay it; a pilot measures them. Deadlines are uniform
+between 4 and 16 times that mean.
 
 Results go to a CSV, one row per cell and policy, as soon as they are there; the same command goes
 on with the cells that are missing. Everything must be quiet: nodes, devices and broker share this
@@ -27,7 +28,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,25 @@ def offramp(*arguments: object) -> None:
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
 
 
-def mean_s(scenario: Path, folder: Path, options: argparse.Namespace) -> float:
-    """Mean seconds of a worker for one image to the last exit, as a busy node was calibrated."""
+@dataclass(frozen=True)
+class Work:
+    """What a request takes of a busy node, as it was calibrated.
+
+    Attributes:
+        mean_s: of a worker for one image to the last exit.
+        disturb_s: by which a message delays what is computed meanwhile.
+    """
+
+    mean_s: float
+    disturb_s: float
+
+    def rate_hz(self, load: float) -> float:
+        """Requests per second that keep one worker busy for such a share of the time."""
+        return load / (self.mean_s + load * self.disturb_s)
+
+
+def work(scenario: Path, folder: Path, options: argparse.Namespace) -> Work:
+    """What a pilot says."""
     pilot = folder / "pilot"
     settings = ("mqtt.qos=0", "simulation.duration_s=3", "policies=[full]")
     overrides = [it for setting in settings for it in ("--set", setting)]
@@ -119,16 +137,20 @@ def mean_s(scenario: Path, folder: Path, options: argparse.Namespace) -> float:
         np.mean(np.loadtxt(pilot / "calibration" / f"edge-{name}_ms.txt"))
         for name in ("begin", "reply")
     ]
-    return float(np.mean(profile.seconds[1]["exit"][:, -1]) + 1e-3 * np.sum(besides_ms))
+    calibration = json.loads((pilot / "calibration" / "calibration.json").read_text())
+    disturb_ms = max(calibration["nodes"]["edge"].get("disturb_ms", 0.0), 0.0)
+    mean_s = float(np.mean(profile.seconds[1]["exit"][:, -1]) + 1e-3 * np.sum(besides_ms))
+    return Work(mean_s, 1e-3 * disturb_ms)
 
 
 def validate(
-    cell: Cell, scenario: Path, folder: Path, service_s: float, options: argparse.Namespace
+    cell: Cell, scenario: Path, folder: Path, asked: Work, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Run one cell; a row for each policy."""
     results = folder / cell.name
-    rate_hz = cell.load / service_s / DEVICES
-    deadline_ms = f"{{distribution: uniform, low: {4e3 * service_s:g}, high: {16e3 * service_s:g}}}"
+    rate_hz = asked.rate_hz(cell.load) / DEVICES
+    low_ms, high_ms = 4e3 * asked.mean_s, 16e3 * asked.mean_s
+    deadline_ms = f"{{distribution: uniform, low: {low_ms:g}, high: {high_ms:g}}}"
     settings = {
         "mqtt.qos": cell.qos,
         "nodes.edge.queue": cell.queue,
@@ -255,16 +277,20 @@ def main() -> None:
     if not missing:
         return
     # Loads stay what they are when the matrix goes on another day: they are part of a cell.
-    begun = folder / "service.json"
+    begun = folder / "work.json"
     if begun.exists():
-        service_s = float(json.loads(begun.read_text())["mean_s"])
+        asked = Work(**json.loads(begun.read_text()))
     else:
-        service_s = mean_s(scenario, folder, options)
-        begun.write_text(json.dumps({"mean_s": service_s}) + "\n")
-    print(f"one image to the last exit, busy: {1e3 * service_s:.3f} ms", flush=True)
+        asked = work(scenario, folder, options)
+        begun.write_text(json.dumps(asdict(asked)) + "\n")
+    print(
+        f"one image to the last exit, busy: {1e3 * asked.mean_s:.3f} ms, "
+        f"and {1e3 * asked.disturb_s:.3f} ms more for each message meanwhile",
+        flush=True,
+    )
     for cell in missing:
         print(f"--- {cell.name}", flush=True)
-        append(file, validate(cell, scenario, folder, service_s, options))
+        append(file, validate(cell, scenario, folder, asked, options))
     print(table(file))
 
 
