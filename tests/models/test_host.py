@@ -38,13 +38,15 @@ flags\t\t: fpu
 
 @pytest.fixture
 def system_files(monkeypatch):
-    """The files of a pretended host, by path; others are absent."""
-    files = {}
+    """The files of a pretended host, by path; others below /proc and /sys are absent."""
+    files, really = {}, Path.read_text
 
     def read_text(path, *args, **kwargs):
-        if str(path) not in files:
+        if str(path) in files:
+            return files[str(path)]
+        if str(path).startswith(("/proc/", "/sys/")):
             raise FileNotFoundError(path)
-        return files[str(path)]
+        return really(path, *args, **kwargs)  # such as what is installed here, and in which version
 
     monkeypatch.setattr(Path, "read_text", read_text)
     return files
