@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -54,13 +55,16 @@ def template(name: str) -> Template:
     return environment.get_template(name)
 
 
-def rendered(content: Content, glossary: dict[str, str]) -> str:
-    """The page as HTML. Everything that a user named is escaped."""
-    html = template("report.html.j2").render(
-        content=content, glossary=glossary, version=__version__
-    )
+def filled(name: str, **values: Any) -> str:
+    """A page: the template of that name with these values, as text that UTF-8 can hold."""
+    html = template(name).render(**values, version=__version__)
     # Half of a surrogate pair, which JSON can hold and UTF-8 cannot.
     return html.encode("utf-8", "replace").decode("utf-8")
+
+
+def rendered(content: Content, glossary: dict[str, str]) -> str:
+    """The page as HTML. Everything that a user named is escaped."""
+    return filled("report.html.j2", content=content, glossary=glossary)
 
 
 def _by_policy(arms: list[Arm]) -> list[tuple[str, list[Arm]]]:

@@ -12,8 +12,7 @@ from markdown_it.token import Token
 from markupsafe import Markup, escape
 
 from models.files import write_text
-from offramp import __version__
-from offramp.report.html import template
+from offramp.report.html import filled, template
 from offramp.report.html_text import anchor, are_figures, breakable, cell, drawing
 
 
@@ -67,15 +66,13 @@ def as_html(text: str, kind: str, folder: Path) -> str:
     _set_links(body, folder)
     for first, last in _tables(body):
         _set_columns(body[first:last])
-    html = template("page.html.j2").render(
+    return filled(
+        "page.html.j2",
         title=title,
         kind=kind,
         sections=sections,
         body=Markup(markdown.renderer.render(body, markdown.options, {})),
-        version=__version__,
     )
-    # Half of a surrogate pair, which JSON can hold and UTF-8 cannot.
-    return html.encode("utf-8", "replace").decode("utf-8")
 
 
 # --- what is told of tokens before they are written ----------------------------------------------

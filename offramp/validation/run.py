@@ -87,7 +87,9 @@ class Calibrating:
     def __call__(self, session: LiveSession, over: bool) -> None:
         """See :func:`offramp.live.run.run_live`."""
         if self._given is not None:
-            write_calibration(self._folder, self._given)
+            if self._pooled is None:
+                self._pooled = self._given
+                write_calibration(self._folder, self._given)
         elif over or self._clock() - self._measured_at > CALIBRATE_EVERY_S:
             measured = self._measure(session)
             self._pooled = pooled(self._pooled, measured) if self._pooled else measured
