@@ -21,7 +21,7 @@ from offramp.scenario import LoadedScenario
 from offramp.stages import keys
 from offramp.stages.inputs import Inputs, find_inputs, fitted_policies, world_of
 from offramp.stages.kept_networks import keep_networks
-from offramp.stages.layout import MANIFEST, POINTS, PROFILE, TRIALS
+from offramp.stages.layout import KEPT_TRIALS, MANIFEST, POINTS, PROFILE
 from offramp.stages.simulation import run_simulation
 from offramp.store import Store, default_root
 from offramp.worlds import check_node_profiles, needs_host_profile, outline_of
@@ -204,7 +204,7 @@ def _check_folder(results: Path) -> None:
     """
     check_writable(results)
     # Sweeps and searches keep what they have done in a database, long before a manifest.
-    if any((results / name).exists() for name in (POINTS, TRIALS)):
+    if any((results / name).exists() for name in (POINTS, KEPT_TRIALS)):
         raise ResultsError(
             f"{results} holds a sweep or a search: name another folder with --output"
         )

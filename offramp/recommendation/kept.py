@@ -14,12 +14,10 @@ from pathlib import Path
 import pandas as pd
 
 from models.errors import ResultsError
-from offramp.stages.layout import TRIALS
+from offramp.stages.layout import KEPT_TRIALS
 from offramp.sweep.journal import telling_of
 from offramp.sweep.point import PointResult
 from offramp.sweep.rows import read_layout, unpack
-
-KEPT = TRIALS
 
 _FORMAT = 1
 
@@ -40,7 +38,7 @@ class Kept:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / KEPT
+        self._path = folder / KEPT_TRIALS
         with self._telling():
             self._base = sqlite3.connect(self._path, timeout=60, isolation_level=None)
             (format,) = self._base.execute("PRAGMA user_version").fetchone()

@@ -23,17 +23,16 @@ from offramp.recommendation.definition import Question
 from offramp.recommendation.evidence import Evidence
 from offramp.recommendation.figure import write_figure
 from offramp.recommendation.files import JSON, SCENARIO, TRIALS, VERIFIED, write_files
-from offramp.recommendation.kept import KEPT, Kept
+from offramp.recommendation.kept import Kept
 from offramp.recommendation.outcome import Outcome, Tried
 from offramp.recommendation.page import write_page
 from offramp.recommendation.search import Search, Trial
 from offramp.recommendation.simulating import OpenedLater, Simulated, Simulating
 from offramp.recommendation.space import Configuration
 from offramp.recommendation.verification import Candidate, Verified, judged, level_of, sequence
-from offramp.stages.layout import MANIFEST
+from offramp.stages.layout import KEPT_TRIALS, MANIFEST, POINTS
 from offramp.store import Store
 from offramp.sweep.backend import Backend
-from offramp.sweep.journal import JOURNAL
 
 LOCK = ".recommend.lock"
 
@@ -95,8 +94,8 @@ def recommend(
 @contextmanager
 def _alone_in(results: Path) -> Iterator[None]:
     """Keep other searches out of the folder, and stay out of folders of other things."""
-    others = (MANIFEST, JOURNAL)
-    if any((results / name).exists() for name in others) and not (results / KEPT).exists():
+    others = (MANIFEST, POINTS)
+    if any((results / name).exists() for name in others) and not (results / KEPT_TRIALS).exists():
         raise ResultsError(
             f"{results} holds the results of something else: name another folder with --output"
         )

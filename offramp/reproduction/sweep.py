@@ -25,11 +25,10 @@ from offramp.reproduction.outcome import Reproduction
 from offramp.reproduction.page import write_outcome
 from offramp.reproduction.statistics import Anew, differences, with_verdicts
 from offramp.stages import keys
-from offramp.stages.layout import MANIFEST, PREDICTIONS, PROFILE
+from offramp.stages.layout import MANIFEST, POINTS, PREDICTIONS, PROFILE
 from offramp.store import DESCRIPTION, Store, content_key, file_hash
 from offramp.sweep.backend import Backend
 from offramp.sweep.definition import Sweep
-from offramp.sweep.journal import JOURNAL
 from offramp.sweep.recorded import kept_profile, recorded_sweep
 from offramp.sweep.run import run_sweep
 from offramp.sweep.table import FAILURES, SUMMARY, TABLE
@@ -61,7 +60,7 @@ def reproduce_sweep(
     sweep = recorded_sweep(original.manifest, folder, original.path)
     mode = "scratch" if options.from_scratch else "own"
     if not (output / WORK / mode).exists():  # else it was stopped, and goes on
-        for name in (JOURNAL, TABLE, SUMMARY, FAILURES, MANIFEST):
+        for name in (POINTS, TABLE, SUMMARY, FAILURES, MANIFEST):
             (output / name).unlink(missing_ok=True)
     with work_folder(output) as work:
         own = Store(work / mode, console.note)

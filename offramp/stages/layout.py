@@ -44,7 +44,7 @@ TRACES = "trace-*.json"
 
 # results only: what a sweep, and a search, have done
 POINTS = "points.sqlite"
-TRIALS = "trials.sqlite"
+KEPT_TRIALS = "trials.sqlite"
 MANIFEST = "manifest.json"
 KEPT_PREDICTIONS = "predictions"
 SUMMARY_CSV = "summary.csv"

@@ -17,8 +17,6 @@ from offramp.stages.layout import POINTS
 from offramp.sweep.point import PointResult
 from offramp.sweep.rows import Columns, common_layout, read_layout, unpack
 
-JOURNAL = POINTS
-
 _FORMAT = 2
 #: Of a journal that does not know yet whose workers died.
 _WITHOUT_DEATHS = 1
@@ -61,7 +59,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / JOURNAL
+        self._path = folder / POINTS
         self._layouts: dict[str, int] = {}
         with self._telling():
             self._base = sqlite3.connect(self._path, timeout=60, isolation_level=None)

@@ -13,13 +13,13 @@ from offramp.console import Console
 from offramp.folder_lock import alone_in
 from offramp.manifest import environment, file_facts, kind_of, write_manifest
 from offramp.pipeline import check_writable
-from offramp.stages.layout import MANIFEST
+from offramp.stages.layout import MANIFEST, POINTS
 from offramp.store import Store
 from offramp.sweep.backend import Backend, Call
 from offramp.sweep.chunks import Chunk, Chunks
 from offramp.sweep.definition import Sweep
 from offramp.sweep.identity import identities_of
-from offramp.sweep.journal import JOURNAL, Counts, Journal
+from offramp.sweep.journal import Counts, Journal
 from offramp.sweep.point import Context, PointResult, simulate_points
 from offramp.sweep.preparation import Preparation
 from offramp.sweep.recorded import keep_profiles, named_files_of, recorded
@@ -89,7 +89,7 @@ def run_sweep(
 def _alone_in(results: Path) -> Iterator[None]:
     """Keep other sweeps out of the folder, and stay out of folders of other things."""
     kind = kind_of(results / MANIFEST)
-    if kind is not None and (kind != "sweep" or not (results / JOURNAL).exists()):
+    if kind is not None and (kind != "sweep" or not (results / POINTS).exists()):
         raise ResultsError(
             f"{results} holds the results of something else: name another folder with --output"
         )
