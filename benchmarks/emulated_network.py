@@ -1,10 +1,10 @@
 """The simulator against live runs over an emulated network between devices and node.
 
-Devices are in one network namespace, broker and node in another; between them lie 20 ms ± 5 ms with
-1 % loss, and then 5 Mbit/s: by netem where the kernel has it, else by a relay over /dev/net/tun
-(live_parts/relay.py). Broker, clients and node are calibrated without that network, and the
-simulated side has the links of the scenario: what is put to the test is the model of links, of
-retransmission and of queues before a slow link.
+Devices and node are in one network namespace, the broker in another; between devices and broker
+lie 20 ms ± 5 ms with 1 % loss, and then 5 Mbit/s: by netem where the kernel has it, else by a relay
+over /dev/net/tun (live_parts/relay.py). The node is next to the broker, by a way without that
+network, which calibrations take too; the simulated side has the links of the scenario. So what is
+put to the test is the model of links: of TCP, and of queues before a slow link.
 
 It needs root, iproute2 and /dev/net/tun, and says what is missing. Everything else of the host's
 network stays as it is.
@@ -17,23 +17,32 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
-from live_parts.relay import DEVICE, Shape
+from live_parts.emulation import (
+    CONGESTION_CONTROL,
+    DEVICES_NS,
+    DIRECT_NODE_IP,
+    NODE_IP,
+    NODE_NS,
+    emulated,
+    namespaces,
+    problem,
+    process,
+    within,
+)
+from live_parts.relay import Shape
 
-DEVICES_NS, NODE_NS = "offramp-devices", "offramp-node"
-DEVICES_IP, NODE_IP, PORT = "10.77.0.1", "10.77.0.2", 18831
+PORT = 18831
 
 #: What is emulated, each way, and how a scenario says it.
 NETWORKS = {
@@ -74,106 +83,6 @@ max_inflight_messages 100
 max_queued_messages 10000
 log_dest none
 """
-
-
-def ip(*arguments: str) -> None:
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
-
-
-def within(namespace: str, *command: str) -> list[str]:
-    return ["ip", "netns", "exec", namespace, *command]
-
-
-def problem() -> str:
-    """Why it may not be here; empty if it may."""
-    if sys.platform != "linux":
-        return "network namespaces are Linux's"
-    if os.geteuid():
-        return "network namespaces need root (sudo)"
-    if shutil.which("ip") is None:
-        return "iproute2 is not installed: apt-get install iproute2"
-    if not Path("/dev/net/tun").exists():
-        return "there is no /dev/net/tun: modprobe tun, or pass it into the container"
-    try:
-        with namespaces():
-            pass
-    except RuntimeError as error:
-        return f"namespaces cannot be made here: {error}"
-    return ""
-
-
-@contextmanager
-def namespaces() -> Iterator[None]:
-    with ExitStack() as stack:
-        for name in (DEVICES_NS, NODE_NS):
-            ip("netns", "add", name)
-            stack.callback(ip, "netns", "del", name)
-            ip("-n", name, "link", "set", "lo", "up")
-        yield
-
-
-@contextmanager
-def process(command: Sequence[str], *, ready: str = "") -> Iterator[subprocess.Popen[str]]:
-    """A process that ends with the block; waits for a line that begins with ``ready``."""
-    out = subprocess.PIPE if ready else subprocess.DEVNULL
-    started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, text=True)
-    try:
-        if ready:
-            assert started.stdout is not None
-            if not any(line.startswith(ready) for line in started.stdout):
-                raise RuntimeError(f"{' '.join(command[:8])} … ended before it was ready")
-        yield started
-    finally:
-        started.terminate()
-        try:
-            started.wait(15)
-        except subprocess.TimeoutExpired:
-            started.kill()
-            started.wait()
-
-
-@contextmanager
-def emulated(shape: Shape) -> Iterator[str]:
-    """A network between both namespaces; by what it is emulated."""
-    with ExitStack() as stack:
-        how = "netem"
-        try:
-            _by_netem(shape)
-            stack.callback(ip, "-n", DEVICES_NS, "link", "del", DEVICE)
-        except RuntimeError:
-            how = "relay"
-            relay = [sys.executable, "-m", "live_parts.relay", DEVICES_NS, NODE_NS]
-            folder = str(Path(__file__).parent)
-            command = ["env", f"PYTHONPATH={folder}", *relay, json.dumps(asdict(shape))]
-            stack.enter_context(process(command, ready="ready"))
-            for name, mine, other in _ends():
-                ip("-n", name, "addr", "add", mine, "peer", other, "dev", DEVICE)
-                ip("-n", name, "link", "set", DEVICE, "up")
-        yield how
-
-
-def _ends() -> tuple[tuple[str, str, str], ...]:
-    return ((DEVICES_NS, DEVICES_IP, NODE_IP), (NODE_NS, NODE_IP, DEVICES_IP))
-
-
-def _by_netem(shape: Shape) -> None:
-    """A pair of virtual Ethernet devices with netem on both; nothing is left if it cannot be."""
-    ip("-n", DEVICES_NS, "link", "add", DEVICE, "type", "veth", "peer", DEVICE, "netns", NODE_NS)
-    what = ["delay", f"{shape.delay_ms}ms", f"{shape.jitter_ms}ms"] if shape.delay_ms else []
-    what += ["loss", f"{shape.loss_percent}%"] if shape.loss_percent else []
-    what += ["rate", f"{shape.bandwidth_mbps}mbit"] if shape.bandwidth_mbps else []
-    for name, mine, other in _ends():
-        ip("-n", name, "addr", "add", mine, "peer", other, "dev", DEVICE)
-        ip("-n", name, "link", "set", DEVICE, "up")
-        command = ["tc", "-n", name, "qdisc", "add", "dev", DEVICE, "root", "netem"]
-        done = subprocess.run(
-            [*command, "limit", "10000", *what], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            ip("-n", DEVICES_NS, "link", "del", DEVICE)
-            raise RuntimeError(done.stderr.strip())
 
 
 def round_trips_ms(count: int = 50) -> pd.Series:
@@ -217,41 +126,28 @@ def link_text(shape: Shape) -> str:
     low, high = shape.delay_ms - shape.jitter_ms, shape.delay_ms + shape.jitter_ms
     latency = f"{{distribution: uniform, low: {low:g}, high: {high:g}}}" if high else "0"
     keys = f"latency_ms: {latency}, loss_percent: {shape.loss_percent:g}"
+    keys += f", congestion_control: {CONGESTION_CONTROL}"
     if shape.bandwidth_mbps:
         keys += f", bandwidth_mbps: {shape.bandwidth_mbps:g}"
     return f"{{shared_by: all, uplink: {{{keys}}}, downlink: {{{keys}}}}}"
 
 
-def offramp(namespace: str, *arguments: object) -> None:
-    command = [sys.executable, "-m", "offramp", *map(str, arguments)]
-    subprocess.run(within(namespace, *command), check=True, stdin=subprocess.DEVNULL)
-
-
 def validate(name: str, qos: int, folder: Path, options: argparse.Namespace) -> None:
-    """Calibrate without the network, then run with it."""
-    shape = NETWORKS[name]
+    """Live by the emulated network; calibrated, and the node connected, by the other one."""
     scenario = folder / f"{name}-qos-{qos}.yaml"
     version = "5" if shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin") else "3.1.1"
     scenario.write_text(
         SCENARIO.format(
-            link=link_text(shape), qos=qos, version=version, rate_hz=options.rate_hz,
+            link=link_text(NETWORKS[name]), qos=qos, version=version, rate_hz=options.rate_hz,
             seconds=options.seconds,
         )
     )  # fmt: skip
-    policy = "fixed_exit(exit=3)"
-    once = ("--yes", "--quiet", "--replications")
-    plain, results = folder / f"{name}-qos-{qos}-without", folder / f"{name}-qos-{qos}"
-    local, across = f"mqtt://127.0.0.1:{PORT}", f"mqtt://{NODE_IP}:{PORT}"
-    offramp(NODE_NS, "validate", scenario, "--broker", local, "-o", plain, *once, 1)
-    edge = [sys.executable, "-m", "offramp", "live", "edge", str(scenario), "--broker", local]
-    edge += ["--mqtt-version", version, "--policy", policy, "--strategy", "standard"]
-    # A node that is not online yet would be started again, among the devices.
-    with process(within(NODE_NS, *edge), ready="node edge"):
-        offramp(
-            *(DEVICES_NS, "validate", scenario, "--broker", across, "--links", "scenario"),
-            *("--calibration", plain / "calibration", "-o", results),
-            *(*once, options.replications),
-        )
+    command = [sys.executable, "-m", "offramp", "validate", str(scenario), "--links", "scenario"]
+    command += ["--broker", f"mqtt://{NODE_IP}:{PORT}"]
+    command += ["--direct-broker", f"mqtt://{DIRECT_NODE_IP}:{PORT}"]
+    command += ["-o", str(folder / f"{name}-qos-{qos}"), "--yes", "--quiet"]
+    command += ["--replications", str(options.replications)]
+    subprocess.run(within(DEVICES_NS, *command), check=True, stdin=subprocess.DEVNULL)
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ from offramp.schema import (
 from sim.arrivals import Arrivals, ClosedLoop, Diurnal, OnOff, Periodic, Poisson, TraceArrivals
 from sim.autocorrelation import Autocorrelation
 from sim.capacity import Capacity, ConstantCapacity, read_bandwidth_trace
+from sim.congestion import CONTROLS
 from sim.distributions import (
     Constant,
     Distribution,
@@ -135,7 +136,8 @@ def _direction(
     section: DirectionSection, delay: Distribution, rtt_s: float, folder: Path
 ) -> Direction:
     loss = TcpLoss(section.loss_percent / 100) if section.loss_percent else None
-    return Direction(delay, capacity(section, folder), loss, rtt_s)
+    control = CONTROLS[section.congestion_control]
+    return Direction(delay, capacity(section, folder), loss, rtt_s, control)
 
 
 def mqtt(section: MqttSection | None, links: dict[str, Link], folder: Path) -> Mqtt | None:

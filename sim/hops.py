@@ -11,9 +11,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from sim.capacity import finished_s
-from sim.distributions import Distribution, Floats
+from sim.congestion import last_flight, lone_delay_s
+from sim.distributions import Constant, Distribution, Floats
 from sim.faults import Intervals
-from sim.links import Channel, Direction
+from sim.links import Channel, Direction, Travels
+from sim.mqtt_packets import segments_on_link
 from sim.policy import MOST_EXITS
 from sim.streams import Streams, distinct
 from sim.transport import Indices, Message, Messages
@@ -27,18 +29,18 @@ BLOCK = 32
 
 
 class Upcoming:
-    """A value for each of a device's requests, drawn for several of them at once.
+    """What each of a device's requests draws, for several of them at once.
 
     Args:
-        draw: gives the values by device within its group and number of the request.
+        draw: gives values, or rows of them, by device within its group and number of the request.
     """
 
     def __init__(self, draw: Callable[[Indices, Indices], Floats]) -> None:
         self._draw = draw
-        self._blocks: dict[int, tuple[int, list[float]]] = {}
+        self._blocks: dict[int, tuple[int, list[Any]]] = {}
 
-    def __call__(self, local: int, number: int) -> float:
-        """The value of one request."""
+    def __call__(self, local: int, number: int) -> Any:
+        """The value of one request, or its row."""
         block, place = divmod(number, BLOCK)
         known = self._blocks.get(local)
         if known is None or known[0] != block:
@@ -58,6 +60,7 @@ class Leg:
         packets: bytes of each packet of one message, there and back in turn.
         trips: one-way trips until the receiver hands the message on.
         extra: bytes in this direction that acknowledge messages of the other.
+        alone: whether the sender waits for an answer before it sends the next.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Leg:
     packets: tuple[int, ...]
     trips: int = 1
     extra: int = 0
+    alone: bool = False
 
     @property
     def forward_bytes(self) -> int:
@@ -77,23 +81,33 @@ class Leg:
         """What that takes of the capacity."""
         return self.forward.capacity.amount(self.forward_bytes)
 
-    def delays(self, draw: Callable[[str], Floats], count: int) -> Floats:
-        """Travel of ``count`` messages until they are handed on.
+    @property
+    def segments(self) -> int:
+        """Of TCP, that carry the message itself."""
+        return segments_on_link(self.packets[0])
+
+    def travels(self, draw: Callable[[str], Floats], count: int) -> Travels:
+        """What ``count`` messages bring to the link.
 
         Acknowledgements do not queue behind other messages on their way; their bytes are counted
-        with those of the messages.
+        with those of the messages. One that is lost delays the message as its own loss does.
         """
-        delays = np.zeros(count)
+        delays, u_loss = np.zeros(count), np.zeros(count)
         for trip in range(self.trips):
             direction = self.forward if trip % 2 == 0 else self.back
             name = self.name if trip == 0 else f"{self.name}.{trip}"
-            if direction.draws_delay:
-                lossy = direction.loss is not None
-                u_loss = draw(f"{name}.loss") if lossy else delays
-                delays = delays + direction.delays(draw(name), u_loss, self.packets[trip])
-            else:
+            if isinstance(direction.delay, Constant):
                 delays = delays + direction.delay.mean()
-        return delays
+            else:
+                delays = delays + direction.delay.ppf(draw(name))
+            if direction.loss is None:
+                continue
+            if trip == 0:
+                u_loss = draw(f"{name}.loss")
+            else:
+                segments = segments_on_link(self.packets[trip])
+                delays = delays + direction.repairs_s(draw(f"{name}.loss"), segments)
+        return Travels(delays, u_loss, np.full(count, self.segments), np.full(count, self.alone))
 
     def acknowledged_s(self, draw: Callable[[str], Floats]) -> float:
         """From when the receiver hands a message on until the sender may forget it."""
@@ -106,18 +120,49 @@ class Leg:
 
     def travel(self) -> tuple[float, list[Distribution]]:
         """See :class:`Hop`; retransmissions count with their mean."""
-        certain = finished_s(self.forward.capacity, 0.0, self.amount)
+        forward = self.forward
+        certain = finished_s(forward.capacity, 0.0, self.amount)
+        certain += lone_delay_s(forward.control, forward.rtt_s, self.segments, certain)
         drawn: list[Distribution] = []
         for trip in range(self.trips):
             direction = self.forward if trip % 2 == 0 else self.back
+            segments = segments_on_link(self.packets[trip])
             if direction.loss is not None:
-                segments = direction.loss.segments(self.packets[trip])
-                certain += float(direction.loss.mean_delay_s(segments, direction.rtt_s))
-            if direction.draws_delay:
-                drawn.append(direction.delay)
-            else:
+                together = last_flight(segments)
+                certain += direction.loss.mean_delay_s(together, direction.rtt_s)
+            if isinstance(direction.delay, Constant):
                 certain += direction.delay.mean()
+            else:
+                drawn.append(direction.delay)
         return certain, drawn
+
+
+class OneByOne:
+    """What single messages on a leg take.
+
+    Args:
+        draws: gives the uniform numbers of messages, by device within its group and number of the
+            request.
+    """
+
+    def __init__(
+        self, leg: Leg, draws: Callable[[Indices, Indices], Callable[[str], Floats]]
+    ) -> None:
+        def drawn(local: Indices, number: Indices) -> Floats:
+            travels = leg.travels(draws(local, number), len(local))
+            return np.column_stack([travels.delay_s, travels.u_loss])
+
+        self._amount, self._segments, self._alone = leg.amount, leg.segments, leg.alone
+        self._drawn = Upcoming(drawn)
+
+    def over(
+        self, channel: Channel, sent_s: float, queue: int, flow: int, local: int, number: int
+    ) -> float:
+        """When one message that is sent over a channel arrives."""
+        delay_s, u_loss = self._drawn(local, number)
+        return channel.arrival(
+            sent_s, queue, flow, self._amount, delay_s, u_loss, self._segments, self._alone
+        )
 
 
 @dataclass(frozen=True)
@@ -158,7 +203,7 @@ class LinkHop:
         flow_of: Callable[[Any], Any],
         down: Sequence[Intervals | None],
     ) -> None:
-        self._sorts: dict[tuple[int, int], tuple[float, Upcoming]] = {}
+        self._sorts: dict[tuple[int, int], OneByOne] = {}
         self._streams = streams
         self._groups = groups
         self._legs = legs
@@ -177,26 +222,20 @@ class LinkHop:
 
     def pass_one(self, message: Message, at_s: float) -> float:
         """See :class:`Hop`."""
-        amount, delay = self._of_sort(message.group, message.exit)
         kind, queue = self._channel_of[message.group], self._queue_of(message)
         down = self._down[kind]
         if down is not None:
             row = np.array([queue % len(down.start_s)])
             at_s = max(at_s, float(down.until(row, np.array([at_s]))[0]))
-        return self._channels[kind].arrival(
-            at_s, queue, self._flow_of(message), amount, delay(message.local, message.number)
+        return self._of_sort(message.group, message.exit).over(
+            self._channels[kind], at_s, queue, self._flow_of(message), message.local, message.number
         )
 
-    def _of_sort(self, group: int, exit: int) -> tuple[float, Upcoming]:
-        """What a message takes of the capacity, and the travel of each."""
+    def _of_sort(self, group: int, exit: int) -> OneByOne:
         known = self._sorts.get((group, exit))
         if known is None:
-            leg, name = self._legs[group][exit], self._groups[group]
-
-            def delays(local: Indices, number: Indices) -> Floats:
-                return leg.delays(_Draws(self._streams, name, local, number), len(local))
-
-            known = self._sorts[group, exit] = leg.amount, Upcoming(delays)
+            draws = partial(_Draws, self._streams, self._groups[group])
+            known = self._sorts[group, exit] = OneByOne(self._legs[group][exit], draws)
         return known
 
     def through(self, messages: Messages) -> Messages:
@@ -210,7 +249,9 @@ class LinkHop:
         return messages.at(arrived)
 
     def _over(self, kind: int, messages: Messages) -> Floats:
-        amount, delay = np.empty(len(messages)), np.empty(len(messages))
+        amount, delay, u_loss = np.empty((3, len(messages)))
+        segments = np.empty(len(messages), dtype=np.int64)
+        alone = np.empty(len(messages), dtype=bool)
         sorts = messages.group * MOST_SIZES + messages.exit
         for sort in distinct(sorts):
             rows = np.flatnonzero(sorts == sort)
@@ -220,13 +261,18 @@ class LinkHop:
             draw = _Draws(
                 self._streams, self._groups[group], messages.local[rows], messages.number[rows]
             )
-            delay[rows] = leg.delays(draw, len(rows))
+            taken = leg.travels(draw, len(rows))
+            delay[rows], u_loss[rows] = taken.delay_s, taken.u_loss
+            segments[rows], alone[rows] = taken.segments, taken.alone
         queue = self._queue_of(messages)
         sent_s = messages.at_s
         down = self._down[kind]
         if down is not None:
             sent_s = np.maximum(sent_s, down.until(queue % len(down.start_s), sent_s))
-        return self._channels[kind].arrivals(sent_s, queue, self._flow_of(messages), amount, delay)
+        travels = Travels(delay, u_loss, segments, alone)
+        return self._channels[kind].arrivals(
+            sent_s, queue, self._flow_of(messages), amount, travels
+        )
 
     def travel(self, group: int, exit: int) -> tuple[float, list[Distribution]]:
         """See :class:`Hop`."""
@@ -310,9 +356,8 @@ class BrokerHop:
             seconds[rows] = self._seconds(
                 self._groups[group], messages.local[rows], messages.number[rows]
             )
-        handled = self._channel.arrivals(
-            messages.at_s, none, none, seconds, np.zeros(len(messages))
-        )
+        at_once = Travels.of(np.zeros(len(messages)))
+        handled = self._channel.arrivals(messages.at_s, none, none, seconds, at_once)
         node = self._dispatch(messages.at(handled)) if self._dispatch else None
         return messages.at(handled, node)
 

@@ -2,8 +2,8 @@
 
 A message occupies its link for its size over the bandwidth, then travels for a delay, during which
 the next may already be sent. Devices have a link each, or share one where they are on one access
-point. Lost packets delay a message, since MQTT runs on TCP; so does an outage. On one connection,
-no message overtakes one sent before it.
+point. Lost packets delay a message, since MQTT runs on TCP; so do its congestion window and an
+outage. On one connection, no message overtakes one sent before it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.capacity import Capacity, ConstantCapacity, finished_s
+from sim.congestion import CONTROLS, CongestionControl, Crossing, Senders
 from sim.distributions import Constant, Distribution, Floats
 from sim.retransmission import TcpLoss
 
@@ -26,31 +27,55 @@ class Direction:
         delay: one-way, in seconds, drawn anew for every message.
         capacity: what it carries over time.
         loss: of packets; None if none is lost.
-        rtt_s: mean round trip, after which TCP notices a lost packet.
+        rtt_s: mean round trip, after which TCP notices a lost packet, and sends on when its
+            congestion window is full.
+        control: of that window.
     """
 
     delay: Distribution = field(default_factory=lambda: Constant(0.0))
     capacity: Capacity = field(default_factory=lambda: ConstantCapacity(float("inf")))
     loss: TcpLoss | None = None
     rtt_s: float = 0.0
+    control: CongestionControl = CONTROLS["cubic"]
 
-    def delays(self, u: Floats, u_loss: Floats, size_bytes: int | NDArray[np.int64]) -> Floats:
-        """Travel times of messages, retransmissions included.
-
-        Args:
-            u, u_loss: (N,) uniform numbers that choose the delay and what is lost.
-            size_bytes: of each message.
-        """
-        delays = self.delay.ppf(u)
+    def repairs_s(self, u_loss: Floats, segments: int) -> Floats:
+        """(N,) seconds that losses delay what is sent at once, with nothing after it."""
+        delays = np.zeros(len(u_loss))
         if self.loss is not None:
-            segments = self.loss.segments(size_bytes)
-            delays = delays + self.loss.delay_s(u_loss, segments, self.rtt_s)
+            for row in np.flatnonzero(u_loss >= self.loss.nothing_lost(segments)):
+                repair, _ = self.loss.draw(float(u_loss[row]), segments, more=False)
+                if repair is not None:
+                    delays[row] = self.loss.repair_s(repair, segments, self.rtt_s)
         return delays
 
     @property
     def draws_delay(self) -> bool:
         """Whether delays differ from message to message."""
         return self.loss is not None or not isinstance(self.delay, Constant)
+
+
+@dataclass(frozen=True)
+class Travels:
+    """What messages bring to a link besides what they occupy of it; arrays (N,).
+
+    Attributes:
+        delay_s: seconds on the way.
+        u_loss: uniform numbers that choose what is lost of them.
+        segments: of TCP.
+        alone: whether their senders wait for an answer before they send the next.
+    """
+
+    delay_s: Floats
+    u_loss: Floats
+    segments: NDArray[np.int64]
+    alone: NDArray[np.bool_]
+
+    @staticmethod
+    def of(delay_s: Floats) -> Travels:
+        """Of messages of one segment, of which nothing is lost."""
+        count = len(delay_s)
+        ones = np.ones(count, dtype=np.int64)
+        return Travels(delay_s, np.zeros(count), ones, np.zeros(count, dtype=bool))
 
 
 @dataclass(frozen=True)
@@ -81,9 +106,14 @@ class Channel:
         self._occupied = not (
             isinstance(direction.capacity, ConstantCapacity) and direction.capacity.amount(1) == 0.0
         )
+        at_once = direction.loss is None and direction.rtt_s == 0
+        self._senders = (
+            None if at_once else Senders(direction.control, direction.rtt_s, direction.loss, flows)
+        )
         self._reorders = direction.draws_delay
         self._free = np.full(queues if self._occupied else 0, -np.inf)
-        self._last = np.full(flows if self._reorders else 0, -np.inf)
+        reorders = self._reorders or self._senders is not None
+        self._last = np.full(flows if reorders else 0, -np.inf)
 
     def arrivals(
         self,
@@ -91,7 +121,7 @@ class Channel:
         queue: NDArray[np.int64],
         flow: NDArray[np.int64],
         amount: Floats,
-        delay_s: Floats,
+        travels: Travels,
     ) -> Floats:
         """When messages arrive.
 
@@ -100,12 +130,21 @@ class Channel:
             queue: (N,) which link each message takes.
             flow: (N,) its connection.
             amount: (N,) what it takes of the capacity.
-            delay_s: (N,) its travel.
         """
-        on_the_way = sent_s
+        end_s = sent_s
         if self._occupied:
-            on_the_way = self._transmitted(sent_s, queue, amount)
-        arrived: Floats = on_the_way + delay_s
+            through = self._through(sent_s, queue, amount)
+            end_s = finished_s(self._capacity, sent_s, through)
+        arrived: Floats = end_s + travels.delay_s
+        if self._senders is not None and self._senders.may_delay(travels.segments):
+            begin_s = sent_s
+            if self._occupied:
+                begin_s = finished_s(self._capacity, sent_s, through - amount)
+                begin_s = np.minimum(begin_s, end_s)
+            arrived = arrived + self._senders.delays(
+                begin_s, end_s, flow, travels.segments, travels.u_loss, travels.alone
+            )
+            self._reorders = True
         if self._reorders:
             order = np.argsort(flow, kind="stable")
             keys = flow[order]
@@ -113,21 +152,37 @@ class Channel:
             arrived[order] = in_order
         return arrived
 
-    def arrival(self, sent_s: float, queue: int, flow: int, amount: float, delay_s: float) -> float:
+    def arrival(
+        self,
+        sent_s: float,
+        queue: int,
+        flow: int,
+        amount: float,
+        delay_s: float,
+        u_loss: float = 0.0,
+        segments: int = 1,
+        alone: bool = False,
+    ) -> float:
         """As :meth:`arrivals`, of one message."""
-        on_the_way = sent_s
+        begin_s = end_s = sent_s
         if self._occupied:
             free = max(float(self._capacity.work(sent_s)), float(self._free[queue])) + amount
             self._free[queue] = free
-            on_the_way = finished_s(self._capacity, sent_s, free)
-        arrived = on_the_way + delay_s
+            end_s = finished_s(self._capacity, sent_s, free)
+        arrived = end_s + delay_s
+        if self._senders is not None and self._senders.may_delay(segments):
+            if self._occupied:
+                begin_s = min(finished_s(self._capacity, sent_s, free - amount), end_s)
+            message = Crossing(begin_s, end_s, segments, u_loss, alone)
+            arrived += self._senders.delay(flow, message)
+            self._reorders = True
         if self._reorders:
             arrived = max(arrived, float(self._last[flow]))
             self._last[flow] = arrived
         return arrived
 
-    def _transmitted(self, sent_s: Floats, queue: NDArray[np.int64], amount: Floats) -> Floats:
-        """When the link is free again after each message: Lindley's recursion, in one pass.
+    def _through(self, sent_s: Floats, queue: NDArray[np.int64], amount: Floats) -> Floats:
+        """Work at which the link is free again after messages: Lindley's recursion, in one pass.
 
         In units of work, ``free[i] = max(sent[i], free[i - 1]) + amount[i]``. Less the amounts
         before, that is a running maximum.
@@ -145,9 +200,9 @@ class Channel:
         free = ready + through
         last = np.r_[first[1:] - 1, len(keys) - 1]
         self._free[keys[last]] = free[last]
-        finished: Floats = np.empty_like(sent_s)
-        finished[order] = finished_s(self._capacity, sent_s[order], free)
-        return finished
+        work_through: Floats = np.empty_like(sent_s)
+        work_through[order] = free
+        return work_through
 
 
 def running_maximum(values: Floats, keys: NDArray[np.int64], last: Floats) -> Floats:

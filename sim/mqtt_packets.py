@@ -271,6 +271,11 @@ def tcp_segments(size: int, mss: int = MSS, tls: bool = False) -> int:
     return -(-(tls_bytes(size) if tls else size) // mss)
 
 
+def segments_on_link(size: int) -> int:
+    """TCP segments in so many bytes with their headers, as :func:`tcp_bytes` counts; at least 1."""
+    return max(1, -(-size // (MSS + _IP_AND_TCP)))
+
+
 def tcp_bytes(size: int, mss: int = MSS, tls: bool = False) -> int:
     """Bytes of the IPv4 packets that carry ``size`` bytes over TCP.
 

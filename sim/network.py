@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.arrivals import ClosedLoop
 from sim.capacity import ConstantCapacity, with_outages
 from sim.distributions import Constant, Distribution
 from sim.faults import Intervals, down_times
@@ -239,7 +240,11 @@ def _exits(world: World, group: int) -> range:
 
 def access_legs(world: World, group: int, name: str) -> list[Leg]:
     """What messages of a group take on their devices' link, by the last exit before."""
-    return _legs(world, group, world.links[world.groups[group].link], name, name == "uplink")
+    link, mqtt = world.links[world.groups[group].link], world.mqtt
+    # Neither another request nor another answer comes on the connection of such a device.
+    alone = isinstance(world.groups[group].arrivals, ClosedLoop)
+    alone |= name == "uplink" and mqtt is not None and mqtt.inflight == 1
+    return [replace(leg, alone=alone) for leg in _legs(world, group, link, name, name == "uplink")]
 
 
 def _legs(world: World, group: int, link: Link, name: str, up: bool) -> list[Leg]:

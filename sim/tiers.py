@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sim.distributions import Floats
-from sim.hops import Leg, Upcoming
+from sim.hops import Leg, OneByOne
 from sim.links import Channel, Link
 from sim.nodes import Node
 from sim.policy import RequestView
@@ -27,7 +27,7 @@ class TierLink:
         self._world = world
         self._streams = streams
         self._name = name
-        self._sorts: dict[tuple[int, int, int], tuple[float, Upcoming]] = {}
+        self._sorts: dict[tuple[int, int, int], OneByOne] = {}
         nodes = len(world.node_names)
         self._on = Channel(link.uplink, nodes, nodes)
         self._back = Channel(link.downlink, nodes, nodes)
@@ -54,17 +54,12 @@ class TierLink:
         key = (request.group, request.exit, leg)
         known = self._sorts.get(key)
         if known is None:
-            taken = self.legs(request.group, request.exit)[leg]
 
-            def delays(local: Indices, number: Indices) -> Floats:
-                def draw(name: str) -> Floats:
-                    return self._streams.uniforms(name, group.name)(local, number)
+            def draws(local: Indices, number: Indices) -> Callable[[str], Floats]:
+                return lambda name: self._streams.uniforms(name, group.name)(local, number)
 
-                return taken.delays(draw, len(local))
-
-            known = self._sorts[key] = taken.amount, Upcoming(delays)
-        amount, delay = known
-        return channel.arrival(sent_s, request.entry, request.entry, amount, delay(row[2], row[3]))
+            known = self._sorts[key] = OneByOne(self.legs(request.group, request.exit)[leg], draws)
+        return known.over(channel, sent_s, request.entry, request.entry, row[2], row[3])
 
     def round_trip_s(self, group: int, exit: int, quantile: float) -> float:
         """Quantile of the seconds there and back of a lone request that is sent after ``exit``."""

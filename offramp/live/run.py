@@ -55,8 +55,9 @@ def run_live(
     Raises:
         OfframpError: a part could not start, or ended and could not go on.
     """
-    if options.broker is not None:
-        check_broker(options.broker)  # before what takes long
+    for broker in (options.broker, options.direct):
+        if broker is not None:
+            check_broker(broker)  # before what takes long
     pipeline.prepare(results)
     loaded, console = pipeline.loaded, pipeline.console
     inputs = find_inputs(loaded, pipeline.store, pipeline.arguments())
@@ -118,6 +119,7 @@ def _key(loaded: LoadedScenario, inputs: Inputs, options: LiveOptions) -> str:
             "scenario": loaded.scenario.model_dump(),
             "inputs": inputs.hashes(loaded),
             "broker": options.broker.url if options.broker else None,
+            "direct": options.direct.url if options.direct else None,
             "joined": options.join > 0,
         }
     )

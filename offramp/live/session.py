@@ -57,6 +57,8 @@ class LiveOptions:
         broker_arguments: that name the broker's certificates to nodes.
         join: devices, not started here, that are waited for, and recorded too.
         metrics_port: of the first node, the next ones follow; None: free ones.
+        direct: the broker by a way without the network that devices are behind, for nodes; None:
+            they take the same way.
     """
 
     broker: Broker | None = None
@@ -64,6 +66,7 @@ class LiveOptions:
     broker_arguments: tuple[str, ...] = ()
     join: int = 0
     metrics_port: int | None = None
+    direct: Broker | None = None
 
 
 @dataclass
@@ -88,6 +91,11 @@ class LiveSession:
     there: dict[str, NodeStatus]
     parts: Parts
     observer: Observer | None
+
+    @property
+    def direct(self) -> Broker:
+        """The broker as nodes reach it."""
+        return self.options.direct or self.broker
 
     @property
     def notes(self) -> list[str]:
@@ -154,8 +162,8 @@ class LiveSession:
                             *("live", "edge", self.source.source, "--node", node),
                             *(it for text in self.source.overrides for it in ("--set", text)),
                             *self.arguments,
-                            *("--broker", self.broker.url, *self.options.broker_arguments),
-                            *("--mqtt-version", self.broker.version),
+                            *("--broker", self.direct.url, *self.options.broker_arguments),
+                            *("--mqtt-version", self.direct.version),
                             *("--wait-s", str(_BROKER_WITHIN_S)),
                             *("--strategy", strategy, "--seed", str(seed)),
                             *("--policy", arm.policy),
@@ -165,7 +173,7 @@ class LiveSession:
                         "127.0.0.1" if port is None else "0.0.0.0",
                     )
                 )
-        return EdgeNodes(self.parts, commands, self.broker.environment)
+        return EdgeNodes(self.parts, commands, self.direct.environment)
 
     def order(self, arm: ArmRun) -> FleetOrder:
         """What the devices of an arm are to do."""
@@ -256,6 +264,8 @@ def live_session(
         else:
             broker = options.broker
             check_broker(broker)
+            if options.direct is not None:
+                check_broker(options.direct)
             there = _there(broker, job)
         parts = stack.enter_context(Parts())
         observer = None

@@ -55,6 +55,11 @@ class DirectionSection(Section):
     loss_percent: Annotated[float, Field(ge=0, lt=100)] = Field(
         0.0, description="of packets, which TCP sends again: costs time, never the message"
     )
+    congestion_control: Literal["cubic", "reno"] = Field(
+        "cubic",
+        description="of the TCP that sends: cubic (Linux, unless told otherwise) or reno (small "
+        "devices)",
+    )
 
 
 class LinkSection(Section):

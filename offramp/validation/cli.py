@@ -53,6 +53,14 @@ def validate(
             "say, where it is made so and the calibration knows nothing of it."
         ),
     ] = "measured",
+    direct_broker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="The same broker by a way without the network of --links scenario: nodes connect "
+            "by it, and calibrations take it.",
+        ),
+    ] = None,
     calibration: Annotated[
         Path | None,
         typer.Option(
@@ -86,19 +94,25 @@ def validate(
 
     console = Console(quiet)
     loaded = load_scenario(scenario, set or [])
-    address = None
-    if broker is not None:
-        version = loaded.scenario.mqtt.version if loaded.scenario.mqtt else "5"
-        address = parse_broker(broker, ca=ca, password_file=password_file, version=version)
-    elif ca or password_file:
+    version = loaded.scenario.mqtt.version if loaded.scenario.mqtt else "5"
+    address, direct = (
+        parse_broker(url, ca=ca, password_file=password_file, version=version) if url else None
+        for url in (broker, direct_broker)
+    )
+    if address is None and (ca or password_file):
         raise BrokerError(
             "the broker that is started has neither TLS nor passwords: certificates and "
             "passwords are for another one (--broker)"
         )
-    if links == "scenario" and calibration is None:
+    if links == "scenario" and calibration is None and direct is None:
         raise ScenarioError(
             "--links scenario: the network is there already, and would be calibrated with the "
-            "nodes: name a calibration that was made without it (--calibration FOLDER)"
+            "nodes: name a way to the broker without it (--direct-broker URL), or a calibration "
+            "that was made without it (--calibration FOLDER)"
+        )
+    if direct is not None and (address is None or links != "scenario"):
+        raise ScenarioError(
+            "--direct-broker: is another way to the broker of --broker, for --links scenario"
         )
     pipeline, notes = live_pipeline(
         loaded,
@@ -115,7 +129,7 @@ def validate(
         loaded,
         pipeline,
         results,
-        LiveOptions(address, broker_arguments=certificate_arguments(ca, None, None)),
+        LiveOptions(address, broker_arguments=certificate_arguments(ca, None, None), direct=direct),
         Settings(links, calibration, jobs),
         notes,
         asking(console, yes),

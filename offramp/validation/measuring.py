@@ -94,7 +94,7 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
             "(--calibration FOLDER)"
         )
     say("calibrate broker, clients and nodes")
-    rtt_s = handshakes_s(session.broker)
+    rtt_s = handshakes_s(session.direct)
     calibrating = _calibrating(session)
     world = calibrating.job.world
     network = next(iter(calibrating.job.predictions))
@@ -144,7 +144,7 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
     about = {
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "host": platform.node(),
-        "broker": session.broker.url if session.own_broker is None else "embedded",
+        "broker": session.direct.url if session.own_broker is None else "embedded",
         "network": list(network),
         "policy": POLICY,
         "pause_s": list(PAUSE_S),
@@ -180,11 +180,11 @@ def handshakes_s(broker: Broker) -> Floats:
 
 
 def _calibrating(session: LiveSession) -> LiveSession:
-    """The session with nodes that know the policy of the calibration."""
+    """The session without the network of the scenario, and nodes of the calibration's policy."""
     overrides = [*session.source.overrides, f"policies=[{POLICY}]"]
     source = load_scenario(session.source.source, overrides)
     job = replace(session.job, policies=[PolicyText(POLICY, POLICY, {})], validation={})
-    return replace(session, source=source, job=job, observer=None)
+    return replace(session, source=source, job=job, observer=None, broker=session.direct)
 
 
 def _group_of(world: World, node: str) -> DeviceGroup:

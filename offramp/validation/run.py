@@ -139,7 +139,7 @@ def validate(
     profile = _profile(pipeline, results, given)
     folder = results / CALIBRATION
 
-    kept = None if given else _kept(results, profile, lived)
+    kept = None if given else _kept(results, profile, lived, options)
 
     def calibration_now(session: LiveSession) -> Calibration:
         with live_table(console) as table:
@@ -213,7 +213,9 @@ def _profile(pipeline: Pipeline, results: Path, given: Calibration | None) -> st
     return profile
 
 
-def _kept(results: Path, profile: str, lived: LoadedScenario) -> Calibration | None:
+def _kept(
+    results: Path, profile: str, lived: LoadedScenario, options: LiveOptions
+) -> Calibration | None:
     """The calibration of this validation, if it was interrupted after arms were measured."""
     if not any((results / LIVE).glob(f"{LIVE_PARTS}/*/*.parquet")):
         return None
@@ -222,7 +224,9 @@ def _kept(results: Path, profile: str, lived: LoadedScenario) -> Calibration | N
         _check_calibration(kept, lived)
     except ArtifactError:
         return None
-    return kept if kept.about.get("profile") == profile else None
+    way = options.direct or options.broker
+    alike = {"profile": profile, "broker": way.url if way else "embedded"}
+    return kept if alike.items() <= kept.about.items() else None
 
 
 def _check_calibration(calibration: Calibration, lived: LoadedScenario) -> None:

@@ -1,7 +1,10 @@
 """``offramp validate``, whole: one short live run, and the same simulated."""
 
+import asyncio
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from offramp.live.own_broker import OwnBroker
 from offramp.validation import measuring
 from offramp.validation.calibration import (
     Calibration,
@@ -84,10 +88,91 @@ def test_a_scenario_is_validated_with_the_same_requests_in_both_worlds(
     assert "a single replication" in page
 
 
+ONE_WAY_S = 0.06
+
+
+@contextmanager
+def slow_way(to_port: int) -> Iterator[int]:
+    """A port by which another one is reached, both ways after a delay."""
+    loop = asyncio.new_event_loop()
+    writers = list[asyncio.StreamWriter]()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while some := await reader.read(2**16):
+            loop.call_later(ONE_WAY_S, writer.write, some)
+        loop.call_later(ONE_WAY_S, writer.close)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", to_port)
+        writers.extend([writer, to_writer])
+        await asyncio.gather(carry(reader, to_writer), carry(to_reader, writer))
+
+    async def start() -> asyncio.Server:
+        return await asyncio.start_server(serve, "127.0.0.1", 0)
+
+    async def stop() -> None:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.01)  # transports close in the next round
+
+    thread = threading.Thread(target=loop.run_forever, name="slow-way")
+    thread.start()
+    server = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        asyncio.run_coroutine_threadsafe(stop(), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_the_network_of_a_scenario_is_calibrated_away_by_a_direct_way_to_the_broker(
+    store: Path,
+    scenario: Callable[..., Path],
+    offramp: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measuring, "_SHORTEST_S", 1.0)
+    monkeypatch.setattr(measuring, "IDLE_REQUESTS", 50)
+    monkeypatch.setattr(measuring, "HALF_BUSY_REQUESTS", 100)
+    monkeypatch.setattr(measuring, "BUSY_REQUESTS", 100)
+    results, ms = tmp_path / "results", 1e3 * ONE_WAY_S
+    way = f"{{uplink: {{latency_ms: {ms}}}, downlink: {{latency_ms: {ms}}}}}"
+    broker = OwnBroker(0)
+    try:
+        with slow_way(broker.broker.port) as port:
+            ran = offramp(
+                *("validate", scenario(), "--store", store, "-o", results, "--quiet"),
+                *(*ONE_ARM, *SHORT, *PATIENT, "--links", "scenario"),
+                *("--set", f"links={{far: {way}}}", "--set", "devices.cameras.link=far"),
+                *("--set", 'mqtt={version: "3.1.1"}'),
+                *("--broker", f"mqtt://127.0.0.1:{port}"),
+                *("--direct-broker", f"mqtt://127.0.0.1:{broker.broker.port}"),
+            )
+    finally:
+        broker.stop()
+    assert ran.status == 0, ran.err
+    calibration = read_calibration(results / "calibration")
+    assert np.median(calibration.up_s + calibration.home_s) < ONE_WAY_S, "without the network"
+    for world in ("live", "simulated"):
+        records = pq.read_table(results / world / "records.parquet").to_pandas()
+        latency_s = records["received_s"] - records["created_s"]
+        assert (latency_s > 2 * ONE_WAY_S).all(), world
+        assert latency_s.median() < 4 * ONE_WAY_S, "devices alone are behind it"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--links", "scenario"), "name a calibration that was made without it"),
+        (("--links", "scenario"), "--direct-broker URL), or a calibration that was made without"),
+        (("--direct-broker", "mqtt://127.0.0.1"), "another way to the broker of --broker"),
         (("--calibration", "nowhere"), "no calibration in nowhere"),
         (("--policy", "full"), "full"),
         (("--password-file", "file"), "neither TLS nor passwords"),

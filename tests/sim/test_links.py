@@ -20,7 +20,7 @@ from tiny_worlds import (
 from sim.arrivals import Poisson
 from sim.distributions import Exponential, Gamma, Uniform
 from sim.hops import Leg
-from sim.links import Channel, Link
+from sim.links import Channel, Link, Travels
 from sim.policy import ANSWER, DROP, run_to
 from sim.streams import Streams
 from sim.transport import travel_quantile_s
@@ -35,9 +35,9 @@ def arrivals(one_way, sent_s, u, size_bytes):
     """When one device's messages arrive; ``u`` chooses the delay of each."""
     sent_s = np.array(sent_s)
     none = np.zeros(len(sent_s), dtype=int)
-    delays = one_way.delays(np.array(u), np.zeros(len(none)), size_bytes)
+    travels = Travels.of(one_way.delay.ppf(np.array(u)))
     amounts = np.full(len(none), one_way.capacity.amount(size_bytes))
-    return Channel(one_way, 1, 1).arrivals(sent_s, none, none, amounts, delays).tolist()
+    return Channel(one_way, 1, 1).arrivals(sent_s, none, none, amounts, travels).tolist()
 
 
 def test_a_lone_message_takes_its_transmission_and_then_the_delay():
@@ -64,7 +64,9 @@ def test_unlimited_bandwidth_takes_no_time():
 def test_every_device_has_a_link_of_its_own():
     channel = Channel(direction(0.0, SLOW), 2, 2)
     device = np.array([0, 0, 1])
-    arrived = channel.arrivals(np.array([0.0, 0.1, 0.2]), device, device, np.ones(3), np.zeros(3))
+    arrived = channel.arrivals(
+        np.array([0.0, 0.1, 0.2]), device, device, np.ones(3), Travels.of(np.zeros(3))
+    )
     assert arrived.tolist() == [1.0, 2.0, pytest.approx(1.2)]
 
 
@@ -108,7 +110,7 @@ def test_all_messages_at_once_arrive_as_they_would_one_by_one(sent, u, bits_per_
         device[order],
         device[order],
         np.full(len(sent_s), one_way.capacity.amount(size)),
-        delays[order],
+        Travels.of(delays[order]),
     )
     for row, times in enumerate(sent):
         mine = arrived[device == row]

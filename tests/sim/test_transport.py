@@ -22,7 +22,7 @@ from sim.arrivals import Poisson
 from sim.capacity import TracedCapacity, with_outages
 from sim.distributions import Exponential, Gamma, Uniform
 from sim.faults import Fault
-from sim.links import Channel, Direction, Link
+from sim.links import Channel, Direction, Link, Travels
 from sim.mqtt import Mqtt
 from sim.network import ways
 from sim.policies import FixedExit
@@ -104,7 +104,7 @@ def channel(capacity, queues, flows):
 def test_all_messages_at_once_arrive_as_one_after_the_other(capacity, messages):
     sent_s, queue, flow, sizes, delays = messages
     amounts = np.array([capacity.amount(int(size)) for size in sizes], dtype=float)
-    arrived = channel(capacity, 8, 8).arrivals(sent_s, queue, flow, amounts, delays)
+    arrived = channel(capacity, 8, 8).arrivals(sent_s, queue, flow, amounts, Travels.of(delays))
     expected = by_loop(capacity, *(column.tolist() for column in messages))
     np.testing.assert_allclose(arrived, expected, rtol=1e-9, atol=1e-9)
     assert (arrived >= sent_s + delays).all(), "nothing arrives before it can"
@@ -117,11 +117,13 @@ def test_all_messages_at_once_arrive_as_one_after_the_other(capacity, messages):
 def test_it_does_not_matter_where_slices_are_cut(capacity, messages, cuts):
     sent_s, queue, flow, sizes, delays = messages
     amounts = np.array([capacity.amount(int(size)) for size in sizes], dtype=float)
-    whole = channel(capacity, 8, 8).arrivals(sent_s, queue, flow, amounts, delays)
+    whole = channel(capacity, 8, 8).arrivals(sent_s, queue, flow, amounts, Travels.of(delays))
     sliced = channel(capacity, 8, 8)
     bounds = np.searchsorted(sent_s, [0.0, *sorted(cuts), np.inf])
     parts = [
-        sliced.arrivals(sent_s[rows], queue[rows], flow[rows], amounts[rows], delays[rows])
+        sliced.arrivals(
+            sent_s[rows], queue[rows], flow[rows], amounts[rows], Travels.of(delays[rows])
+        )
         for rows in map(slice, bounds[:-1], bounds[1:])
         if rows.start < rows.stop
     ]
@@ -132,7 +134,7 @@ def test_constant_delays_on_unlimited_links_are_added_exactly():
     sent_s = np.array([0.1, 0.2, 0.7])
     none = np.zeros(3, dtype=int)
     arrived = Channel(direction(0.3), 1, 1).arrivals(
-        sent_s, none, none, np.zeros(3), np.full(3, 0.3)
+        sent_s, none, none, np.zeros(3), Travels.of(np.full(3, 0.3))
     )
     assert arrived.tolist() == [0.1 + 0.3, 0.2 + 0.3, 0.7 + 0.3]
 
