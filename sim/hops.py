@@ -60,6 +60,7 @@ class Leg:
         packets: bytes of each packet of one message, there and back in turn.
         trips: one-way trips until the receiver hands the message on.
         extra: bytes in this direction that acknowledge messages of the other.
+        acknowledgements: packets that these are. One that is lost holds up the message behind it.
         alone: whether the sender waits for an answer before it sends the next.
     """
 
@@ -69,6 +70,7 @@ class Leg:
     packets: tuple[int, ...]
     trips: int = 1
     extra: int = 0
+    acknowledgements: int = 0
     alone: bool = False
 
     @property
@@ -86,11 +88,18 @@ class Leg:
         """Of TCP, that carry the message itself."""
         return segments_on_link(self.packets[0])
 
+    @property
+    def held_up(self) -> float:
+        """Probability that a message is behind a lost acknowledgement of the other direction."""
+        loss = self.forward.loss
+        return 0.0 if loss is None else 1 - float(loss.nothing_lost(self.acknowledgements))
+
     def travels(self, draw: Callable[[str], Floats], count: int) -> Travels:
         """What ``count`` messages bring to the link.
 
         Acknowledgements do not queue behind other messages on their way; their bytes are counted
-        with those of the messages. One that is lost delays the message as its own loss does.
+        with those of the messages. One of this message that is lost delays it as its own loss does;
+        one of the other direction, until this message tells the sender of it, a round trip later.
         """
         delays, u_loss = np.zeros(count), np.zeros(count)
         for trip in range(self.trips):
@@ -107,6 +116,9 @@ class Leg:
             else:
                 segments = segments_on_link(self.packets[trip])
                 delays = delays + direction.repairs_s(draw(f"{name}.loss"), segments)
+        if self.held_up:
+            held_up = draw(f"{self.name}.acknowledgements.loss") < self.held_up
+            delays = delays + np.where(held_up, self.forward.rtt_s, 0.0)
         return Travels(delays, u_loss, np.full(count, self.segments), np.full(count, self.alone))
 
     def acknowledged_s(self, draw: Callable[[str], Floats]) -> float:
@@ -123,6 +135,7 @@ class Leg:
         forward = self.forward
         certain = finished_s(forward.capacity, 0.0, self.amount)
         certain += lone_delay_s(forward.control, forward.rtt_s, self.segments, certain)
+        certain += self.held_up * forward.rtt_s
         drawn: list[Distribution] = []
         for trip in range(self.trips):
             direction = self.forward if trip % 2 == 0 else self.back

@@ -260,7 +260,8 @@ def _legs(world: World, group: int, link: Link, name: str, up: bool) -> list[Leg
         mine, other = mqtt.request_packets(request), mqtt.reply_packets(reply)
         if not up:
             mine, other = other, mine
-        legs.append(Leg(name, forward, back, mine, mqtt.trips_to_act, sum(other[1::2])))
+        acks = other[1::2]
+        legs.append(Leg(name, forward, back, mine, mqtt.trips_to_act, sum(acks), len(acks)))
     return legs
 
 

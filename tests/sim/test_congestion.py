@@ -231,6 +231,19 @@ def test_windows_are_in_the_travel_that_policies_reckon_with():
     assert travel_quantile_s([Leg("up", link(), link(), (10 * 1500,)).travel()], 0.5) == RTT / 2
 
 
+def test_a_message_behind_a_lost_acknowledgement_is_a_round_trip_late():
+    lossy, count = link(loss=0.2), 1000
+    leg = Leg("uplink", lossy, link(), (100, 44), acknowledgements=2)
+    even = (np.arange(count) + 0.5) / count
+    delays = leg.travels(lambda name: even, count).delay_s
+    assert np.unique(delays).tolist() == [RTT / 2, 1.5 * RTT]
+    assert np.mean(delays > RTT) == pytest.approx(1 - 0.8**2)
+    alone = replace(leg, acknowledgements=0)
+    later_s = travel_quantile_s([leg.travel()], 0.5) - travel_quantile_s([alone.travel()], 0.5)
+    assert later_s == pytest.approx((1 - 0.8**2) * RTT)
+    assert (alone.travels(lambda name: even, count).delay_s == RTT / 2).all()
+
+
 def test_a_link_without_a_round_trip_has_no_windows():
     leg = Leg("uplink", direction(0.0), direction(0.0), (10**7,))
     assert travel_quantile_s([leg.travel()], 0.5) == 0.0
