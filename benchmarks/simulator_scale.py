@@ -1,9 +1,11 @@
 """What a request costs from a thousand devices to a million, and what a million devices need.
 
 First, 10³, 10⁴, 10⁵ and 10⁶ devices at 0.1 Hz, each over a hundred nodes at the same load, for at
-least 60 s and at least 600,000 requests; the cost of a request should stay flat. Then a million
+least 60 s and at least 600,000 requests; the cost of a request should stay flat; and what it is on
+links that lose packets, where TCP's senders are followed. Then a million
 devices for 60 s, six million requests, in a process of its own: with records streamed to Parquet,
-and as a summary, beside which twice the time shows whether memory grows with the requests.
+and as a summary, beside which twice the time shows whether memory grows with the requests; and as a
+summary on links that lose packets.
 
     python benchmarks/simulator_scale.py
 """
@@ -26,6 +28,7 @@ from sim.links import Direction, Link
 from sim.nodes import NodeSpec
 from sim.policies import FixedExit
 from sim.records import write_records
+from sim.retransmission import TcpLoss
 from sim.run import record_table
 from sim.service import DistributedService
 from sim.simulation import simulate_in_slices
@@ -36,12 +39,15 @@ from sim.world import World
 
 NODES, LOAD, WAY_S, DEADLINE_S = 100, 0.8, 0.02, 0.05
 RATE_HZ, REQUESTS = 0.1, 600_000
+#: Of packets, at most.
+LOSS, LOSSY_RATE_HZ = 0.01, 1.0
 ROUNDS = 3
 
 
-def world_of(devices: int, rate_hz: float, duration_s: float) -> World:
+def world_of(devices: int, rate_hz: float, duration_s: float, loss: float = 0.0) -> World:
     """Devices with jittered links of their own, and a pool of nodes under the same load."""
-    way = Direction(Gamma(WAY_S, WAY_S / 4))
+    tcp_loss = TcpLoss(loss) if loss else None
+    way = Direction(Gamma(WAY_S, WAY_S / 4), loss=tcp_loss, rtt_s=2 * WAY_S)
     group = DeviceGroup(
         "devices", devices, Poisson(rate_hz), Constant(DEADLINE_S), "link", "pool", 3072, 64
     )
@@ -83,9 +89,9 @@ def record(world: World) -> int:
 
 def alone(task: str, duration_s: float) -> None:
     """What a process that does nothing else takes."""
-    world = world_of(1_000_000, RATE_HZ, duration_s)
+    world = world_of(1_000_000, RATE_HZ, duration_s, LOSS if task == "lossy" else 0.0)
     start = time.perf_counter()
-    requests = {"summary": summarise, "records": record}[task](world)
+    requests = (record if task == "records" else summarise)(world)
     seconds = time.perf_counter() - start
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     print(
@@ -108,8 +114,24 @@ def main() -> None:
         print(
             f"  {devices:9,} devices  {1e6 * min(values):5.2f} us each  {min(values) / first:.2f}x"
         )
+    print(f"10,000 devices at {LOSSY_RATE_HZ} Hz on links that lose packets")
+    lossy: dict[float, list[float]] = {}
+    for _ in range(ROUNDS):
+        for loss in (0.0, LOSS / 10, LOSS):
+            world = world_of(10_000, LOSSY_RATE_HZ, REQUESTS / (10_000 * LOSSY_RATE_HZ), loss)
+            start = time.process_time()
+            requests = summarise(world)
+            lossy.setdefault(loss, []).append((time.process_time() - start) / requests)
+    for loss, values in lossy.items():
+        ratio = min(values) / min(lossy[0.0])
+        print(f"  {100 * loss:5.1f} % lost  {1e6 * min(values):5.2f} us each  {ratio:.2f}x")
     print("a million devices at 0.1 Hz, each in a process of its own")
-    for task, duration_s in (("summary", 60.0), ("summary", 120.0), ("records", 60.0)):
+    for task, duration_s in (
+        ("summary", 60.0),
+        ("summary", 120.0),
+        ("records", 60.0),
+        ("lossy", 60.0),
+    ):
         subprocess.run([sys.executable, __file__, task, str(duration_s)], check=True)
 
 

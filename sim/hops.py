@@ -11,13 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from sim.capacity import finished_s
-from sim.congestion import last_flight, lone_delay_s
 from sim.distributions import Constant, Distribution, Floats
 from sim.faults import Intervals
 from sim.links import Channel, Direction, Travels
 from sim.mqtt_packets import segments_on_link
 from sim.policy import MOST_EXITS
 from sim.streams import Streams, distinct
+from sim.tcp_senders import last_flight, lone_delay_s
 from sim.transport import Indices, Message, Messages
 
 #: A message's size depends on the last exit computed before it was sent: at most so many sizes.

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.capacity import Capacity, ConstantCapacity, finished_s
-from sim.congestion import CONTROLS, CongestionControl, Crossing, Senders
+from sim.congestion import CONTROLS, CongestionControl
 from sim.distributions import Constant, Distribution, Floats
 from sim.retransmission import TcpLoss
+from sim.tcp_senders import Crossing, Senders
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,9 @@ acknowledgements of those before start the timer anew (RFC 6298 §5.3).
 
 Left out: losses that come in bursts; the loss of acknowledgements; tail loss probes (RFC 8985 §7),
 which Linux sends after the timer where one segment is under way; that TCP gives up after many
-timeouts (``tcp_retries2``). What is sent at once, what becomes of the congestion window, and what
-later messages do to a repair: :mod:`sim.congestion`. That later messages wait for it is the
-business of the link, which keeps their order.
+timeouts (``tcp_retries2``). What is sent at once, and what later messages do to a repair:
+:mod:`sim.tcp_senders`; what becomes of the congestion window: :mod:`sim.congestion`. That later
+messages wait for a repair is the business of the link, which keeps their order.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from sim.slices import KEPT_REQUESTS
 
 #: A process that has imported everything, predictions included.
 PROCESS_BYTES = 250e6
-#: Of each device: its clock, its connections, its name.
-DEVICE_BYTES = 250
+#: Of each device: its clock, its connections and their TCP senders, its name.
+DEVICE_BYTES = 400
 #: A slice of time, and what is derived of it.
 SLICE_BYTES = 250e6
 #: Of each record of any arm and replication: the latency that the report reads, and sorts.

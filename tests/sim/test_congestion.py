@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from tiny_worlds import direction, examples
 
 from sim.capacity import ConstantCapacity, TracedCapacity, with_outages
-from sim.congestion import CONTROLS, INITIAL_WINDOW, Crossing, Senders, lone_delay_s
+from sim.congestion import CONTROLS, INITIAL_WINDOW
 from sim.distributions import Constant, Uniform
 from sim.hops import Leg
 from sim.links import Channel, Direction, Travels
 from sim.mqtt_packets import MSS
 from sim.retransmission import Repair, TcpLoss
+from sim.tcp_senders import Crossing, Senders, lone_delay_s
 from sim.transport import travel_quantile_s
 
 RTT = 0.04
