@@ -30,17 +30,21 @@ SHORT = ("--set", "simulation.duration_s=1.5", "--set", "simulation.warm_up_s=0.
 PATIENT = ("--set", "devices.cameras.deadline_ms=20000")
 
 
+@pytest.fixture
+def short_calibrations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "_SHORTEST_S", 1.0)
+    monkeypatch.setattr(measuring, "IDLE_REQUESTS", 50)
+    monkeypatch.setattr(measuring, "HALF_BUSY_REQUESTS", 100)
+    monkeypatch.setattr(measuring, "BUSY_REQUESTS", 100)
+
+
 def test_a_scenario_is_validated_with_the_same_requests_in_both_worlds(
     store: Path,
     scenario: Callable[..., Path],
     offramp: Callable[..., Any],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    short_calibrations: None,
 ) -> None:
-    monkeypatch.setattr(measuring, "_SHORTEST_S", 1.0)
-    monkeypatch.setattr(measuring, "IDLE_REQUESTS", 50)
-    monkeypatch.setattr(measuring, "HALF_BUSY_REQUESTS", 100)
-    monkeypatch.setattr(measuring, "BUSY_REQUESTS", 100)
     results = tmp_path / "results"
     command = ("validate", scenario(), "--store", store, "-o", results, "--quiet")
     ran = offramp(*command, *ONE_ARM, *SHORT, *PATIENT)
@@ -137,12 +141,8 @@ def test_the_network_of_a_scenario_is_calibrated_away_by_a_direct_way_to_the_bro
     scenario: Callable[..., Path],
     offramp: Callable[..., Any],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    short_calibrations: None,
 ) -> None:
-    monkeypatch.setattr(measuring, "_SHORTEST_S", 1.0)
-    monkeypatch.setattr(measuring, "IDLE_REQUESTS", 50)
-    monkeypatch.setattr(measuring, "HALF_BUSY_REQUESTS", 100)
-    monkeypatch.setattr(measuring, "BUSY_REQUESTS", 100)
     results, ms = tmp_path / "results", 1e3 * ONE_WAY_S
     way = f"{{uplink: {{latency_ms: {ms}}}, downlink: {{latency_ms: {ms}}}}}"
     broker = OwnBroker(0)
