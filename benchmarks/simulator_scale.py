@@ -100,31 +100,37 @@ def alone(task: str, duration_s: float) -> None:
     )
 
 
+def compare(worlds: dict[str, World]) -> None:
+    """What a request costs in each world, the quickest of several rounds; against the first."""
+    costs: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        for name, world in worlds.items():
+            start = time.process_time()
+            requests = summarise(world)
+            costs.setdefault(name, []).append((time.process_time() - start) / requests)
+    first = min(costs[next(iter(worlds))])
+    for name, values in costs.items():
+        print(f"  {name:17}  {1e6 * min(values):5.2f} us each  {min(values) / first:.2f}x")
+
+
 def main() -> None:
     print("summary of at least 600,000 requests")
-    costs: dict[int, list[float]] = {}
-    for _ in range(ROUNDS):
-        for devices in (1_000, 10_000, 100_000, 1_000_000):
-            world = world_of(devices, RATE_HZ, max(60.0, REQUESTS / (devices * RATE_HZ)))
-            start = time.process_time()
-            requests = summarise(world)
-            costs.setdefault(devices, []).append((time.process_time() - start) / requests)
-    first = min(costs[1_000])
-    for devices, values in costs.items():
-        print(
-            f"  {devices:9,} devices  {1e6 * min(values):5.2f} us each  {min(values) / first:.2f}x"
-        )
+    compare(
+        {
+            f"{devices:9,} devices": world_of(
+                devices, RATE_HZ, max(60.0, REQUESTS / (devices * RATE_HZ))
+            )
+            for devices in (1_000, 10_000, 100_000, 1_000_000)
+        }
+    )
     print(f"10,000 devices at {LOSSY_RATE_HZ} Hz on links that lose packets")
-    lossy: dict[float, list[float]] = {}
-    for _ in range(ROUNDS):
-        for loss in (0.0, LOSS / 10, LOSS):
-            world = world_of(10_000, LOSSY_RATE_HZ, REQUESTS / (10_000 * LOSSY_RATE_HZ), loss)
-            start = time.process_time()
-            requests = summarise(world)
-            lossy.setdefault(loss, []).append((time.process_time() - start) / requests)
-    for loss, values in lossy.items():
-        ratio = min(values) / min(lossy[0.0])
-        print(f"  {100 * loss:5.1f} % lost  {1e6 * min(values):5.2f} us each  {ratio:.2f}x")
+    duration_s = REQUESTS / (10_000 * LOSSY_RATE_HZ)
+    compare(
+        {
+            f"{100 * loss:5.1f} % lost": world_of(10_000, LOSSY_RATE_HZ, duration_s, loss)
+            for loss in (0.0, LOSS / 10, LOSS)
+        }
+    )
     print("a million devices at 0.1 Hz, each in a process of its own")
     for task, duration_s in (
         ("summary", 60.0),

@@ -137,20 +137,26 @@ class Channel:
             through = self._through(sent_s, queue, amount)
             end_s = finished_s(self._capacity, sent_s, through)
         arrived: Floats = end_s + travels.delay_s
-        if self._senders is not None and self._senders.may_delay(travels.segments):
+        waits = self._senders is not None and self._senders.may_delay(travels.segments)
+        self._reorders |= waits
+        if not self._reorders:
+            return arrived
+        order = np.argsort(flow, kind="stable")
+        keys = flow[order]
+        if self._senders is not None and waits:
             begin_s = sent_s
             if self._occupied:
                 begin_s = finished_s(self._capacity, sent_s, through - amount)
                 begin_s = np.minimum(begin_s, end_s)
-            arrived = arrived + self._senders.delays(
-                begin_s, end_s, flow, travels.segments, travels.u_loss, travels.alone
+            arrived[order] += self._senders.delays(
+                keys,
+                begin_s[order],
+                end_s[order],
+                travels.segments[order],
+                travels.u_loss[order],
+                travels.alone[order],
             )
-            self._reorders = True
-        if self._reorders:
-            order = np.argsort(flow, kind="stable")
-            keys = flow[order]
-            in_order = running_maximum(arrived[order], keys, self._last)
-            arrived[order] = in_order
+        arrived[order] = running_maximum(arrived[order], keys, self._last)
         return arrived
 
     def arrival(

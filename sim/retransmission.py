@@ -98,7 +98,7 @@ class TcpLoss:
             How what is lost of them is repaired, None if nothing is; and a uniform number that is
             independent of that, for the next ones.
         """
-        kept = math.exp(segments * math.log1p(-self.loss))
+        kept = float(self.nothing_lost(segments))
         if u < kept:
             return None, u / kept
         u = (u - kept) / (1 - kept)

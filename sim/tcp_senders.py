@@ -96,24 +96,25 @@ class Senders:
 
     def delays(
         self,
+        flow: Indices,
         begin_s: Floats,
         end_s: Floats,
-        flow: Indices,
         segments: Indices,
         u_loss: Floats,
         alone: NDArray[np.bool_],
     ) -> Floats:
-        """(N,) seconds for which messages are delayed; see :class:`Crossing`."""
-        order = np.argsort(flow, kind="stable")
-        if not self._loss.loss:
-            order = order[segments[order] > INITIAL_WINDOW]
-        delays = np.zeros(len(begin_s))
-        if len(order):
+        """(N,) seconds for which messages are delayed; see :class:`Crossing`.
+
+        Args:
+            flow: (N,) their connections, ascending; messages of each in the order of time.
+        """
+        delays = np.zeros(len(flow))
+        rows = np.flatnonzero((segments > INITIAL_WINDOW) | (self._loss.loss > 0))
+        if len(rows):
             self._use()
-            delays[order] = self._in_order(
-                flow[order], begin_s[order], end_s[order], segments[order], u_loss[order],
-                alone[order],
-            )  # fmt: skip
+            delays[rows] = self._in_order(
+                flow[rows], begin_s[rows], end_s[rows], segments[rows], u_loss[rows], alone[rows]
+            )
         return delays
 
     def _in_order(
@@ -125,7 +126,7 @@ class Senders:
         u_loss: Floats,
         alone: NDArray[np.bool_],
     ) -> Floats:
-        """As :meth:`delays`, of messages that may be delayed; ascending in ``flow``."""
+        """As :meth:`delays`, of messages that may be delayed."""
         leaves = np.isfinite(end_s)
         width_s = np.subtract(end_s, begin_s, out=np.zeros(len(flow)), where=leaves)
         clear_s = begin_s + width_s / segments + self._rtt_s
@@ -139,19 +140,19 @@ class Senders:
         calm = np.logical_and.reduceat(at_once, starts)
         calm &= _holds(self._window[flows], self._threshold[flows], most)
         calm &= ~np.isin(flows, list(self._under_way))
-        self._note(flows[calm], begin_s, end_s, clear_s, segments, stops[calm] - 1)
+        last = stops[calm] - 1
+        self._note(flows[calm], begin_s[last], end_s[last], clear_s[last], segments[last])
 
         delays = np.zeros(len(flow))
-        not_at_once = np.flatnonzero(~at_once)
+        not_at_once = np.r_[np.flatnonzero(~at_once), len(flow)]
         for index in np.flatnonzero(~calm).tolist():
             of, row, stop = int(flows[index]), int(starts[index]), int(stops[index])
             while row < stop:
                 if self._settled(of, float(begin_s[row]), int(most[index])):
-                    place = np.searchsorted(not_at_once, row)
-                    until = int(not_at_once[place]) if place < len(not_at_once) else stop
-                    until = min(until, stop)
+                    until = min(int(not_at_once[np.searchsorted(not_at_once, row)]), stop)
                     if until > row:
-                        self._note(of, begin_s, end_s, clear_s, segments, until - 1)
+                        at = until - 1
+                        self._note(of, begin_s[at], end_s[at], clear_s[at], segments[at])
                         row = until
                         continue
                 message = Crossing(
@@ -162,17 +163,11 @@ class Senders:
         return delays
 
     def _note(
-        self,
-        flow: int | Indices,
-        begin_s: Floats,
-        end_s: Floats,
-        clear_s: Floats,
-        segments: Indices,
-        row: int | Indices,
+        self, flow: int | Indices, begin_s: Any, end_s: Any, clear_s: Any, segments: Any
     ) -> None:
-        """That a row is the last message of its connection, and went at once."""
-        self._begun_s[flow], self._sent_s[flow] = begin_s[row], end_s[row]
-        self._clear_s[flow], self._segments[flow] = clear_s[row], segments[row]
+        """The last message of a connection, or of several, which went at once."""
+        self._begun_s[flow], self._sent_s[flow] = begin_s, end_s
+        self._clear_s[flow], self._segments[flow] = clear_s, segments
 
     def delay(self, flow: int, message: Crossing) -> float:
         """Seconds for which one message is delayed by its window and by what is lost of it.
@@ -192,9 +187,8 @@ class Senders:
         )
         if not at_once:
             return self._followed(flow, message)
-        self._begun_s[flow], self._sent_s[flow] = begin_s, message.end_s
-        self._clear_s[flow] = begin_s + (message.end_s - begin_s) / count + self._rtt_s
-        self._segments[flow] = count
+        clear_s = begin_s + (message.end_s - begin_s) / count + self._rtt_s
+        self._note(flow, begin_s, message.end_s, clear_s, count)
         return 0.0
 
     def _settled(self, flow: int, now_s: float, segments: int) -> bool:

@@ -103,9 +103,6 @@ def emulated(shape: Shape) -> Iterator[str]:
         how = "netem"
         try:
             _by_netem(shape)
-            stack.callback(ip, "-n", DEVICES_NS, "link", "del", DEVICE)
-            _pair(DIRECT_DEVICE)
-            stack.callback(ip, "-n", DEVICES_NS, "link", "del", DIRECT_DEVICE)
         except RuntimeError:
             how = "relay"
             shapes = {DEVICE: asdict(shape), DIRECT_DEVICE: asdict(Shape())}
@@ -113,6 +110,10 @@ def emulated(shape: Shape) -> Iterator[str]:
             relay = [sys.executable, "-m", "live_parts.relay", DEVICES_NS, NODE_NS]
             command = ["env", f"PYTHONPATH={folder}", *relay, json.dumps(shapes)]
             stack.enter_context(process(command, ready="ready"))
+        else:
+            stack.callback(ip, "-n", DEVICES_NS, "link", "del", DEVICE)
+            _pair(DIRECT_DEVICE)
+            stack.callback(ip, "-n", DEVICES_NS, "link", "del", DIRECT_DEVICE)
         _addresses(DEVICE, DEVICES_IP, NODE_IP)
         _addresses(DIRECT_DEVICE, DIRECT_DEVICES_IP, DIRECT_NODE_IP)
         yield how

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
 import struct
 import sys
 import time
@@ -20,10 +19,6 @@ PORT = 18832
 _HEAD = struct.Struct("<II")
 #: For what is under way when the last message was sent.
 _GRACE_S = 3.0
-
-
-def _at_once(writer: asyncio.StreamWriter) -> None:
-    writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 async def receive(file: Path, size: int) -> None:
@@ -53,7 +48,6 @@ async def send(
         async def one(connection: int) -> None:
             draw = random.Random(connection)
             _, writer = await asyncio.open_connection(address, PORT)
-            _at_once(writer)
             number, until_s = 0, time.monotonic() + seconds
             while True:
                 await asyncio.sleep(draw.expovariate(rate_hz))
