@@ -135,11 +135,13 @@ def no_interval(n: int, what: str) -> str:
 
 
 def wrapped(text: str, width_inches: float) -> str:
-    """A title in lines that fit; names break behind a bracket, comma, underscore or space."""
+    """A title in lines that fit; names break behind a bracket, comma, underscore or
+    space, and behind an equals sign where what is around it is too long for a line."""
     most = max(8, int(width_inches / TITLE_CHARACTER))
     lines = [""]
-    for part in re.findall(r"[^(,\s_=-]*[(,\s_=-]?", text):
-        pieces = [part[it : it + most] for it in range(0, len(part), most)]
+    for part in re.findall(r"\(?[^(,\s_-]*[(,\s_-]?", text):
+        words = re.findall(r"[^=]*=?", part) if len(part) > most else [part]
+        pieces = [word[it : it + most] for word in words for it in range(0, len(word), most)]
         for piece in pieces:
             if len((lines[-1] + piece).rstrip()) > most:
                 lines.append("")

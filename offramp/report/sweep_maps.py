@@ -67,7 +67,8 @@ def _grid(
     norm, colours = _scale(data[column], gain=gain)
     xs, ys = sweep.values(x), sweep.values(y)
     cell_height = min(0.26, 2.4 / len(ys))
-    figure, panels = _panels(policies, strategies, 0.35 + cell_height * len(ys))
+    height = 0.35 + cell_height * len(ys)
+    figure, panels = _panels(policies, strategies, height)
     panel_width = (figure.get_figwidth() - 1.2) / len(policies)
     numbers = panel_width / len(xs) >= _NUMBER and cell_height >= 0.13
     for (policy, strategy), axes in panels.items():
@@ -87,11 +88,12 @@ def _grid(
         if numbers:
             _write(axes, cells, mesh, _significant(of_arm, x, y, xs, ys) if gain else None)
     figure.supxlabel(key_label(x))
-    figure.supylabel(key_label(y))
+    figure.supylabel(wrapped(key_label(y), height * len(strategies)))
     bar = figure.colorbar(
         ScalarMappable(norm, colours), ax=list(panels.values()), aspect=25, pad=0.02
     )
-    bar.set_label(f"gain over {sweep.baseline} (points)" if gain else "accuracy under deadline")
+    label = f"gain over {sweep.baseline} (points)" if gain else "accuracy under deadline"
+    bar.set_label(wrapped(label, height * len(strategies)))
     bar.outline.set_linewidth(0.4)
     if not gain:
         bar.formatter = PERCENT
