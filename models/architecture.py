@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from models.importing import source_file
+from models.importing import code_beside, source_file
 
 #: CIFAR ResNets of He et al. (2016), section 4.2: depth 6n + 2, by name, with n.
 RESNET_BLOCKS = {"resnet8": 1, "resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9}
@@ -152,10 +152,16 @@ def read_architecture(identity: dict[str, Any], folder: Path = Path()) -> Archit
 def code_hash(backbone: str, folder: Path) -> str:
     """Hash of the file that defines ``backbone``: a user's, or that of an installed module.
 
-    Empty where there is none. What the file imports is not in it.
+    Files beside it that it imports are in it, and what else it imports is not. Empty where there
+    is none.
 
     Raises:
         OSError: the file cannot be read.
     """
     file = source_file(backbone, folder)
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file else ""
+    if not file:
+        return ""
+    digest = hashlib.sha256(file.read_bytes())
+    for path in code_beside(file):
+        digest.update(path.relative_to(file.parent).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]

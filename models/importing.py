@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import inspect
@@ -57,6 +58,36 @@ def _inside(package: ModuleSpec | None, name: str) -> ModuleSpec | None:
     if package is None or package.submodule_search_locations is None:
         return None
     return PathFinder.find_spec(name, list(package.submodule_search_locations))
+
+
+def code_beside(file: Path) -> list[Path]:
+    """The files in the folder of ``file`` that it imports, by itself or through each other."""
+    found: set[Path] = set()
+    waiting = [file]
+    while waiting:
+        for name in _imported_by(waiting.pop()):
+            module, package = file.parent / f"{name}.py", file.parent / name
+            for path in (module, *package.rglob("*.py")):
+                if path != file and path not in found and path.is_file():
+                    found.add(path)
+                    waiting.append(path)
+    return sorted(found)
+
+
+def _imported_by(file: Path) -> set[str]:
+    """First parts of the names of all modules that a file imports, relative ones included."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return set()  # importing it says what is wrong
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = (node.module or "").partition(".")[0]
+            names |= {module} if module else {alias.name for alias in node.names}
+    return names
 
 
 def import_callable(reference: str, folder: Path) -> Callable[..., Any]:

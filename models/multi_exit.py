@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,9 @@ from models.tracing import (
 #: Pixels by which an image grows to tell channels from rows: a multiple of every usual stride.
 _LARGER = 32
 
+#: By which logits may differ where a processor sums in another order; nothing differs on most.
+_SAME = 1e-4
+
 
 class MultiExitNetwork(nn.Module):
     """A backbone cut into segments, with a classifier at the end of each.
@@ -49,8 +53,14 @@ class MultiExitNetwork(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.backbone = build_backbone(architecture).eval()
+        # Of a blank image, whose activations are equal, no mistake would be seen.
+        noise = torch.randn(
+            1, *architecture.input_shape, generator=torch.Generator().manual_seed(0)
+        )
+        image = self._resized(noise)
+        # Before it is traced, for that takes operations out of place.
+        whole = self._whole(image)
         traced = trace(self.backbone)
-        image = self._resized(torch.zeros(1, *architecture.input_shape))
         self.exit_nodes = _exit_nodes(architecture, traced, image)
         before_classifier = classifier_input(traced)
         early = exit_cuts(traced, self.exit_nodes)
@@ -75,7 +85,7 @@ class MultiExitNetwork(nn.Module):
                 architecture.classes,
                 self._channels_last(exit, activation, image),
             )
-            for exit, activation in enumerate(self._example_activations(image), start=1)
+            for exit, activation in enumerate(self._example_activations(image, whole), start=1)
         )
         #: Leading modules of each branch that hold no weights; see :func:`frozen_prefix`.
         self.frozen_prefixes = tuple(
@@ -171,8 +181,20 @@ class MultiExitNetwork(nn.Module):
             return images
         return F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
 
-    def _example_activations(self, image: Tensor) -> list[Tensor]:
-        """The activation of a blank image at each early exit."""
+    def _whole(self, image: Tensor) -> Any:
+        """What the backbone gives for one image, uncut."""
+        try:
+            with torch.no_grad():
+                return self.backbone(image.clone())
+        except Exception as error:
+            raise _does_not_run(self.architecture, image, error) from error
+
+    def _example_activations(self, image: Tensor, whole: Any) -> list[Tensor]:
+        """The activation of one image at each early exit.
+
+        Args:
+            whole: the backbone's own logits of that image.
+        """
         activations = []
         state: State = (image,)
         last = self.exit_count
@@ -197,6 +219,13 @@ class MultiExitNetwork(nn.Module):
             raise NetworkError(
                 f"{self.architecture.backbone} gives {found} for one image, and not logits of "
                 f"shape (1, {self.architecture.classes})"
+            )
+        same = logits.is_meta or torch.allclose(logits, whole, _SAME, _SAME, equal_nan=True)
+        if not same:
+            raise NetworkError(
+                f"{self.architecture.backbone} gives other logits in segments than whole: it may "
+                "change a value in place of which it has a view, keep a state in forward, draw "
+                "random numbers in inference, or have a hook on the whole network"
             )
         return activations[:-1]
 

@@ -112,35 +112,45 @@ def trace(module: nn.Module) -> Traced:
     Raises:
         NetworkError: it cannot be traced; the message says why.
     """
-    for part in module.modules():
-        if getattr(part, "inplace", False):
-            part.inplace = False  # type: ignore[assignment]
+    changing = {name for name, part in module.named_modules() if getattr(part, "inplace", False)}
+    for name in changing:
+        module.get_submodule(name).inplace = False  # type: ignore[assignment]
     was_training = module.training
     try:
         training_graph, _ = _traced_as_it_is(module.train())
         graph, tracer = _traced_as_it_is(module.eval())
     finally:
         module.train(was_training)
-    for node in graph.nodes:
-        _take_out_of_place(node)
+    for traced in (graph, training_graph):
+        _take_out_of_place(traced, changing)
     names = {
         node: tracer.node_to_qualname.get(node, node.name)
         for node in graph.nodes
         if node.op not in ("placeholder", "output")
     }
     # The tracer takes a layer's own number, as in conv_1, for a count of its uses.
-    uses: dict[str, int] = {}
+    taken = {name for name, _ in module.named_modules()}
+    used = set()
     for node in names:
         if node.op == "call_module":
             target = str(node.target)
-            uses[target] = uses.get(target, 0) + 1
-            names[node] = target if uses[target] == 1 else f"{target}_{uses[target] - 1}"
+            names[node] = target if target not in used else _free_name(target, taken)
+            used.add(target)
+            taken.add(names[node])
     _follow_mode(module, graph, training_graph)
     return Traced(module, graph, names)
 
 
+def _free_name(name: str, taken: set[str]) -> str:
+    """A name for a layer's further use."""
+    numbered = (f"{name}_{number}" for number in itertools.count(1))
+    return next(it for it in numbered if it not in taken)
+
+
 def _traced_as_it_is(module: nn.Module) -> tuple[fx.Graph, NodePathTracer]:
     tracer = NodePathTracer(leaf_modules=[StochasticDepth])
+    # A buffer that forward reads is fetched each time, and follows weights that are loaded later.
+    tracer.proxy_buffer_attributes = True
     parameters = list(inspect.signature(module.forward).parameters.values())
     # Whatever else forward takes keeps its default.
     defaults = {
@@ -156,47 +166,77 @@ def _traced_as_it_is(module: nn.Module) -> tuple[fx.Graph, NodePathTracer]:
         # Whatever stops the tracer lies in the network's own code.
         raise NetworkError(
             f"torch.fx cannot trace {type(module).__name__}: {error}\n"
-            "Control flow that depends on the input cannot be traced: move it into a function "
-            "marked with torch.fx.wrap."
+            "What needs a tensor's values or sizes as numbers (control flow that depends on the "
+            "input, int(), assigning to a part) cannot be traced: move it into a function marked "
+            "with torch.fx.wrap."
         ) from error
     return graph, tracer
 
 
-def _take_out_of_place(node: fx.Node) -> None:
-    """Let an operation in place return a new value, which all that comes after it takes."""
+def _take_out_of_place(graph: fx.Graph, changing: set[str]) -> None:
+    """Let operations in place return new values, which all that comes after them takes.
+
+    Args:
+        changing: submodules that were told to work in place, and no longer are.
+    """
+    changed = [node for node in graph.nodes if _was_in_place(node, changing)]
+    for node in changed:
+        before = node.args[0] if node.args else None
+        if isinstance(before, fx.Node):
+            nodes = list(graph.nodes)
+            later = set(nodes[nodes.index(node) + 1 :])
+            before.replace_all_uses_with(node, delete_user_cb=later.__contains__)
+
+
+def _was_in_place(node: fx.Node, changing: set[str]) -> bool:
+    """Whether an operation changed its first argument; now it returns a new value."""
+    if node.op == "call_module":
+        return str(node.target) in changing
     if node.op == "call_function":
-        if node.kwargs.get("inplace"):
-            node.kwargs = {**node.kwargs, "inplace": False}
-        name = getattr(node.target, "__name__", "")
-        if not name.endswith("_") or name.endswith("__"):
-            return
-        plain = getattr(torch, name[:-1], None) or getattr(F, name[:-1], None)
-        if plain is None:
-            return
-        node.target = plain
-    elif node.op == "call_method" and node.target == "view":
+        return _no_longer_asked_to(node) or _is_plain_function(node)
+    if node.op != "call_method":
+        return False
+    name = str(node.target)
+    if name == "view":
         node.target = "reshape"  # images are channels_last, where views are few
-        return
-    elif node.op == "call_method" and str(node.target).endswith("_"):
-        if str(node.target).endswith("__"):
-            return
-        node.target = str(node.target)[:-1]
-    else:
-        return
-    changed = node.args[0] if node.args else None
-    if isinstance(changed, fx.Node):
-        nodes = list(node.graph.nodes)
-        later = set(nodes[nodes.index(node) + 1 :])
-        changed.replace_all_uses_with(node, delete_user_cb=later.__contains__)
+    if not _says_in_place(name) or not hasattr(Tensor, name[:-1]):
+        return False
+    node.target = name[:-1]
+    return True
+
+
+def _says_in_place(name: str) -> bool:
+    return name.endswith("_") and not name.endswith("__")
+
+
+def _is_plain_function(node: fx.Node) -> bool:
+    """Whether it was one as ``torch.relu_``; the function out of place takes its place."""
+    name = getattr(node.target, "__name__", "")
+    plain = getattr(torch, name[:-1], None) or getattr(F, name[:-1], None)
+    if not _says_in_place(name) or plain is None:
+        return False
+    node.target = plain
+    return True
+
+
+def _no_longer_asked_to(node: fx.Node) -> bool:
+    """Whether a function was told ``inplace=True``, by name or by position."""
+    try:
+        bound = inspect.signature(node.target).bind(*node.args, **node.kwargs)  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # built in, and without such an argument
+        return False
+    if not bound.arguments.get("inplace"):
+        return False
+    bound.arguments["inplace"] = False
+    node.args, node.kwargs = bound.args, bound.kwargs
+    return True
 
 
 def _follow_mode(module: nn.Module, graph: fx.Graph, training_graph: fx.Graph) -> None:
     """Replace every constant that differs in training by a module that knows the mode."""
     nodes, others = list(graph.nodes), list(training_graph.nodes)
-    for other in others:
-        _take_out_of_place(other)
     same = len(nodes) == len(others) and all(
-        node.op == other.op and node.target == other.target
+        node.op == other.op and (node.target == other.target or _same_constant(module, node, other))
         for node, other in zip(nodes, others, strict=True)
     )
     if not same:
@@ -213,6 +253,9 @@ def _follow_mode(module: nn.Module, graph: fx.Graph, training_graph: fx.Graph) -
         if isinstance(inference, tuple | list) and isinstance(training, tuple | list):
             parts = [merged(node, *pair) for pair in zip(inference, training, strict=True)]
             return type(inference)(parts)
+        if isinstance(inference, slice) and isinstance(training, slice):
+            ends = [(it.start, it.stop, it.step) for it in (inference, training)]
+            return slice(*(merged(node, *pair) for pair in zip(*ends, strict=True)))
         if isinstance(inference, dict) and isinstance(training, dict):
             return {key: merged(node, inference[key], training[key]) for key in inference}
         if inference == training:
@@ -226,6 +269,19 @@ def _follow_mode(module: nn.Module, graph: fx.Graph, training_graph: fx.Graph) -
     for node, other in zip(nodes, others, strict=True):
         node.args = merged(node, node.args, other.args)
         node.kwargs = merged(node, node.kwargs, other.kwargs)
+
+
+def _same_constant(module: nn.Module, node: fx.Node, other: fx.Node) -> bool:
+    """Whether both fetch equal tensors: one made in ``forward`` has another name in each trace."""
+    if node.op != "get_attr":
+        return False
+    one, another = (operator.attrgetter(str(it.target))(module) for it in (node, other))
+    return (
+        torch.is_tensor(one)
+        and torch.is_tensor(another)
+        and one.dtype == another.dtype
+        and torch.equal(one, another)
+    )
 
 
 def split(traced: Traced, ends: Sequence[fx.Node]) -> list[Segment]:
@@ -305,15 +361,19 @@ def classifier_input(traced: Traced) -> fx.Node | None:
     nodes = list(traced.graph.nodes)
     position = {node: index for index, node in enumerate(nodes)}
     for node in reversed(nodes):
-        if node.op == "call_module" and any(
-            True for _ in traced.module.get_submodule(str(node.target)).parameters()
-        ):
+        if _is_layer_with_weights(traced, node):
             before = node.args[0] if node.args else None
             if isinstance(before, fx.Node) and before.op not in ("placeholder", "get_attr"):
                 beyond = _needed_beyond(nodes, position, before)
                 return before if not beyond else None
             return None
     return None
+
+
+def _is_layer_with_weights(traced: Traced, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return any(True for _ in traced.module.get_submodule(str(node.target)).parameters())
+    return node.target in (F.linear, F.conv2d)
 
 
 def _output(traced: Traced) -> fx.Node:

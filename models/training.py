@@ -151,6 +151,8 @@ def train(
     }
     curve, losses, step = TrainingCurve(), [], 0
     good_step, good_state = 0, _copy_of_state(network)
+    # A mask of -inf, say, is a buffer that never was.
+    finite_at_first = _finite(network)
     _set_training(parts)
     for step, batch in enumerate(batches, start=1):
         optimiser.param_groups[0]["lr"] = learning_rate_at(step - 1, phase.steps, settings)
@@ -160,7 +162,7 @@ def train(
         optimiser.step()
         losses.append(loss.item())
         # A finite loss may be the last before an update that overflows.
-        overflown = step in evaluate_after and not _finite(network)
+        overflown = step in evaluate_after and not finite_at_first <= _finite(network)
         if overflown or not math.isfinite(losses[-1]):
             network.load_state_dict(good_state)
             network.eval()
@@ -243,8 +245,9 @@ def _set_training(parts: list[nn.Module | nn.Parameter]) -> None:
             part.train()
 
 
-def _finite(network: nn.Module) -> bool:
-    return all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())
+def _finite(network: nn.Module) -> set[str]:
+    """Names of the weights and buffers of which all values are finite."""
+    return {name for name, value in network.state_dict().items() if torch.isfinite(value).all()}
 
 
 def _copy_of_state(network: nn.Module) -> dict[str, Tensor]:

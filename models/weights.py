@@ -57,6 +57,7 @@ def load_weights(network: MultiExitNetwork, file: Path | None) -> bool:
             if not name.startswith(_AUXILIARY_PREFIXES)
         }
     expected = network.backbone.state_dict()
+    weights = {_name(name, expected): value for name, value in weights.items()}
     # Some files leave out how many batches a batch norm has seen, which is never used here.
     optional = {name for name in expected if name.endswith("num_batches_tracked")}
     missing = sorted(expected.keys() - weights.keys() - optional)
@@ -142,12 +143,12 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):
         raise NetworkError(f"{path}: holds no state dict, a mapping of names to tensors")
-    return {_name(name): value for name, value in content.items()}
+    return content
 
 
-def _name(written: str) -> str:
+def _name(written: str, expected: Mapping[str, Tensor]) -> str:
     """A weight's name without what wrappers put before it, as torchvision writes it today."""
-    while written.startswith(_PREFIXES):
+    while written.startswith(_PREFIXES) and written not in expected:
         written = written.partition(".")[2]
     return _OLD_DENSENET.sub(r"\1\2", written)
 

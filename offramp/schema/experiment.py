@@ -218,7 +218,7 @@ class TrainingSection(Section):
     activation_store_gb: Annotated[float, Field(ge=0)] = Field(
         8.0,
         description="classifier_wise without augment: room for the frozen backbone's activations "
-        "of one split, computed once; where they take more, the backbone runs anew at every step",
+        "of all images, for each network; where they take more, it runs anew at every step",
     )
     evaluations: Annotated[int, Field(ge=1)] = Field(
         5, description="how often validation accuracy is taken"

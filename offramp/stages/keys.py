@@ -14,6 +14,7 @@ from models.architecture import (
 )
 from models.datasets import SPLIT_SEED
 from models.host import fingerprint, resolved_device, resolved_precision
+from models.importing import is_import_path
 from models.strategies import PER_EXIT_SCORING, RANKED_STRATEGIES
 from offramp.experiment import Experiment
 from offramp.schema import Scenario, Strategy
@@ -59,7 +60,7 @@ def _software(backbone: str) -> dict[str, str]:
     """Versions of the packages that compute a network."""
     names = ["torch"]
     built_by_torchvision = (*TORCHVISION_BACKBONES, *SMALL_IMAGE_BACKBONES)
-    if backbone in built_by_torchvision or backbone.startswith("torchvision."):
+    if backbone in built_by_torchvision or is_import_path(backbone):
         names.append("torchvision")
     return {name: metadata.version(name) for name in names}
 
@@ -300,7 +301,9 @@ def asked_key(experiment: Experiment, trained: dict[str, Any]) -> dict[str, Any]
     """
     training = experiment.training
     key: dict[str, Any] = _without(trained, _OF_THE_HOST)
-    key["settings"]["precision"] = training.precision
+    for one in (key, key.get("backbone", {})):
+        if "settings" in one:
+            one["settings"]["precision"] = training.precision
     return {**key, "device": training.device}
 
 

@@ -98,7 +98,7 @@ class TrainingData:
         self, split: str, samples: Split, seed: int, network: MultiExitNetwork
     ) -> StoredInputs | None:
         """The frozen backbone's activations, or None where the limit has no room for them."""
-        dtype = torch.bfloat16 if split == "train" else torch.float32
+        dtype = _stored_as(split)
         name = str(dtype).removeprefix("torch.")
         made_from = keys.activations_key(self.experiment, seed, split, name)
         opened = self.store.path("activations", made_from)
@@ -114,14 +114,18 @@ class TrainingData:
         made_from: dict[str, Any],
         dtype: torch.dtype,
     ) -> StoredInputs | None:
-        size = store_bytes(network, len(samples), dtype)
+        size = sum(
+            store_bytes(network, len(getattr(self.dataset, name)), _stored_as(name))
+            for name in ("train", "validation", "test")
+        )
         limit = self.experiment.training.activation_store_gb * 1e9
         if size > limit:
-            self.console.note(
-                f"activations of the {split} images would take {size / 1e9:.1f} GB, more than "
-                f"training.activation_store_gb ({limit / 1e9:g}): the frozen backbone runs anew "
-                "at every step"
-            )
+            if split == "train":
+                self.console.note(
+                    f"activations of all images would take {size / 1e9:.1f} GB, more than "
+                    f"training.activation_store_gb ({limit / 1e9:g}): the frozen backbone runs "
+                    "anew at every step"
+                )
             return None
         # The arithmetic of a training that would run the frozen backbone at every step.
         autocast = dtype == torch.bfloat16 and self.precision == "bf16"
@@ -139,6 +143,10 @@ class TrainingData:
             self.store.find_or_make("activations", made_from, make)
         folder = self.store.path("activations", made_from)
         return StoredInputs(folder, samples.labels, self.device)
+
+
+def _stored_as(split: str) -> torch.dtype:
+    return torch.bfloat16 if split == "train" else torch.float32
 
 
 #: Folders of activations that this process has read through, with the time of their description.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import OfframpError
-from models.importing import source_file
+from models.importing import code_beside, source_file
 from offramp.experiment import user_file
 from offramp.stages import keys
 from offramp.store import file_hash
@@ -114,5 +114,6 @@ def _named_by(text: str, folder: Path) -> Iterator[Path]:
             code = source_file(text, folder)
             if code:
                 yield code
+                yield from code_beside(code)
     except (OSError, ValueError, OfframpError):
         return  # too long for a file's name, or with a variable that is not set

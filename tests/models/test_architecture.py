@@ -141,6 +141,17 @@ def test_the_hash_of_a_users_file_follows_its_content_and_not_its_place(tmp_path
     assert code_hash("mine.py:Mine", tmp_path / "there") != here
 
 
+def test_the_hash_follows_what_the_file_imports_from_beside_it_too(tmp_path):
+    (tmp_path / "mine.py").write_text("from helper import Mine\n")
+    hashes = []
+    for helper in ("class Mine: ...\n", "class Mine: pass\n"):
+        (tmp_path / "helper.py").write_text(helper)
+        hashes.append(code_hash("mine.py:Mine", tmp_path))
+    (tmp_path / "stranger.py").write_text("")
+    assert len({*hashes}) == 2
+    assert code_hash("mine.py:Mine", tmp_path) == hashes[-1]
+
+
 @pytest.mark.parametrize("backbone", ["resnet20", "package.module:Net", "package.module.Net"])
 def test_what_is_no_file_has_no_hash(backbone, tmp_path):
     assert code_hash(backbone, tmp_path) == ""

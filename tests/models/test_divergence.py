@@ -100,6 +100,20 @@ def test_such_a_network_can_be_trained_on():
     assert all(torch.isfinite(value.float()).all() for value in after.values())
 
 
+@pytest.mark.parametrize("value", [-math.inf, math.nan])
+def test_a_buffer_that_never_was_finite_stops_no_training(value):
+    network = build_network(TINY_CONV, 0)
+    network.register_buffer("mask", torch.full((2,), value))
+    train(
+        network,
+        JOINTLY,
+        tiny_batches(6),
+        ImageInputs(tiny_split(), DIGITS),
+        VALIDATION,
+        tiny_settings(evaluations=3),
+    )
+
+
 def test_a_learning_rate_far_too_high_ends_training():
     network, finite = build_network(TINY_CONV, 0), []
     settings = tiny_settings(learning_rate=1e20, warm_up_fraction=0.0)

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from models.importing import import_callable, is_import_path, module_file, source_file
+from models.importing import (
+    code_beside,
+    import_callable,
+    is_import_path,
+    module_file,
+    source_file,
+)
 
 
 @pytest.fixture
@@ -169,3 +175,31 @@ def test_an_interruption_is_not_taken_for_a_mistake_in_the_file(tmp_path):
     (tmp_path / "slow.py").write_text("raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
         import_callable("slow.py:Slow", tmp_path)
+
+
+# --- what a file imports from beside it ----------------------------------------------------------
+
+
+def test_code_beside_a_file_is_what_it_imports_by_itself_and_through_others(tmp_path):
+    texts = {
+        "mine.py": "import os, parts.blocks\nfrom helper import Block\nfrom . import cousin\n",
+        "helper.py": "import further\nimport mine\n",
+        "further.py": "",
+        "cousin.py": "this is no Python",
+        "stranger.py": "",
+        "parts/__init__.py": "",
+        "parts/blocks.py": "",
+        "os2.py": "",
+    }
+    for name, text in texts.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    found = code_beside(tmp_path / "mine.py")
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
+        "cousin.py",
+        "further.py",
+        "helper.py",
+        "parts/__init__.py",
+        "parts/blocks.py",
+    ]

@@ -419,6 +419,10 @@ IN_PLACE = {
     "relu_": lambda self, x: x.relu_(),
     "torch.relu_": lambda self, x: torch.relu_(x),
     "F.relu_": lambda self, x: F.relu_(x),
+    "a module, and what it changed": lambda self, x: self.relu(x) + x,
+    "relu by keyword, and what it changed": lambda self, x: F.relu(x, inplace=True) + x,
+    "relu by position, and what it changed": lambda self, x: F.relu(x, True) + x,
+    "relu_, and what it changed": lambda self, x: x.relu_() + x,
 }
 
 
@@ -542,6 +546,43 @@ def test_exits_out_of_order_or_twice_in_one_place_are_refused(names, message):
     assert message in str(caught.value)
 
 
+def test_a_second_use_never_takes_the_name_of_another_layer():
+    def middle(self, x):
+        return self.conv(self.conv_1(self.conv(x)))
+
+    module = around(middle, **{name: nn.Conv2d(4, 4, 3, padding=1) for name in ("conv", "conv_1")})
+    traced = trace(module)
+    names = ["first", "conv", "conv_1", "conv_2", "second", "mean", "fc"]
+    assert list(traced.names.values()) == names
+    assert [traced.last_node(name).target for name in names[1:4]] == ["conv", "conv_1", "conv"]
+
+
+# --- values that are fetched or made -------------------------------------------------------------
+
+
+FETCHED = {
+    "a part up to half of the channels": lambda self, x: x[:, : x.shape[1] // 2].repeat(1, 2, 1, 1),
+    "a buffer": lambda self, x: x * self.scale,
+    "a part of a buffer": lambda self, x: x + self.table[:, :, : x.shape[2], : x.shape[3]],
+    "arithmetic of buffers": lambda self, x: x * (self.scale * 2 + 1).view(1, 4, 1, 1),
+    "a tensor that is made": lambda self, x: x + torch.arange(6.0) * torch.tensor(0.1),
+}
+
+
+@pytest.mark.parametrize("middle", FETCHED.values(), ids=FETCHED)
+def test_what_is_fetched_or_made_within_is_found_there_and_follows_weights_loaded_later(middle):
+    module = around(middle)
+    module.register_buffer("scale", torch.full((1, 4, 1, 1), 0.5))
+    module.register_buffer("table", noise(1, 8, 4))
+    traced = trace(module)
+    segments = split(traced, exit_cuts(traced, ["first"]))
+    with torch.no_grad():
+        module.scale.fill_(3.0)
+        module.table.mul_(2.0)
+        images = noise(2, 6, 1)
+        assert torch.equal(run_parts(segments, module, images), module(images))
+
+
 # --- networks that cannot be traced --------------------------------------------------------------
 
 
@@ -605,6 +646,14 @@ def test_the_last_layer_with_weights_is_the_classifier(backbone, name):
         module = build_backbone(Architecture(backbone, (), "linear", 5, (3, size, size)))
     traced = trace(module)
     assert traced.names[classifier_input(traced)] == name
+
+
+def test_a_layer_that_is_a_function_of_parameters_is_a_classifier_too():
+    module = Given(
+        lambda self, x: F.linear(self.first(x).mean((2, 3)), self.fc.weight, self.fc.bias)
+    )
+    traced = trace(module)
+    assert traced.names[classifier_input(traced)] == "mean"
 
 
 def test_no_classifier_is_cut_off_where_its_input_is_not_all_that_is_needed():

@@ -125,6 +125,27 @@ def test_further_arguments_of_forward_keep_their_defaults(argument, use, folder)
     assert torch.equal(network(images)[-1], network.backbone(images))
 
 
+OTHERS = {
+    "a view of what is changed": "part = x[:, :2]\n        part.add_(1)",
+    "another name of what is changed": "other = x\n        x += 1\n        x = x + other",
+    "an argument for the result": "torch.mul(x, 2, out=x)",
+    "random numbers": "x = F.dropout(x, 0.5)",
+    "a state": "self.seen.add_(1)\n        x = x + self.seen",
+}
+
+
+@pytest.mark.parametrize("code", OTHERS.values(), ids=OTHERS)
+def test_a_network_that_would_become_another_one_in_segments_is_refused(code, folder):
+    changed = MINE.replace(
+        "        x = F.relu(self.first(x))\n", f"        x = self.first(x)\n        {code}\n"
+    )
+    changed = changed.replace(
+        "        super().__init__()\n",
+        "        super().__init__()\n        self.register_buffer('seen', torch.ones(()))\n",
+    )
+    assert "gives other logits in segments than whole" in refusal(folder, changed)
+
+
 # --- identity ------------------------------------------------------------------------------------
 
 

@@ -82,6 +82,34 @@ MAKES = {
 }
 
 
+WRAPPED = """\
+from torch import nn
+
+
+class Wrapped(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.module = nn.Conv2d(1, 4, 3)
+        self.fc = nn.Linear(4, num_classes)
+
+    def forward(self, x):
+        return self.fc(self.module(x).mean((2, 3)))
+"""
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])
+def test_a_networks_own_part_called_module_is_no_wrapper(prefix, tmp_path):
+    (tmp_path / "mine.py").write_text(WRAPPED)
+    architecture = Architecture(
+        "mine.py:Wrapped", ("module",), "linear", 10, (1, 8, 8), folder=tmp_path
+    )
+    weights = weights_of(architecture)
+    named = {prefix + name: value for name, value in weights.items()}
+    network, _, whole = loaded(named, tmp_path / "weights.pt", architecture)
+    assert whole is True
+    assert holds(network, weights)
+
+
 @pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
 def test_weights_are_found_in_files_of_many_makes(make, tmp_path):
     weights = weights_of()

@@ -1107,6 +1107,19 @@ def test_a_seed_that_another_host_left_half_done_is_trained_again_so_that_it_pai
     assert (table.groupby(["steps", "seed"])["computed_by"].nunique() == 1).all()
 
 
+def test_so_it_is_on_a_host_that_chooses_another_precision(
+    copied: Finished,
+    run: Callable[..., Any],
+    begun: list[Training],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen = copied.accuracy["computed_by"][0].split(", ")[2]
+    other = {"fp32": "bf16", "bf16": "fp32"}[chosen]
+    monkeypatch.setattr("offramp.stages.keys.resolved_precision", lambda *asked: other)
+    assert run().status == 0
+    assert begun == []
+
+
 def test_a_precision_that_is_asked_for_is_not_that_which_a_host_chose(
     copied: Finished, run: Callable[..., Any], begun: list[Training]
 ) -> None:
@@ -1221,6 +1234,15 @@ def test_the_last_exit_of_a_backbone_that_all_share_is_in_the_table_but_not_comp
     page = (results / "report.md").read_text()
     assert "Exit 2 is the frozen backbone's own, which no strategy trains: " in page
     assert f"trains: {100 * share:.2f} % of the test set" in page
+
+
+def test_nor_is_that_of_a_backbone_that_is_another_for_each_seed(finished: Finished) -> None:
+    last = finished.accuracy[finished.accuracy["exit"] == 2]
+    assert (last.groupby("seed")["test_accuracy"].nunique() == 1).all()
+    gains = pd.read_csv(finished.results / "gains_over_standard.csv")
+    assert set(gains["exit"]) == {1}
+    mean = 100 * last["test_accuracy"].mean()
+    assert f"trains: {mean:.2f} % of the test set" in (finished.results / "report.md").read_text()
 
 
 @pytest.mark.usefixtures("_without_figures")
