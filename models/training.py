@@ -162,7 +162,7 @@ def train(
         optimiser.step()
         losses.append(loss.item())
         # A finite loss may be the last before an update that overflows.
-        overflown = step in evaluate_after and not finite_at_first <= _finite(network)
+        overflown = step in evaluate_after and bool(finite_at_first - _finite(network))
         if overflown or not math.isfinite(losses[-1]):
             network.load_state_dict(good_state)
             network.eval()

@@ -70,12 +70,17 @@ def run_study(
             check_network(configuration.experiment, partial(study.error_at, configuration))
         workers = min(jobs or os.cpu_count() or 1, len(missing))
         firsts = [training[0] for training in missing]
+        told: set[str] = set()
         for title, work, cells_of in (
             ("prepare backbones and activations", _prepare_backbone, _frozen_backbones(firsts)),
             ("score difficulty", _prepare_scores, _scores(firsts)),
         ):
             with console.task(title, len(cells_of)) as update:
-                for done, _ in enumerate(_parallel(work, cells_of, store, workers), start=1):
+                for done, notes in enumerate(_parallel(work, cells_of, store, workers), start=1):
+                    for line in notes:
+                        if line not in told:
+                            console.note(line)
+                            told.add(line)
                     update(done)
         failures: list[str] = []
         with console.task("train", len(missing)) as update:
@@ -213,27 +218,46 @@ def _scores(missing: list[Cell]) -> list[Cell]:
     return list(needed.values())
 
 
-def _stage(cell: Cell, store_root: Path, threads: int | None) -> TrainingStage:
+class _Kept(Console):
+    """Keeps notes for the process that began the study, instead of printing them."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.notes: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.notes.append(line)
+
+
+def _stage(cell: Cell, store_root: Path, threads: int | None, console: Console) -> TrainingStage:
     experiment = cell.configuration.experiment
     torch.set_num_threads(threads or experiment.training.threads or os.cpu_count() or 1)
-    return TrainingStage(experiment, Store(store_root), Console(quiet=True))
+    return TrainingStage(experiment, Store(store_root), console)
 
 
-def _prepare_backbone(cell: Cell, store_root: Path, threads: int | None) -> None:
-    """Make what several trainings share, so that no two make it at the same time."""
-    stage = _stage(cell, store_root, threads)
+def _prepare_backbone(cell: Cell, store_root: Path, threads: int | None) -> list[str]:
+    """Make what several trainings share, so that no two make it at the same time.
+
+    Returns:
+        What is to be known of it.
+    """
+    console = _Kept()
+    stage = _stage(cell, store_root, threads, console)
     with suppress(OfframpError):  # it fails again, and is told, where it is needed
         network, _ = stage.initial_network(cell.seed)
         for split in ("train", "validation", "test"):
             stage.inputs(split, cell.seed, network)
+    return console.notes
 
 
-def _prepare_scores(cell: Cell, store_root: Path, threads: int | None) -> None:
+def _prepare_scores(cell: Cell, store_root: Path, threads: int | None) -> list[str]:
     """Score the samples, likewise."""
-    stage = _stage(cell, store_root, threads)
+    console = _Kept()
+    stage = _stage(cell, store_root, threads, console)
     with suppress(OfframpError):
         network, whole = stage.initial_network(cell.seed)
         stage.easiness(cell.seed, network, whole)
+    return console.notes
 
 
 def _train(cell: Cell, store_root: Path, threads: int | None) -> tuple[str, Outcome | str]:
@@ -242,7 +266,7 @@ def _train(cell: Cell, store_root: Path, threads: int | None) -> tuple[str, Outc
     Returns:
         What it was made from, and its rows, or what went wrong.
     """
-    stage = _stage(cell, store_root, threads)
+    stage = _stage(cell, store_root, threads, Console(quiet=True))
     made_from = keys.trained_key(stage.experiment, cell.strategy, cell.seed)
     make = partial(stage.train_network, cell.strategy, cell.seed, made_from)
     try:
