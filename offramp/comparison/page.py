@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from offramp.report.figure import counted, repetitions
 from offramp.report.latex import Numbers, Text, table_environment
 from offramp.report.markdown import milliseconds, percent, points, rendered
 from offramp.report.offline_page import write_pages
-from offramp.report.results import interval_over, summary, validity
+from offramp.report.results import interval_over, validity
 from offramp.report.table import Table
 from offramp.reproduction.statistics import MOVED, UNTESTED
 
@@ -33,6 +34,7 @@ _HEADS = {
 
 def write_page(
     compared: Compared,
+    summaries: Sequence[pd.DataFrame],
     differences: pd.DataFrame,
     scenarios: pd.DataFrame,
     captions: dict[str, str],
@@ -42,6 +44,7 @@ def write_page(
     """Write the page.
 
     Args:
+        summaries: of each run; see :func:`offramp.report.results.summary`.
         differences: of :func:`offramp.comparison.differences.run_differences`.
         scenarios: of :func:`offramp.comparison.runs.scenario_differences`.
         figures: name of the folder of figures beside it.
@@ -50,7 +53,7 @@ def write_page(
     parts = [f"# {', '.join(others)} against {first}", answer(compared, differences)]
     parts += ["## Runs", rendered(_runs_table(compared))]
     parts += ["## What differs between the scenarios", _scenario_part(scenarios)]
-    parts += ["## Accuracy under deadline", rendered(_summary_table(compared))]
+    parts += ["## Accuracy under deadline", rendered(_summary_table(compared, summaries))]
     if len(differences):
         parts += ["## Differences", rendered(_difference_table(compared, differences))]
     parts.append("## Figures")
@@ -152,10 +155,10 @@ def _scenario_part(scenarios: pd.DataFrame) -> str:
     return rendered(Table(list(scenarios.columns), rows, note))
 
 
-def _summary_table(compared: Compared) -> Table:
+def _summary_table(compared: Compared, summaries: Sequence[pd.DataFrame]) -> Table:
     header = ["run", "strategy", "policy", "AUD", "hit ratio", "p50 / p95 / p99 (ms)"]
     rows, over = [], dict[str, None]()
-    for label, run in compared.named:
+    for (label, run), arms in zip(compared.named, summaries, strict=True):
         over[interval_over("aud", run.training_seeds)] = None
         rows += [
             [
@@ -166,7 +169,7 @@ def _summary_table(compared: Compared) -> Table:
                 percent(row.hit_ratio, row.hit_ratio_half_width),
                 milliseconds(row.latency_p50_s, row.latency_p95_s, row.latency_p99_s),
             ]
-            for row in summary(run).itertuples()
+            for row in arms.itertuples()
         ]
     note = (
         f"Intervals: 95 %, Student's t, of AUD over {' or '.join(over)}, of the hit ratio over "

@@ -18,6 +18,7 @@ from pandas.api.types import is_numeric_dtype
 
 from models.artifacts import Profile, read_profile
 from models.errors import ResultsError
+from offramp.manifest import check_format
 from offramp.stages.layout import (
     DEADLINE_SWEEP,
     ENERGY,
@@ -131,7 +132,11 @@ class Results:
 
     @cached_property
     def answers(self) -> dict[tuple[str, str], Answers]:
-        """Of the records: what was answered when and where, by strategy and policy."""
+        """Of the records: what was answered when and where, by strategy and policy.
+
+        Raises:
+            ResultsError: the records are not those of these runs.
+        """
         parts: dict[tuple[str, str], list[Answers]] = {}
         columns = ["strategy", "policy", "exit", "created_s", "received_s"]
         for table in read_columns(self.folder / RECORDS, columns):
@@ -145,7 +150,20 @@ class Results:
                 strategy, policy = divmod(code, len(names[1].dictionary))
                 key = (names[0].dictionary[strategy].as_py(), names[1].dictionary[policy].as_py())
                 parts.setdefault(key, []).append(Answers.of(latency_s[of_arm], exits[of_arm]))
-        return {arm: Answers.joined(of_arm) for arm, of_arm in parts.items()}
+        answers = {arm: Answers.joined(of_arm) for arm, of_arm in parts.items()}
+        self._check_records({arm: of_arm.offered for arm, of_arm in answers.items()})
+        return answers
+
+    def _check_records(self, recorded: dict[tuple[str, str], int]) -> None:
+        """Refuse records that are not those of the runs, though they can be read."""
+        offered = self.runs.groupby(["strategy", "policy"])["offered"].sum()
+        for arm in recorded.keys() | set(offered.index):
+            there, wanted = recorded.get(arm, 0), int(offered.get(arm, 0))
+            if there != wanted:
+                raise ResultsError(
+                    f"{self.folder / RECORDS} does not belong to {self.folder / RUNS}, or is "
+                    f"damaged: it has {there} requests of {', '.join(arm)}, and {RUNS} {wanted}"
+                )
 
 
 @dataclass(frozen=True)
@@ -222,6 +240,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise _unfinished(path) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultsError(f"{path} is damaged: {error}") from None
+    if "format" in manifest:  # before there were formats, tables were as they are now
+        check_format(path, manifest)
     return manifest
 
 
@@ -357,6 +377,10 @@ def _latency_percentiles(results: Results, strategy: str, policy: str) -> dict[s
     names = [f"latency_p{percent}_s" for percent in percents]
     if not results.has_records:
         of_arm = results.others[PERCENTILES].set_index(["strategy", "policy"])
+        if (strategy, policy) not in of_arm.index:
+            raise ResultsError(
+                f"{results.folder / PERCENTILES} is damaged: {strategy}, {policy} is missing"
+            )
         return {name: float(of_arm.loc[(strategy, policy), name]) for name in names}
     latency_s = results.answers[strategy, policy].latency_s
     values = np.percentile(latency_s, percents) if len(latency_s) else [math.nan] * 3
