@@ -135,8 +135,11 @@ def no_interval(n: int, what: str) -> str:
 
 
 def wrapped(text: str, width_inches: float) -> str:
-    """A title in lines that fit; names break behind a bracket, comma, underscore or
-    space, and behind an equals sign where what is around it is too long for a line."""
+    """A title in lines that fit.
+
+    Names break behind a bracket, comma, underscore or space, and behind an equals sign where what
+    is around it is too long for a line.
+    """
     most = max(8, int(width_inches / TITLE_CHARACTER))
     lines = [""]
     for part in re.findall(r"\(?[^(,\s_-]*[(,\s_-]?", text):

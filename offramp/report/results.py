@@ -19,6 +19,7 @@ from pandas.api.types import is_numeric_dtype
 from models.artifacts import Profile, read_profile
 from models.errors import ResultsError
 from offramp.manifest import check_format
+from offramp.report.paired import Comparison, compare_arms
 from offramp.stages.layout import (
     DEADLINE_SWEEP,
     ENERGY,
@@ -41,7 +42,6 @@ from sim.metrics import (
     confidence_interval,
     over_replications,
     over_training_seeds,
-    paired_difference,
 )
 from sim.records import read_columns
 from sim.verdict import doubts, load_verdict, outcome_shares
@@ -443,7 +443,8 @@ def differences(results: Results) -> pd.DataFrame:
     """Paired differences in AUD between strategies, and between policies.
 
     Strategies differ over training seeds, policies over replications: see the rules in
-    :mod:`sim.metrics`.
+    :mod:`sim.metrics`. ``p`` is of the paired t-test, not corrected: see
+    :func:`offramp.report.paired.compare_pairs`.
     """
     rows = []
     by_seed = over_training_seeds(results.runs, "aud")
@@ -452,29 +453,30 @@ def differences(results: Results) -> pd.DataFrame:
         values = by_seed.xs(policy, level="policy")
         for strategy in results.strategies:
             if strategy != baseline:
-                interval = paired_difference(values, "strategy", strategy, baseline)
-                rows.append(_difference(strategy, baseline, policy, "training seeds", interval))
+                compared = compare_arms(values, "strategy", strategy, baseline)
+                rows.append(_difference(strategy, baseline, policy, "training seeds", compared))
     by_replication = over_replications(results.runs, "aud")
     for strategy in results.strategies:
         values = by_replication.xs(strategy, level="strategy")
         for policy in results.policies[1:]:
-            interval = paired_difference(values, "policy", policy, results.policies[0])
+            compared = compare_arms(values, "policy", policy, results.policies[0])
             rows.append(
-                _difference(policy, results.policies[0], strategy, "replications", interval)
+                _difference(policy, results.policies[0], strategy, "replications", compared)
             )
-    columns = ["of", "less", "given", "aud_difference", "half_width", "n", "over"]
+    columns = ["of", "less", "given", "aud_difference", "half_width", "n", "over", "p"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _difference(of: str, less: str, given: str, over: str, interval: Interval) -> dict[str, Any]:
+def _difference(of: str, less: str, given: str, over: str, compared: Comparison) -> dict[str, Any]:
     return {
         "of": of,
         "less": less,
         "given": given,
-        "aud_difference": interval.mean,
-        "half_width": interval.half_width,
-        "n": interval.n,
+        "aud_difference": compared.mean,
+        "half_width": compared.half_width,
+        "n": compared.n,
         "over": over,
+        "p": compared.p,
     }
 
 

@@ -13,7 +13,7 @@ from scipy import stats
 
 from models.errors import ResultsError
 from offramp.report.latex import Numbers, Text, escape, table_environment
-from offramp.report.paired import compare_groups, compare_pairs
+from offramp.report.paired import compare_arms, compare_groups, compare_pairs
 from offramp.report.style import policy_looks
 from offramp.report.sweep import write_sweep_report
 from offramp.report.tables import best_arm
@@ -132,6 +132,18 @@ class Runs:
         self.runs = pd.DataFrame(rows, columns=["strategy", "training_seed", "aud"]).assign(
             policy="full", replication=0, offered=100, answered=100
         )
+
+
+def test_arms_are_paired_by_what_remains() -> None:
+    """Seeds differ by far more than strategies: only pairing shows the gain of 1, 2 and 3."""
+    index = pd.MultiIndex.from_product(
+        [["b", "a"], [3, 1, 2, 4]], names=["strategy", "training_seed"]
+    )
+    values = pd.Series([300.0, 100.0, 200.0, 7.0, 303.0, 101.0, 202.0, np.nan], index=index)
+    found = compare_arms(values, "strategy", "a", "b")
+    assert found == compare_pairs([1.0, 2.0, 3.0])
+    assert found.p == pytest.approx(stats.ttest_1samp([1.0, 2.0, 3.0], 0.0).pvalue)
+    assert compare_arms(values, "strategy", "b", "a").mean == -2.0
 
 
 def test_the_best_is_bold_only_where_the_difference_is_significant() -> None:
