@@ -26,6 +26,9 @@ SATURATED_FROM = 0.95
 #: Fewer measured requests than this in a run are too few for percentiles.
 ENOUGH_REQUESTS = 100
 
+#: Verdicts on the load of a node, the worst last; see :func:`load_verdict`.
+VERDICTS = ("STABLE", "BACKLOGGED", "SATURATED", "OVERLOADED")
+
 #: Then all arms are equal, whatever they are.
 NOTHING_IN_TIME = (
     "no request was answered in time under any policy: nothing can be said of strategies or "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -193,12 +193,14 @@ def panels_for(
     return figure, used[:count]
 
 
-def label_left(panels: Iterable[Axes], label: str) -> None:
-    """The label of the y axis, which panels share, once a row."""
-    for axes in panels:
-        place = axes.get_subplotspec()
-        if place is not None and place.is_first_col():
-            axes.set_ylabel(label)
+def label_left(panels: Sequence[Axes], label: str) -> None:
+    """The label of the y axis, which panels share: once, since those of rows would overlap."""
+    if len({axes.get_position().y0 for axes in panels}) > 1:
+        figure = panels[0].figure.get_figure(root=True)
+        assert figure is not None
+        figure.supylabel(label.replace("\n", " "))
+    else:
+        panels[0].set_ylabel(label)
 
 
 def legend_above(

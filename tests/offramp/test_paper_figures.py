@@ -47,6 +47,10 @@ def a_sweep(folder: Path, *, seeds: int = 4, replications: int = 3, noise: float
                                 "offered": 100 + replication,
                                 "answered": 90,
                                 "aud": aud,
+                                "on_time": 80,
+                                "verdict": "OVERLOADED"
+                                if policy == "full" and count == 20
+                                else "STABLE",
                                 "exit_1": 40,
                                 "exit_2": 50,
                             }
@@ -179,6 +183,46 @@ def test_a_sweep_gives_figures_against_each_key_and_maps_of_both(tmp_path: Path)
     }
     assert "better at 8, worse at 4, no difference shown at 0" in page.read_text()
     assert "The sweep is not over" in page.read_text()
+
+
+def test_points_that_are_overloaded_are_counted_and_marked(tmp_path: Path) -> None:
+    folder = a_sweep(tmp_path / "sweep")
+    page = write_sweep_report(folder).read_text()
+    assert "- **2 of 6 points are OVERLOADED: " in page
+    assert "(under `full`)" in page
+    count, loss = "devices.cameras.count", "links.wifi.uplink.loss_percent"
+    stem = f"{count}_{loss}".replace(".", "_")
+    for name, said in (
+        ("aud_against_devices_cameras_count", "Hollow markers: a node was OVERLOADED"),
+        (f"aud_map_{stem}", "Hatched: a node was OVERLOADED"),
+        (f"gain_map_{stem}", "Hatched: a node was OVERLOADED"),
+        ("exits_against_devices_cameras_count", "At 20, a node was OVERLOADED"),
+    ):
+        assert said in (folder / "figures" / f"{name}.txt").read_text()
+        if "exits" not in name:
+            data = pd.read_csv(folder / "figures" / f"{name}.csv")
+            expected = (data["policy"] == "full") & (data[count] == 20)
+            assert (data["overloaded"] == expected).all()
+    table = pd.read_parquet(folder / "sweep.parquet")
+    table.assign(verdict="STABLE").to_parquet(folder / "sweep.parquet")
+    write_sweep_report(folder)
+    told = "".join(path.read_text() for path in (folder / "figures").glob("*.txt"))
+    assert "OVERLOADED" not in told + (folder / "report.md").read_text()
+
+
+def test_a_sweep_in_which_nothing_is_in_time_says_nothing_else(tmp_path: Path) -> None:
+    folder = a_sweep(tmp_path / "sweep")
+    table = pd.read_parquet(folder / "sweep.parquet")
+    table.assign(on_time=table["on_time"].where(table["point"] > 0, 0)).to_parquet(
+        folder / "sweep.parquet"
+    )
+    assert "At 1 of 6 points, no request was answered in time" in write_sweep_report(
+        folder
+    ).read_text(encoding="utf-8")
+    table.assign(on_time=0).to_parquet(folder / "sweep.parquet")
+    page = write_sweep_report(folder).read_text()
+    assert "No request was answered in time under any policy: nothing can be said" in page
+    assert "ranges over the points" not in page
 
 
 def test_the_gain_of_a_sweep_recomputed_from_its_table(tmp_path: Path) -> None:
