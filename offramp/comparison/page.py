@@ -17,7 +17,7 @@ from offramp.report.markdown import milliseconds, percent, points, rendered
 from offramp.report.offline_page import write_pages
 from offramp.report.results import interval_over, validity
 from offramp.report.table import Table
-from offramp.reproduction.statistics import MOVED, UNTESTED
+from offramp.reproduction.statistics import MOVED, UNTESTED, WELCH
 
 #: Further keys that differ are counted, not shown.
 _MOST_KEYS = 40
@@ -80,7 +80,7 @@ def answer(compared: Compared, differences: pd.DataFrame) -> str:
                 "difference can be given"
             )
         else:
-            text = f"{_extent(compared, known)}; {_counts(known)}"
+            text = f"{_extent(compared, known)}; {_counts(known, len(differences))}"
         lines.append(f"- **{label}** against {compared.labels[0]}: {text}.")
     return "\n".join(lines)
 
@@ -92,19 +92,37 @@ def _extent(compared: Compared, rows: pd.DataFrame) -> str:
     for row in ends.itertuples():
         arm = f"`{row.policy}`" + (f", {row.strategy}" if len(compared.strategies) > 1 else "")
         said.append(f"{points(row.difference, row.half_width)} ({arm})")
-    over = counted(int(rows["n"].min()), rows["over"].iloc[0].removesuffix("s"))
-    return f"{' to '.join(said)} points of AUD (95 %, over {over})"
+    return f"{' to '.join(said)} points of AUD (95 %, {how_tested(rows)})"
 
 
-def _counts(rows: pd.DataFrame) -> str:
-    """In how many arms it is more or less, beyond chance."""
+def how_tested(rows: pd.DataFrame) -> str:
+    """The test of some differences of one run, and over how many repetitions."""
+    test, unit = rows["test"].iloc[0], rows["over"].iloc[0].removesuffix("s")
+    if test != WELCH:
+        return f"{test} over {counted(int(rows['n'].min()), unit)}"
+    freedom = sorted({f"{value:.1f}" for value in rows["freedom"].dropna()}, key=float)
+    df = f", df {' to '.join(dict.fromkeys((freedom[0], freedom[-1])))}" if freedom else ""
+    return f"{test}, n = {_range(rows['n_before'])} and {_range(rows['n_after'])} {unit}s{df}"
+
+
+def _range(counts: pd.Series) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _counts(rows: pd.DataFrame, figures: int) -> str:
+    """In how many arms it is more or less, beyond chance.
+
+    Args:
+        figures: that were compared in all, and corrected for.
+    """
     moved = rows[rows["verdict"] == MOVED]
     more, less = int((moved["difference"] > 0).sum()), int((moved["difference"] < 0).sum())
     untested = int((rows["verdict"] == UNTESTED).sum())
     parts = [f"{count} {word}" for count, word in ((more, "more"), (less, "less")) if count]
     text = (
         f"of {counted(len(rows), 'arm')}, beyond chance: {', '.join(parts) or 'none'} (p < 0.05 "
-        "after Holm's correction)"
+        f"after Holm's correction over all {counted(figures, 'figure')} compared)"
     )
     return text + (f"; {untested} with too few repetitions to tell" if untested else "")
 
@@ -124,12 +142,17 @@ def difference_latex(compared: Compared, differences: pd.DataFrame) -> str:
             [verdict == MOVED for verdict in rows["verdict"]],
             signed=True,
         ),
-        Text("over", [f"{row.n} {row.over}" for row in rows.itertuples()]),
+        Text("over", [_repetitions(row) for row in rows.itertuples()]),
     ]
+    tests = "; ".join(
+        f"{label}: {how_tested(of_run)}" for label, of_run in rows.groupby("run", sort=False)
+    )
+    bold = bool((rows["verdict"] == MOVED).any())
     caption = (
-        f"Accuracy under deadline, in percentage points, less that of {compared.labels[0]}. ±: "
-        "95 % t intervals. Bold: beyond chance after Holm's correction over all "
-        f"{len(differences)} figures compared."
+        f"Accuracy under deadline, in percentage points, less that of {compared.labels[0]}. "
+        f"{'±: 95 % t intervals' if rows['half_width'].notna().any() else 'No intervals'} "
+        f"({tests}). {'Bold' if bold else 'None is bold, that is'}: beyond chance, p < 0.05 after "
+        f"Holm's correction over all {counted(len(differences), 'figure')} compared."
     )
     return table_environment("comparison", columns, caption)
 
@@ -185,17 +208,23 @@ def _difference_table(compared: Compared, differences: pd.DataFrame) -> Table:
     ):
         by_metric = {row.metric: row for row in arm.itertuples()}
         cells = [_difference(by_metric.get(metric)) for metric in METRICS]
-        over = counted(int(arm["n"].max()), arm["over"].iloc[0].removesuffix("s"))
-        rows.append([run, strategy, policy, *cells, over])
-    header = ["run", "strategy", "policy", *_HEADS.values(), "over"]
+        rows.append([run, strategy, policy, *cells, how_tested(arm)])
+    header = ["run", "strategy", "policy", *_HEADS.values(), "test"]
     note = (
         f"Of each run, less {compared.labels[0]}; shares in percentage points. Intervals: 95 %, "
         f"not corrected. \\*: beyond chance, p < 0.05 after Holm's correction over all "
         f"{len(differences)} figures. Where two runs have the same networks, differences are over "
         "replications and say nothing of another training; where networks were trained anew, they "
-        "are over training seeds."
+        "are over training seeds. Runs that were asked the same are paired; where requests differ, "
+        "Welch's test is of all replications of both, n of them, with df degrees of freedom."
     )
     return Table(header, rows, note, names=3)
+
+
+def _repetitions(row: Any) -> str:
+    if row.test == WELCH:
+        return f"{row.n_before} and {row.n_after} {row.over}, unpaired"
+    return f"{row.n} {row.over}"
 
 
 def _difference(row: Any | None) -> str:

@@ -176,6 +176,28 @@ def test_one_replication_of_the_same_networks_cannot_be_tested(
     assert "with too few repetitions to tell" in answer(compared, table)
 
 
+def test_other_requests_and_more_replications_are_all_compared_unpaired(
+    simulate: Simulate, near: Path, fixed_service: Change, tmp_path: Path
+) -> None:
+    other = simulate("other", {**fixed_service, "seed": 99, "simulation.replications": 4})
+    made = compare_runs([near, other], tmp_path / "out")
+    table = made.differences
+    assert set(table["test"]) == {"Welch's t-test, unpaired"}
+    assert (table["n_before"] == 2).all()
+    assert (table["n_after"] == 4).all()
+    row = table[table["metric"] == "latency_p50_s"].iloc[0]
+    arm = (row["strategy"], row["policy"], "latency_p50_s")
+    expected = stats.ttest_ind(
+        by_replication(other, *arm), by_replication(near, *arm), equal_var=False
+    )
+    assert row["p"] == pytest.approx(expected.pvalue, rel=1e-6)
+    said = "Welch's t-test, unpaired, n = 2 and 4 replications"
+    assert said in made.page.read_text(encoding="utf-8")
+    assert said in made.page.with_suffix(".html").read_text(encoding="utf-8").replace("&#39;", "'")
+    tex = (tmp_path / "out" / "tables" / "comparison.tex").read_text(encoding="utf-8")
+    assert "2 and 4 replications, unpaired" in tex
+
+
 def test_a_run_that_answered_nothing_is_compared(
     simulate: Simulate, near: Path, fixed_service: Change, tmp_path: Path
 ) -> None:
