@@ -318,18 +318,27 @@ def read_results(folder: Path) -> Results:
 def interval_over(metric: str, training_seeds: int) -> str:
     """What the interval of a metric's mean is over.
 
-    Accuracies vary with the training. Whether an answer is on time varies with the workload: all
-    trainings meet the same requests, so their spread says nothing of it. With one training, an
-    interval over replications holds for that training alone.
+    Accuracies vary with the training, and so does what is computed for them. Whether an answer is
+    on time varies with the workload: all trainings meet the same requests, so their spread says
+    nothing of it. With one training, an interval over replications holds for that training alone.
     """
     if metric == "hit_ratio" or training_seeds < 2:
         return "replications"
     return "training seeds"
 
 
+def repetitions_of(results: Results, metric: str) -> str:
+    """How many repetitions the interval of a metric's mean is over, and of what."""
+    if interval_over(metric, results.training_seeds) == "training seeds":
+        return f"{results.training_seeds:,} training seeds"
+    count = results.replications
+    text = f"{count:,} replication" + ("" if count == 1 else "s")
+    return text + (" of one training" if results.training_seeds < 2 else "")
+
+
 #: Metrics of whole runs that are reported with an interval over replications, where they are.
 RUN_METRICS = ("jain_aud",)
-#: Of these, the numerator is pooled over trainings, and so is the denominator, which is given.
+#: Joules by what they are divided by: both are pooled, as the requests of an AUD are.
 POOLED_METRICS = {
     "device_j_per_request": "offered",
     "j_per_request": "offered",
@@ -340,9 +349,9 @@ POOLED_METRICS = {
 def summary(results: Results) -> pd.DataFrame:
     """One row per strategy and policy.
 
-    Shares carry 95 % intervals over what :func:`interval_over` says, everything else over
-    replications. Latency percentiles, in seconds, are over the answered requests of all seeds and
-    replications together.
+    Shares and energy carry 95 % intervals over what :func:`interval_over` says, everything else
+    over replications. Latency percentiles, in seconds, are over the answered requests of all seeds
+    and replications together.
     """
     rows = []
     shares = outcome_shares(results.runs)
@@ -388,7 +397,7 @@ def _latency_percentiles(results: Results, strategy: str, policy: str) -> dict[s
 
 
 def _other_metrics(results: Results, strategy: str, policy: str) -> dict[str, Interval]:
-    """Fairness and energy of one arm, where they are known: over replications."""
+    """Fairness and energy of one arm, where they are known: see :func:`interval_over`."""
     runs = results.runs
     runs = runs[(runs["strategy"] == strategy) & (runs["policy"] == policy)]
     found = {}
@@ -400,8 +409,10 @@ def _other_metrics(results: Results, strategy: str, policy: str) -> dict[str, In
         if metric in runs:
             whole = runs["offered"] if denominator == "offered" else correct
             of_all = runs["j_per_request" if denominator != "offered" else metric]
-            joules = (of_all * runs["offered"]).groupby(runs["replication"]).sum()
-            wholes = whole.groupby(runs["replication"]).sum()
+            over = interval_over(metric, results.training_seeds)
+            unit = runs[over.replace(" ", "_").removesuffix("s")]
+            joules = (of_all * runs["offered"]).groupby(unit).sum()
+            wholes = whole.groupby(unit).sum()
             found[metric] = confidence_interval(joules[wholes > 0] / wholes[wholes > 0])
     return found
 

@@ -447,7 +447,7 @@ def _x_axis(sweep: SweepResults, key: str, axes: Axes) -> None:
 
 def _ticks_that_fit(axes: Axes, values: list[float], logarithmic: bool) -> list[float]:
     """The values that were run, but for those whose numbers would touch the one before."""
-    place, figure = axes.get_subplotspec(), axes.get_figure()
+    place, figure = axes.get_subplotspec(), axes.get_figure(root=True)
     assert place is not None
     assert figure is not None
     inches = 0.8 * figure.get_figwidth() / place.get_gridspec().ncols

@@ -177,8 +177,8 @@ def _test(
 
 def _by_replication(old: Floats, new: Floats) -> tuple[Floats, Floats]:
     """Means of both runs over the seeds that both have: (arms, metrics, replications)."""
-    common = ~np.isnan(old).all(axis=3) & ~np.isnan(new).all(axis=3)
-    before, after = (_mean(np.where(common[..., None], it, np.nan), 2) for it in (old, new))
+    common = ~(np.isnan(old).all(axis=3) | np.isnan(new).all(axis=3))[..., None]
+    before, after = (_mean(np.where(common, it, np.nan), 2) for it in (old, new))
     return before, after
 
 
