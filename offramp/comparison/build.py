@@ -67,9 +67,11 @@ def compare_runs(folders: Sequence[Path], output: Path | None = None) -> Compari
             with whole_file(target / name) as partial:
                 frame.to_csv(partial, index=False)
         captions = write_figures(compared, target / FIGURES)
+        latex = f"{TABLES}/comparison.tex"
         if len(differences):
-            write_text(target / TABLES / "comparison.tex", difference_latex(compared, differences))
-        write_page(compared, summaries, differences, scenarios, captions, target / PAGE, FIGURES)
+            write_text(target / latex, difference_latex(compared, differences))
+        page = target / PAGE
+        write_page(compared, summaries, differences, scenarios, captions, page, FIGURES, latex)
     except OSError as error:
         raise ResultsError(f"cannot write the comparison to {target}: {error.strerror}") from error
     return Comparison(target / PAGE, compared, differences, answer(compared, differences))

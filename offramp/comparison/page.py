@@ -16,6 +16,7 @@ from offramp.report.latex import Numbers, Text, table_environment
 from offramp.report.markdown import milliseconds, percent, points, rendered
 from offramp.report.offline_page import write_pages
 from offramp.report.results import interval_over, validity
+from offramp.report.run_tables import POOLED
 from offramp.report.table import Table
 from offramp.reproduction.statistics import MOVED, UNTESTED, WELCH
 
@@ -40,6 +41,7 @@ def write_page(
     captions: dict[str, str],
     path: Path,
     figures: str,
+    latex: str,
 ) -> None:
     """Write the page.
 
@@ -48,6 +50,7 @@ def write_page(
         differences: of :func:`offramp.comparison.differences.run_differences`.
         scenarios: of :func:`offramp.comparison.runs.scenario_differences`.
         figures: name of the folder of figures beside it.
+        latex: the table of differences beside it.
     """
     first, *others = compared.labels
     parts = [f"# {', '.join(others)} against {first}", answer(compared, differences)]
@@ -56,10 +59,12 @@ def write_page(
     parts += ["## Accuracy under deadline", rendered(_summary_table(compared, summaries))]
     if len(differences):
         parts += ["## Differences", rendered(_difference_table(compared, differences))]
+        parts.append(f"The differences in AUD as [LaTeX]({latex}).")
     parts.append("## Figures")
     for name, caption in captions.items():
         parts.append(f"![{caption}]({figures}/{name}.png)")
-        parts.append(f"*{caption}* ([PDF]({figures}/{name}.pdf), [data]({figures}/{name}.csv))")
+        place = f"{figures}/{name}"
+        parts.append(f"*{caption}* ([PDF]({place}.pdf), [data]({place}.csv), [LaTeX]({place}.tex))")
     write_pages(path, "a comparison of runs", parts)
 
 
@@ -196,7 +201,7 @@ def _summary_table(compared: Compared, summaries: Sequence[pd.DataFrame]) -> Tab
         ]
     note = (
         f"Intervals: 95 %, Student's t, of AUD over {' or '.join(over)}, of the hit ratio over "
-        "replications. Percentiles are over answered requests."
+        f"replications. Percentiles are over answered requests. {POOLED}"
     )
     return Table(header, rows, note, names=3)
 
@@ -208,15 +213,16 @@ def _difference_table(compared: Compared, differences: pd.DataFrame) -> Table:
     ):
         by_metric = {row.metric: row for row in arm.itertuples()}
         cells = [_difference(by_metric.get(metric)) for metric in METRICS]
-        rows.append([run, strategy, policy, *cells, how_tested(arm)])
-    header = ["run", "strategy", "policy", *_HEADS.values(), "test"]
+        rows.append([run, strategy, policy, *cells, _repetitions(by_metric["aud"])])
+    header = ["run", "strategy", "policy", *_HEADS.values(), "over"]
     note = (
         f"Of each run, less {compared.labels[0]}; shares in percentage points. Intervals: 95 %, "
         f"not corrected. \\*: beyond chance, p < 0.05 after Holm's correction over all "
         f"{len(differences)} figures. Where two runs have the same networks, differences are over "
         "replications and say nothing of another training; where networks were trained anew, they "
         "are over training seeds. Runs that were asked the same are paired; where requests differ, "
-        "Welch's test is of all replications of both, n of them, with df degrees of freedom."
+        "Welch's t-test is of all replications of both. Differences of percentiles are of the "
+        "runs' own percentiles, averaged."
     )
     return Table(header, rows, note, names=3)
 
@@ -224,7 +230,7 @@ def _difference_table(compared: Compared, differences: pd.DataFrame) -> Table:
 def _repetitions(row: Any) -> str:
     if row.test == WELCH:
         return f"{row.n_before} and {row.n_after} {row.over}, unpaired"
-    return f"{row.n} {row.over}"
+    return counted(row.n, row.over.removesuffix("s"))
 
 
 def _difference(row: Any | None) -> str:

@@ -240,6 +240,18 @@ def _legend_columns(labels: Sequence[str], width: float) -> int:
     return 1
 
 
+def cut_to_shares(axes: Axes) -> None:
+    """End the y axis at 0 and 100 %, which no share passes, whatever its interval."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(0.0, low), min(1.04, high))
+
+
+def cut_note(low: pd.Series, high: pd.Series) -> str:
+    """What a caption says where intervals of shares reach further than the axis."""
+    beyond = bool((low < 0).any() or (high > 1).any())
+    return " Intervals reach beyond 0 or 100 %, where the axis ends." if beyond else ""
+
+
 def note_inside(axes: Axes, text: str) -> None:
     """A short text in the middle of a panel that has nothing to draw."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=SMALL)

@@ -15,7 +15,12 @@ from offramp import Pipeline, load_scenario
 from offramp.comparison.build import compare_runs
 from offramp.comparison.differences import run_differences
 from offramp.comparison.page import answer
-from offramp.comparison.runs import read_runs, same_networks, same_requests
+from offramp.comparison.runs import (
+    read_runs,
+    same_networks,
+    same_requests,
+    scenario_differences,
+)
 from offramp.report.figure import FIGURE_SUFFIXES
 from offramp.store import Store
 
@@ -137,6 +142,22 @@ def test_the_page_says_what_differs_and_by_how_much(near: Path, far: Path, tmp_p
     assert r"\toprule" in tex
 
 
+def test_what_differs_is_readable_where_entries_are_blocks(
+    simulate: Simulate, near: Path, fixed_service: Change
+) -> None:
+    crash = [{"kind": "node_crash", "node": "edge", "at_s": 1, "for_s": 1}]
+    first = {"policy": "fixed_exit", "exit": 1}
+    other = simulate(
+        "other", {**fixed_service, "faults": crash, "policies": ["deadline_aware", first]}
+    )
+    rows = scenario_differences(read_runs([near, other])).set_index("key")
+    assert list(rows.index) == ["policies.1", "faults.0"]
+    assert rows.loc["faults.0", "near"] == "-"
+    assert str(rows.loc["faults.0", "other"]).startswith("{kind: node_crash, ")
+    assert "None" not in rows.to_string()
+    assert "exit: 2" in str(rows.loc["policies.1", "near"])
+
+
 def test_every_figure_has_all_its_files_and_every_run(
     near: Path, far: Path, tmp_path: Path
 ) -> None:
@@ -191,6 +212,7 @@ def test_other_requests_and_more_replications_are_all_compared_unpaired(
         by_replication(other, *arm), by_replication(near, *arm), equal_var=False
     )
     assert row["p"] == pytest.approx(expected.pvalue, rel=1e-6)
+    assert "](tables/comparison.tex)" in made.page.read_text(encoding="utf-8")
     said = "Welch's t-test, unpaired, n = 2 and 4 replications"
     assert said in made.page.read_text(encoding="utf-8")
     assert said in made.page.with_suffix(".html").read_text(encoding="utf-8").replace("&#39;", "'")
