@@ -213,8 +213,10 @@ def _difference_table(compared: Compared, differences: pd.DataFrame) -> Table:
     ):
         by_metric = {row.metric: row for row in arm.itertuples()}
         cells = [_difference(by_metric.get(metric)) for metric in METRICS]
-        rows.append([run, strategy, policy, *cells, _repetitions(by_metric["aud"])])
-    header = ["run", "strategy", "policy", *_HEADS.values(), "over"]
+        aud = by_metric["aud"]
+        n = f"{aud.n_before} / {aud.n_after}" if aud.test == WELCH else str(aud.n)
+        rows.append([run, strategy, policy, *cells, n])
+    header = ["run", "strategy", "policy", *_HEADS.values(), "n"]
     note = (
         f"Of each run, less {compared.labels[0]}; shares in percentage points. Intervals: 95 %, "
         f"not corrected. \\*: beyond chance, p < 0.05 after Holm's correction over all "
@@ -222,7 +224,8 @@ def _difference_table(compared: Compared, differences: pd.DataFrame) -> Table:
         "replications and say nothing of another training; where networks were trained anew, they "
         "are over training seeds. Runs that were asked the same are paired; where requests differ, "
         "Welch's t-test is of all replications of both. Differences of percentiles are of the "
-        "runs' own percentiles, averaged."
+        "runs' own percentiles, averaged. n: replications or training seeds, of both where they "
+        "are not paired; the test of each run is said above."
     )
     return Table(header, rows, note, names=3)
 

@@ -177,7 +177,8 @@ def _test(
 
 def _by_replication(old: Floats, new: Floats) -> tuple[Floats, Floats]:
     """Means of both runs over the seeds that both have: (arms, metrics, replications)."""
-    common = ~(np.isnan(old).all(axis=3) | np.isnan(new).all(axis=3))[..., None]
+    absent = [np.asarray(np.isnan(it).all(axis=3, keepdims=True)) for it in (old, new)]
+    common = ~(absent[0] | absent[1])
     before, after = (_mean(np.where(common, it, np.nan), 2) for it in (old, new))
     return before, after
 
