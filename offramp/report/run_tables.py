@@ -75,7 +75,7 @@ def summary_table(results: Results, summary: pd.DataFrame) -> Table:
         "AUD is correct and on-time requests over all requests offered. Intervals: 95 %, "
         f"Student's t, of AUD and accuracy over {repetitions_of(results, 'aud')}, of the hit "
         f"ratio over {repetitions_of(results, 'hit_ratio')}. Latency percentiles (ms) are "
-        f"over answered requests, from creation to answer{_digest(results)}. {POOLED} "
+        f"over answered requests, from creation to answer{_digest(results)}. {pooled_note(results)}"
         f"{counted(results.replications, 'replication')} of "
         f"{results.scenario['simulation']['duration_s']:g} s after "
         f"{results.scenario['simulation']['warm_up_s']:g} s of warm-up; {_same_for_all(results)}."
@@ -140,6 +140,11 @@ def exit_table(exits: list[dict[str, Any]]) -> Table:
         rows,
         "To answer one image at that exit alone; a multiply-accumulate counts as two FLOPs.",
     )
+
+
+def pooled_note(results: Results) -> str:
+    """See :data:`POOLED`; nothing where there is no interval."""
+    return f"{POOLED} " if results.training_seeds > 1 or results.replications > 1 else ""
 
 
 def _same_for_all(results: Results) -> str:

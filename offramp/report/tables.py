@@ -15,7 +15,7 @@ from offramp.report.figure import counted, window
 from offramp.report.latex import Numbers, Text, table_environment
 from offramp.report.paired import SIGNIFICANCE, compare_pairs, holm
 from offramp.report.results import Results, interval_over
-from offramp.report.run_tables import POOLED
+from offramp.report.run_tables import pooled_note
 from sim.metrics import confidence_interval, over_replications, over_training_seeds
 
 TABLE_NAMES = ("summary", "differences", "exits")
@@ -125,7 +125,7 @@ def summary_table(results: Results, summary: pd.DataFrame) -> str:
         caption += (
             f", of the hit ratio over {over['hit_ratio']}." if results.replications > 1 else "."
         )
-    caption += f" {POOLED}" if results.training_seeds > 1 or results.replications > 1 else ""
+    caption = f"{caption} {pooled_note(results)}".rstrip()
     if best is not None:
         caption += " " + bold_sentence(best)
     groups = _group_starts(list(summary["policy"]))

@@ -3,20 +3,26 @@
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from models.errors import ResultsError
+from offramp.report.figure import cut_note, cut_to_shares, label_left, panels_for
+from offramp.report.latency_figures import draw_deadlines
 from offramp.report.latex import Numbers, Text, escape, table_environment
 from offramp.report.paired import compare_arms, compare_groups, compare_pairs
-from offramp.report.style import policy_looks
+from offramp.report.style import paper_style, policy_looks
 from offramp.report.sweep import write_sweep_report
-from offramp.report.tables import best_arm
+from offramp.report.sweep_figures import figures_against
+from offramp.report.sweep_table import read_sweep, setting_text
+from offramp.report.tables import Best, best_arm, bold_sentence
 from offramp.report.tradeoff import pareto_front
 
 COUNTS = (5, 10, 20)
@@ -303,3 +309,68 @@ def test_a_two_column_paper_with_every_figure_and_table_compiles(
     assert ran.returncode == 0, log[-3000:]
     assert "Overfull" not in log
     assert (tmp_path / "paper.pdf").read_bytes().startswith(b"%PDF-")
+
+
+# --- how figures are drawn ------------------------------------------------------------------------
+
+
+def test_a_caption_speaks_of_bold_only_where_some_is() -> None:
+    best = Best(("curriculum", "a"), ("standard", "a"), 0.01, "training seeds", 3)
+    assert bold_sentence(best).startswith("Bold: the highest AUD, which differs from the next")
+    even = replace(best, p=0.5)
+    assert bold_sentence(even).startswith("No AUD is bold: the highest does not differ")
+    assert "p = 0.50 after Holm's correction over 3 pairs" in bold_sentence(even)
+
+
+def test_a_share_is_drawn_between_0_and_100_percent() -> None:
+    with paper_style():
+        figure, axes = plt.subplots()
+        axes.errorbar([1, 2], [0.1, 0.9], yerr=[0.5, 0.5])
+        cut_to_shares(axes)
+        low, high = axes.get_ylim()
+        plt.close(figure)
+    assert low == 0
+    assert 1 < high <= 1.04
+    assert cut_note(pd.Series([0.1, -0.4]), pd.Series([0.2, 0.6])) != ""
+    assert cut_note(pd.Series([0.1, np.nan]), pd.Series([0.2, np.nan])) == ""
+
+
+def test_a_deadline_at_the_end_of_a_panel_has_its_name_inside() -> None:
+    with paper_style():
+        figure, axes = plt.subplots()
+        axes.set_xlim(0, 105)
+        draw_deadlines(axes, {"early": 40.0, "late": 100.0})
+        sides = {text.get_text(): text.get_horizontalalignment() for text in axes.texts}
+        plt.close(figure)
+    assert sides == {"early": "left", "late": "right"}
+
+
+def test_rows_of_panels_have_one_label() -> None:
+    with paper_style():
+        for count, own in ((3, ["gain\n(points)", "", ""]), (6, [""] * 6)):
+            figure, panels = panels_for([str(number) for number in range(count)])
+            label_left(panels, "gain\n(points)")
+            assert [axes.get_ylabel() for axes in panels] == own
+            assert figure.get_supylabel() == ("" if any(own) else "gain (points)")
+            plt.close(figure)
+
+
+def test_integers_have_ticks_where_they_were_run_as_far_as_they_fit(tmp_path: Path) -> None:
+    sweep = read_sweep(a_sweep(tmp_path / "sweep"))
+    with paper_style():
+        name, figure = next(figures_against(sweep, "devices.cameras.count"))
+        assert name == "aud_against_devices_cameras_count"
+        figure.drawing.draw_without_rendering()
+        ticks = figure.drawing.axes[0].get_xticks()
+        titles = [axes.get_title() for axes in figure.drawing.axes[:2]]
+        plt.close(figure.drawing)
+    assert list(ticks) == list(COUNTS)
+    assert titles == ["wifi uplink loss = 0 %", "wifi uplink loss = 1 %"]
+    assert setting_text("devices.cameras.count", 5) == "number of cameras = 5"
+
+
+def test_captions_of_a_sweep_say_how_long_a_replication_is(tmp_path: Path) -> None:
+    sweep = read_sweep(a_sweep(tmp_path / "sweep"))
+    assert sweep.repetitions == "4 training seeds and 3 replications at each point"
+    known = replace(sweep, manifest={"scenario": {"simulation": {"duration_s": 30.0}}})
+    assert known.repetitions == "4 training seeds and 3 replications of 30 s at each point"
