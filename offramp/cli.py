@@ -349,6 +349,10 @@ def show_comparison(results: list[Path], output: Path | None, console: Console) 
         )
     if len(of_aud):
         console.table(table)
+        console.result(
+            "beyond chance: p < 0.05 after Holm's correction over all "
+            f"{len(made.differences)} figures compared"
+        )
     else:
         console.result(made.answer)
     console.result(f"report: {made.page}")

@@ -153,7 +153,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise ResultsError(f"{path} is damaged, it is no JSON: {error}") from None
     if not isinstance(manifest, dict):
         raise ResultsError(f"{path} is not a manifest of Offramp")
-    _check_format(path, manifest)
+    check_format(path, manifest)
     checksum = manifest.pop("checksum", None)
     if checksum != content_key(manifest):
         raise ResultsError(
@@ -173,7 +173,12 @@ def kind_of(path: Path) -> str | None:
         return "unknown"
 
 
-def _check_format(path: Path, manifest: dict[str, Any]) -> None:
+def check_format(path: Path, manifest: dict[str, Any]) -> None:
+    """Refuse a manifest that this version does not read.
+
+    Raises:
+        ResultsError: it is of another format, or none of ours.
+    """
     format = manifest.get("format")
     if format == FORMAT:
         return

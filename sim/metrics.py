@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -190,15 +190,3 @@ def _pooled(runs: pd.DataFrame, metric: str, by: list[str]) -> pd.Series:
     weighted = (runs[metric] * weight).where(weight > 0, 0.0)
     keys = [runs[key] for key in by]
     return weighted.groupby(keys).sum() / weight.groupby(keys).sum()
-
-
-def paired_difference(values: pd.Series, level: str, of: Any, less: Any) -> Interval:
-    """Interval of the difference between two arms, paired by the index that remains.
-
-    Args:
-        values: indexed by the arms and the repetition, over one policy or strategy.
-        level: name of the index level that tells the arms apart.
-        of, less: the arms; the result is ``of`` minus ``less``.
-    """
-    difference = values.xs(of, level=level) - values.xs(less, level=level)
-    return confidence_interval(difference.dropna().to_numpy())

@@ -26,6 +26,15 @@ SATURATED_FROM = 0.95
 #: Fewer measured requests than this in a run are too few for percentiles.
 ENOUGH_REQUESTS = 100
 
+#: Verdicts on the load of a node, the worst last; see :func:`load_verdict`.
+VERDICTS = ("STABLE", "BACKLOGGED", "SATURATED", "OVERLOADED")
+
+#: Then all arms are equal, whatever they are.
+NOTHING_IN_TIME = (
+    "no request was answered in time under any policy: nothing can be said of strategies or "
+    "policies"
+)
+
 
 @dataclass(frozen=True)
 class OfferedLoad:
@@ -225,13 +234,15 @@ def doubts(
     """Reasons why a result is INVALID; none if it is VALID.
 
     Args:
-        runs: one row per run, with ``offered``, ``first_quarter_s`` and ``rest_s``.
+        runs: one row per run, with ``offered``, ``on_time``, ``first_quarter_s`` and ``rest_s``.
         nodes: one row per run and node, with ``verdict``.
         compares: whether strategies are compared, for which training seeds are counted.
         links: one row per policy, link and direction, with ``load`` and ``verdict``.
         replications_key, seeds_key: what the user changes to have more of them.
     """
     reasons = []
+    if len(policies_in_vain(runs)) == runs["policy"].nunique():
+        reasons.append(NOTHING_IN_TIME)
     if replications < 2:
         reasons.append(f"too few replications: 1 gives no interval ({replications_key})")
     if compares and training_seeds < 2:
@@ -260,6 +271,12 @@ def doubts(
             "window (simulation.warm_up_s)"
         )
     return reasons
+
+
+def policies_in_vain(runs: pd.DataFrame) -> list[str]:
+    """Policies under which requests were offered, and none was answered in time."""
+    totals = runs.groupby("policy", sort=False)[["offered", "on_time"]].sum()
+    return list(totals.index[(totals["offered"] > 0) & (totals["on_time"] == 0)])
 
 
 def _unsettled(runs: pd.DataFrame) -> Sequence[str]:

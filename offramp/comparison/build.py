@@ -16,6 +16,7 @@ from offramp.comparison.figures import write_figures
 from offramp.comparison.page import answer, difference_latex, write_page
 from offramp.comparison.runs import Compared, read_runs, scenario_differences
 from offramp.pipeline import check_writable
+from offramp.report.results import summary
 from offramp.stages.layout import FIGURES, MANIFEST, TABLES
 
 PAGE, DIFFERENCES, SCENARIOS = "comparison.md", "comparison.csv", "scenario_differences.csv"
@@ -57,16 +58,20 @@ def compare_runs(folders: Sequence[Path], output: Path | None = None) -> Compari
             f"{target} holds the results of something else: write the comparison somewhere else "
             "(-o)"
         )
-    check_writable(target)
+    # All numbers before the first file: what cannot be read leaves nothing behind.
     differences, scenarios = run_differences(compared), scenario_differences(compared)
+    summaries = [summary(run) for run in compared.runs]
+    check_writable(target)
     try:
         for frame, name in ((differences, DIFFERENCES), (scenarios, SCENARIOS)):
             with whole_file(target / name) as partial:
                 frame.to_csv(partial, index=False)
         captions = write_figures(compared, target / FIGURES)
+        latex = f"{TABLES}/comparison.tex"
         if len(differences):
-            write_text(target / TABLES / "comparison.tex", difference_latex(compared, differences))
-        write_page(compared, differences, scenarios, captions, target / PAGE, FIGURES)
+            write_text(target / latex, difference_latex(compared, differences))
+        page = target / PAGE
+        write_page(compared, summaries, differences, scenarios, captions, page, FIGURES, latex)
     except OSError as error:
         raise ResultsError(f"cannot write the comparison to {target}: {error.strerror}") from error
     return Comparison(target / PAGE, compared, differences, answer(compared, differences))

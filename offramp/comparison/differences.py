@@ -23,8 +23,8 @@ def run_differences(compared: Compared) -> pd.DataFrame:
 
     Returns:
         One row per run, arm and metric: ``run``, ``strategy``, ``policy``, ``metric``, ``before``
-        (the first run's mean), ``after``, ``difference``, ``half_width``, ``n``, ``over``, ``p``,
-        ``p_holm``, ``verdict``.
+        (the first run's mean), ``after``, ``difference``, ``half_width``, ``test``, ``n``,
+        ``over``, ``n_before``, ``n_after``, ``freedom``, ``p``, ``p_holm``, ``verdict``.
     """
     reference = compared.runs[0]
     parts = []

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MplFigure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from offramp.comparison.runs import Arm, Compared, has_arm
 from offramp.report.deadline_figures import aud_at_deadlines, curve_with_band, deadline_axis
@@ -19,6 +20,7 @@ from offramp.report.figure import (
     Figure,
     common_deadline_ms,
     counted,
+    cut_note,
     label_left,
     legend_above,
     note_inside,
@@ -87,8 +89,14 @@ def aud_by_run(compared: Compared) -> Figure:
             )
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.xaxis.set_major_formatter(PERCENT)
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter(lambda share, _: f"{round(100 * share, 6):g} %")
         axes.grid(visible=False, axis="y")
+    # One range for all panels, which are compared with each other too.
+    low, high = data[["mean", "low"]].min(axis=None), data[["mean", "high"]].max(axis=None)
+    margin = 0.04 * max(high - low, 0.01)
+    for axes in panels:
+        axes.set_xlim(max(0.0, low) - margin, min(1.0, high) + margin)
     figure.supxlabel("accuracy under deadline")
     legend_above(figure, *panels[0].get_legend_handles_labels())
     caption = (
@@ -97,6 +105,7 @@ def aud_by_run(compared: Compared) -> Figure:
     )
     if data["high"].isna().any():
         caption += " Where there is one repetition, there is no bar."
+    caption += cut_note(data["low"], data["high"])
     return Figure(figure, data.rename(columns={"mean": "aud"}), caption)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from offramp.report.figure import counted, repetitions
 from offramp.report.latex import Numbers, Text, table_environment
 from offramp.report.markdown import milliseconds, percent, points, rendered
 from offramp.report.offline_page import write_pages
-from offramp.report.results import interval_over, summary, validity
+from offramp.report.results import interval_over, validity
+from offramp.report.run_tables import POOLED
 from offramp.report.table import Table
-from offramp.reproduction.statistics import MOVED, UNTESTED
+from offramp.reproduction.statistics import MOVED, UNTESTED, WELCH
 
 #: Further keys that differ are counted, not shown.
 _MOST_KEYS = 40
@@ -33,30 +35,36 @@ _HEADS = {
 
 def write_page(
     compared: Compared,
+    summaries: Sequence[pd.DataFrame],
     differences: pd.DataFrame,
     scenarios: pd.DataFrame,
     captions: dict[str, str],
     path: Path,
     figures: str,
+    latex: str,
 ) -> None:
     """Write the page.
 
     Args:
+        summaries: of each run; see :func:`offramp.report.results.summary`.
         differences: of :func:`offramp.comparison.differences.run_differences`.
         scenarios: of :func:`offramp.comparison.runs.scenario_differences`.
         figures: name of the folder of figures beside it.
+        latex: the table of differences beside it.
     """
     first, *others = compared.labels
     parts = [f"# {', '.join(others)} against {first}", answer(compared, differences)]
     parts += ["## Runs", rendered(_runs_table(compared))]
     parts += ["## What differs between the scenarios", _scenario_part(scenarios)]
-    parts += ["## Accuracy under deadline", rendered(_summary_table(compared))]
+    parts += ["## Accuracy under deadline", rendered(_summary_table(compared, summaries))]
     if len(differences):
         parts += ["## Differences", rendered(_difference_table(compared, differences))]
+        parts.append(f"The differences in AUD as [LaTeX]({latex}).")
     parts.append("## Figures")
     for name, caption in captions.items():
         parts.append(f"![{caption}]({figures}/{name}.png)")
-        parts.append(f"*{caption}* ([PDF]({figures}/{name}.pdf), [data]({figures}/{name}.csv))")
+        place = f"{figures}/{name}"
+        parts.append(f"*{caption}* ([PDF]({place}.pdf), [data]({place}.csv), [LaTeX]({place}.tex))")
     write_pages(path, "a comparison of runs", parts)
 
 
@@ -77,7 +85,7 @@ def answer(compared: Compared, differences: pd.DataFrame) -> str:
                 "difference can be given"
             )
         else:
-            text = f"{_extent(compared, known)}; {_counts(known)}"
+            text = f"{_extent(compared, known)}; {_counts(known, len(differences))}"
         lines.append(f"- **{label}** against {compared.labels[0]}: {text}.")
     return "\n".join(lines)
 
@@ -89,19 +97,37 @@ def _extent(compared: Compared, rows: pd.DataFrame) -> str:
     for row in ends.itertuples():
         arm = f"`{row.policy}`" + (f", {row.strategy}" if len(compared.strategies) > 1 else "")
         said.append(f"{points(row.difference, row.half_width)} ({arm})")
-    over = counted(int(rows["n"].min()), rows["over"].iloc[0].removesuffix("s"))
-    return f"{' to '.join(said)} points of AUD (95 %, over {over})"
+    return f"{' to '.join(said)} points of AUD (95 %, {how_tested(rows)})"
 
 
-def _counts(rows: pd.DataFrame) -> str:
-    """In how many arms it is more or less, beyond chance."""
+def how_tested(rows: pd.DataFrame) -> str:
+    """The test of some differences of one run, and over how many repetitions."""
+    test, unit = rows["test"].iloc[0], rows["over"].iloc[0].removesuffix("s")
+    if test != WELCH:
+        return f"{test} over {counted(int(rows['n'].min()), unit)}"
+    freedom = sorted({f"{value:.1f}" for value in rows["freedom"].dropna()}, key=float)
+    df = f", df {' to '.join(dict.fromkeys((freedom[0], freedom[-1])))}" if freedom else ""
+    return f"{test}, n = {_range(rows['n_before'])} and {_range(rows['n_after'])} {unit}s{df}"
+
+
+def _range(counts: pd.Series) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _counts(rows: pd.DataFrame, figures: int) -> str:
+    """In how many arms it is more or less, beyond chance.
+
+    Args:
+        figures: that were compared in all, and corrected for.
+    """
     moved = rows[rows["verdict"] == MOVED]
     more, less = int((moved["difference"] > 0).sum()), int((moved["difference"] < 0).sum())
     untested = int((rows["verdict"] == UNTESTED).sum())
     parts = [f"{count} {word}" for count, word in ((more, "more"), (less, "less")) if count]
     text = (
         f"of {counted(len(rows), 'arm')}, beyond chance: {', '.join(parts) or 'none'} (p < 0.05 "
-        "after Holm's correction)"
+        f"after Holm's correction over all {counted(figures, 'figure')} compared)"
     )
     return text + (f"; {untested} with too few repetitions to tell" if untested else "")
 
@@ -121,12 +147,17 @@ def difference_latex(compared: Compared, differences: pd.DataFrame) -> str:
             [verdict == MOVED for verdict in rows["verdict"]],
             signed=True,
         ),
-        Text("over", [f"{row.n} {row.over}" for row in rows.itertuples()]),
+        Text("over", [_repetitions(row) for row in rows.itertuples()]),
     ]
+    tests = "; ".join(
+        f"{label}: {how_tested(of_run)}" for label, of_run in rows.groupby("run", sort=False)
+    )
+    bold = bool((rows["verdict"] == MOVED).any())
     caption = (
-        f"Accuracy under deadline, in percentage points, less that of {compared.labels[0]}. ±: "
-        "95 % t intervals. Bold: beyond chance after Holm's correction over all "
-        f"{len(differences)} figures compared."
+        f"Accuracy under deadline, in percentage points, less that of {compared.labels[0]}. "
+        f"{'±: 95 % t intervals' if rows['half_width'].notna().any() else 'No intervals'} "
+        f"({tests}). {'Bold' if bold else 'None is bold, that is'}: beyond chance, p < 0.05 after "
+        f"Holm's correction over all {counted(len(differences), 'figure')} compared."
     )
     return table_environment("comparison", columns, caption)
 
@@ -152,10 +183,10 @@ def _scenario_part(scenarios: pd.DataFrame) -> str:
     return rendered(Table(list(scenarios.columns), rows, note))
 
 
-def _summary_table(compared: Compared) -> Table:
+def _summary_table(compared: Compared, summaries: Sequence[pd.DataFrame]) -> Table:
     header = ["run", "strategy", "policy", "AUD", "hit ratio", "p50 / p95 / p99 (ms)"]
     rows, over = [], dict[str, None]()
-    for label, run in compared.named:
+    for (label, run), arms in zip(compared.named, summaries, strict=True):
         over[interval_over("aud", run.training_seeds)] = None
         rows += [
             [
@@ -166,11 +197,11 @@ def _summary_table(compared: Compared) -> Table:
                 percent(row.hit_ratio, row.hit_ratio_half_width),
                 milliseconds(row.latency_p50_s, row.latency_p95_s, row.latency_p99_s),
             ]
-            for row in summary(run).itertuples()
+            for row in arms.itertuples()
         ]
     note = (
         f"Intervals: 95 %, Student's t, of AUD over {' or '.join(over)}, of the hit ratio over "
-        "replications. Percentiles are over answered requests."
+        f"replications. Percentiles are over answered requests. {POOLED}"
     )
     return Table(header, rows, note, names=3)
 
@@ -182,17 +213,27 @@ def _difference_table(compared: Compared, differences: pd.DataFrame) -> Table:
     ):
         by_metric = {row.metric: row for row in arm.itertuples()}
         cells = [_difference(by_metric.get(metric)) for metric in METRICS]
-        over = counted(int(arm["n"].max()), arm["over"].iloc[0].removesuffix("s"))
-        rows.append([run, strategy, policy, *cells, over])
-    header = ["run", "strategy", "policy", *_HEADS.values(), "over"]
+        aud = by_metric["aud"]
+        n = f"{aud.n_before} / {aud.n_after}" if aud.test == WELCH else str(aud.n)
+        rows.append([run, strategy, policy, *cells, n])
+    header = ["run", "strategy", "policy", *_HEADS.values(), "n"]
     note = (
         f"Of each run, less {compared.labels[0]}; shares in percentage points. Intervals: 95 %, "
         f"not corrected. \\*: beyond chance, p < 0.05 after Holm's correction over all "
         f"{len(differences)} figures. Where two runs have the same networks, differences are over "
         "replications and say nothing of another training; where networks were trained anew, they "
-        "are over training seeds."
+        "are over training seeds. Runs that were asked the same are paired; where requests differ, "
+        "Welch's t-test is of all replications of both. Differences of percentiles are of the "
+        "runs' own percentiles, averaged. n: replications or training seeds, of both where they "
+        "are not paired; the test of each run is said above."
     )
     return Table(header, rows, note, names=3)
+
+
+def _repetitions(row: Any) -> str:
+    if row.test == WELCH:
+        return f"{row.n_before} and {row.n_after} {row.over}, unpaired"
+    return counted(row.n, row.over.removesuffix("s"))
 
 
 def _difference(row: Any | None) -> str:

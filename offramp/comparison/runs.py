@@ -24,6 +24,9 @@ Arm = tuple[str, str]
 #: What must be the same for an accuracy to be that of the same task.
 _SAME_TASK = ("data.dataset",)
 
+#: What stands for a value that is not there.
+_NONE = "-"
+
 #: Of live runs, devices create requests a little late: times are not compared.
 _REQUEST = tuple(name for name in CREATED if name != "created_s")
 
@@ -202,29 +205,42 @@ def scenario_differences(compared: Compared) -> pd.DataFrame:
     """One row per key of the scenarios that is not the same in all runs.
 
     Returns:
-        Columns ``key``, dotted, and a column for each label; what a run lacks is ``-``.
+        Columns ``key``, dotted, and a column for each label; what a run lacks, or does not set, is
+        ``-``. An entry of a list of blocks, as a fault or a policy, is one row.
     """
     flat = [dict(_flat(run.scenario)) | {"world": run.world} for run in compared.runs]
     keys = dict.fromkeys(key for values in flat for key in values)
     rows = [
         {"key": key}
         | {
-            label: str(values.get(key, "-"))
+            label: values.get(key, _NONE)
             for label, values in zip(compared.labels, flat, strict=True)
         }
         for key in keys
-        if key not in ("name", "description") and len({str(it.get(key, "-")) for it in flat}) > 1
+        if key not in ("name", "description") and len({it.get(key, _NONE) for it in flat}) > 1
     ]
     return pd.DataFrame(rows, columns=["key", *compared.labels])
 
 
-def _flat(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    inner: list[tuple[str, Any]] = []
-    if isinstance(node, dict) and node:
-        inner = [(str(name), value) for name, value in node.items()]
-    elif isinstance(node, list) and node and not all(isinstance(it, int | float) for it in node):
-        inner = [(str(index), value) for index, value in enumerate(node)]
-    if not inner:
-        yield key, node
-    for name, value in inner:
-        yield from _flat(value, f"{key}.{name}" if key else name)
+def _flat(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys and their values as text."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _flat(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list) and any(isinstance(entry, dict) for entry in node):
+        for index, entry in enumerate(node):
+            yield f"{key}.{index}", _compact(entry)
+    elif node not in (None, []):
+        yield key, _compact(node)
+
+
+def _compact(value: Any) -> str:
+    """A value as YAML in one line, without keys that are not set."""
+    if isinstance(value, dict):
+        parts = [f"{name}: {_compact(it)}" for name, it in value.items() if it is not None]
+        return "{" + ", ".join(parts) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_compact, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

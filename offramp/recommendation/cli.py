@@ -119,16 +119,12 @@ def show(made: Recommendation, console: Console) -> None:
         for it in steps:
             estimates = it.evidence.estimates
             configuration = it.screened.configuration
-            scales = [100 if target.is_share else 1e3 for target in question.targets]
             table.add_row(
                 it.screened.strategy,
                 configuration.label,
                 *map(str, configuration.values),
                 words.cost_text(outcome, it),
-                *(
-                    f"{scale * estimate.mean:.2f} ± {scale * estimate.half_width:.2f}"
-                    for scale, estimate in zip(scales, estimates, strict=True)
-                ),
+                *map(words.figure, question.targets, estimates),
                 "recommended" if it is outcome.recommended else it.verdict,
             )
     console.table(table)

@@ -98,11 +98,7 @@ def _row(outcome: Outcome, it: Verified) -> list[str]:
     cells.append(words.cost_text(outcome, it))
     targets = outcome.question.targets
     for target, estimate in zip(targets, estimates, strict=True):
-        scale = 100 if target.is_share else 1e3
-        cells.append(
-            f"{scale * estimate.mean:.2f} ± {scale * estimate.half_width:.2f} "
-            f"({estimate.n} {estimate.over})"
-        )
+        cells.append(f"{words.figure(target, estimate)} ({estimate.n} {estimate.over})")
     bounds = it.evidence.bounds(outcome.level)
     cells += [target.shown(bound) for target, bound in zip(targets, bounds, strict=True)]
     mark = "**recommended**: " if it is outcome.recommended else ""

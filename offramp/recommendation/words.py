@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from offramp.recommendation.cost import shown_cost
-from offramp.recommendation.evidence import SEEDS
+from offramp.recommendation.evidence import SEEDS, Estimate
 from offramp.recommendation.outcome import Outcome
+from offramp.recommendation.target import Target
 from offramp.recommendation.verification import Candidate, Verified
 from offramp.sweep.template import as_json
 
@@ -50,12 +52,31 @@ def metrics(outcome: Outcome, it: Verified | Candidate) -> str:
     """Every metric, with its 95 % interval and what that is over."""
     parts = []
     for target, estimate in zip(outcome.question.targets, it.evidence.estimates, strict=True):
-        scale, unit = (100, "%") if target.is_share else (1e3, "ms")
+        over = f"{estimate.n} {estimate.over}"
+        if math.isnan(estimate.mean):
+            parts.append(f"{target.metric} unknown (over {over})")
+            continue
+        unit = "%" if target.is_share else "ms"
         parts.append(
-            f"{target.metric} {scale * estimate.mean:.2f} ± {scale * estimate.half_width:.2f} "
-            f"{unit} (95 % interval over {estimate.n} {estimate.over})"
+            f"{target.metric} {figure(target, estimate)} {unit} (95 % interval over {over})"
         )
     return ", ".join(parts)
+
+
+def figure(target: Target, estimate: Estimate) -> str:
+    """A metric with half its interval, in per cent or ms; a dash where nothing was answered."""
+    scale = 100 if target.is_share else 1e3
+    if math.isnan(estimate.mean):
+        return "-"
+    half = scale * estimate.half_width
+    return f"{scale * estimate.mean:.2f}" + (
+        " (no interval)" if math.isnan(half) else f" ± {half:.2f}"
+    )
+
+
+def is_unknown(it: Verified | Candidate) -> bool:
+    """Whether a metric is not known, since no request was answered in some run."""
+    return any(math.isnan(estimate.mean) for estimate in it.evidence.estimates)
 
 
 def off(outcome: Outcome, it: Verified | Candidate) -> str:
@@ -68,6 +89,8 @@ def off(outcome: Outcome, it: Verified | Candidate) -> str:
 
 def verdict_text(it: Verified) -> str:
     """A verdict in words."""
+    if it.verdict == "not shown" and is_unknown(it):
+        return "is not shown to meet the target, since no request is answered"
     return {
         "met": "meets the target",
         "not shown": "is not shown to meet the target, which lies in its interval",
@@ -139,6 +162,12 @@ def advice(outcome: Outcome) -> Iterator[str]:
     if outcome.recommended is not None:
         return
     best = outcome.best
+    if is_unknown(best):
+        yield (
+            "No request was answered, so that nothing is known of what was asked for: what nodes, "
+            "links and faults do to requests comes first (offramp simulate, and its report)."
+        )
+        return
     if best.evidence.slack < 0:
         doubt = (
             ", beyond doubt"

@@ -9,8 +9,10 @@ from typing import Any
 import pandas as pd
 
 from offramp.report.figure import counted
-from offramp.report.markdown import percent, points
+from offramp.report.markdown import listed, percent, points
+from offramp.report.paired import SIGNIFICANCE, holm
 from offramp.report.results import Results, baseline_strategy, interval_over
+from sim.verdict import NOTHING_IN_TIME, policies_in_vain
 
 AUD = "accuracy under deadline"
 
@@ -42,22 +44,43 @@ class _Comparison:
     where: str
     gain: float
     half_width: float
+    p_holm: float
 
     @property
     def sign(self) -> int | None:
-        """1 or -1 where the interval lies beside zero, 0 where it includes it; None: unknown."""
-        if math.isnan(self.gain) or math.isnan(self.half_width):
-            return None
-        if abs(self.gain) <= self.half_width:
-            return 0
-        return 1 if self.gain > 0 else -1
+        """1 or -1 where it is more than chance, 0 where it is not; None: nothing was tested."""
+        return sign(self.gain, self.half_width, self.p_holm)
+
+    @property
+    def reach(self) -> float:
+        """How far from zero it may be, as far as that is known."""
+        return abs(self.gain) + (0.0 if math.isnan(self.half_width) else self.half_width)
 
     def __str__(self) -> str:
         return f"{points(self.gain, self.half_width)} points"
 
 
+def sign(gain: float, half_width: float, p_holm: float) -> int | None:
+    """1 or -1 where a gain is more than chance, 0 where it is not; None where nothing was tested.
+
+    Args:
+        p_holm: corrected over all that is said in one place.
+    """
+    if not math.isnan(p_holm):
+        return 0 if p_holm >= SIGNIFICANCE else 1 if gain > 0 else -1
+    # Pairs that are all equal are not tested, and do not differ.
+    return 0 if gain == half_width == 0 else None
+
+
 def answer(results: Results, summary: pd.DataFrame, differences: pd.DataFrame) -> Answer:
     """Of the strategies if there are several, else of the policies, else of the only arm."""
+    found = _answer(results, summary, differences)
+    if len(policies_in_vain(results.runs)) < len(results.policies):
+        return found
+    return Answer(found.question, f"That cannot be said: {NOTHING_IN_TIME}.", [])
+
+
+def _answer(results: Results, summary: pd.DataFrame, differences: pd.DataFrame) -> Answer:
     if len(results.strategies) > 1:
         return _of_strategies(results, differences)
     if len(results.policies) > 1:
@@ -82,10 +105,9 @@ def _of_strategies(results: Results, differences: pd.DataFrame) -> Answer:
     others = [strategy for strategy in results.strategies if strategy != baseline]
     lead = "curriculum" if "curriculum" in others else others[0]
     rows = differences[(differences["over"] == "training seeds") & (differences["of"] == lead)]
-    compared = [
-        _Comparison(f"under `{row.given}`", row.aud_difference, row.half_width)
-        for row in rows.itertuples()
-    ]
+    vain = policies_in_vain(results.runs)
+    rows = rows[~rows["given"].isin(vain)]
+    compared = _compared(rows, [f"under `{policy}`" for policy in rows["given"]])
     question = (
         f"Does {_TRAININGS.get(lead, lead)} make more correct answers arrive before their deadline "
         f"than {_TRAININGS.get(baseline, baseline)}?"
@@ -100,7 +122,7 @@ def _of_strategies(results: Results, differences: pd.DataFrame) -> Answer:
         unknown="With one training seed there is no interval: this says nothing of another "
         "training.",
     )
-    remarks = []
+    remarks = _vain_remarks(vain)
     count = int((differences["over"] == "training seeds").sum())
     training = results.scenario.get("training", {})
     if "curriculum" in others and "scoring" in training and not training.get("checkpoints"):
@@ -118,10 +140,10 @@ def _of_policies(results: Results, differences: pd.DataFrame) -> Answer:
     # The oracle knows what no policy can know: it is a yardstick, and no candidate.
     if first != results.oracle and (rows["of"] != results.oracle).any():
         rows = rows[rows["of"] != results.oracle]
-    compared = [
-        _Comparison(f"with `{row.of}`", row.aud_difference, row.half_width)
-        for row in rows.itertuples()
-    ]
+    vain = policies_in_vain(results.runs)
+    if first in vain:
+        rows = rows[~rows["of"].isin(vain)]
+    compared = _compared(rows, [f"with `{policy}`" for policy in rows["of"]])
     repeated = counted(results.replications, "replication")
     trained = f"{counted(results.training_seeds, 'training')} of {strategy}"
     sentence = _sentence(
@@ -132,7 +154,7 @@ def _of_policies(results: Results, differences: pd.DataFrame) -> Answer:
         interval=f"95 % intervals, paired over {repeated}, of {trained}",
         unknown="With one replication there is no interval: this says nothing of another run.",
     )
-    remarks = ["Replications say nothing of another training."]
+    remarks = ["Replications say nothing of another training.", *_vain_remarks(vain)]
     if len(compared) > 1 and results.replications > 1:
         remarks.append(f"Intervals are not corrected for the {len(compared)} comparisons.")
     return Answer(
@@ -140,6 +162,17 @@ def _of_policies(results: Results, differences: pd.DataFrame) -> Answer:
         sentence,
         remarks,
     )
+
+
+def _compared(rows: pd.DataFrame, places: list[str]) -> list[_Comparison]:
+    """Differences, with Holm's correction over them."""
+    columns = (rows["aud_difference"], rows["half_width"], holm(rows["p"]))
+    return [_Comparison(*one) for one in zip(places, *columns, strict=True)]
+
+
+def _vain_remarks(policies: list[str]) -> list[str]:
+    """What is said of policies that got no answer in time, where others did."""
+    return [f"No request was answered in time under {listed(policies)}."] if policies else []
 
 
 def _of_one_arm(results: Results, summary: pd.DataFrame) -> Answer:
@@ -188,18 +221,28 @@ def _sentence(
     gains = [one for one in known if one.sign == 1]
     losses = [one for one in known if one.sign == -1]
     even = [one for one in known if one.sign == 0]
-    tail = f"({interval})" if len(known) > 1 else f"({interval.replace('intervals', 'interval')})"
+    corrected = f"paired t-tests, p {{}} {SIGNIFICANCE:g} after Holm's correction"
     if len(even) == len(known):
-        largest = max(even, key=lambda one: abs(one.gain) + one.half_width)
+        largest = max(even, key=lambda one: one.reach)
         if len(known) == 1:
+            why = (
+                "and it is alike in too few pairs to be more than chance"
+                if math.isnan(largest.half_width)
+                else "and the interval contains 0"
+            )
             return (
                 f"No difference beyond doubt: {largest.where}, {difference} is {largest} of {AUD} "
-                f"{tail}, and the interval contains 0."
+                f"({interval.replace('intervals', 'interval')}), {why}."
             )
         return (
             f"No difference beyond doubt {of_none.format(len(known))}: the widest interval, "
-            f"{largest.where}, is {largest} of {AUD} {tail}, and all of them contain 0."
+            f"{largest.where}, is {largest} of {AUD} ({interval}; {corrected.format('≥')})."
         )
+    tail = (
+        f"({interval}; {corrected.format('<')})"
+        if len(known) > 1
+        else f"({interval.replace('intervals', 'interval')})"
+    )
     if not even and not (gains and losses):
         word = "Yes" if gains else "No, fewer"
         where = f" {of_all.format(len(known))}" if len(known) > 1 else ""

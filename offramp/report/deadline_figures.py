@@ -11,6 +11,7 @@ from offramp.report.figure import (
     Figure,
     common_deadline_ms,
     counted,
+    cut_note,
     label_left,
     legend_above,
     no_interval,
@@ -61,7 +62,7 @@ def aud_against_deadline(results: Results) -> Figure:
         )
     else:
         caption += f"One training seed and one replication of {window(results)}: no band"
-    caption += "; all arms see the same requests."
+    caption += "; all arms see the same requests." + cut_note(data["low"], data["high"])
     return Figure(figure, data.rename(columns={"mean": "aud"}), caption + _live_note(results))
 
 

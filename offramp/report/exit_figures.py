@@ -11,6 +11,8 @@ from matplotlib.colors import to_rgb
 from offramp.report.figure import (
     Figure,
     counted,
+    cut_note,
+    cut_to_shares,
     legend_above,
     no_interval,
     repetitions,
@@ -64,6 +66,7 @@ def exits_accuracy_and_latency(results: Results) -> Figure:
         )
     axes.set(xlabel="exit", ylabel="test accuracy")
     _exit_ticks(axes, exits)
+    cut_to_shares(axes)
     axes.yaxis.set_major_formatter(PERCENT)
     note = no_interval(results.training_seeds, "training seed")
     caption = (
@@ -100,7 +103,7 @@ def exits_accuracy_and_latency(results: Results) -> Figure:
         )
     handles, labels = panels[0, 0].get_legend_handles_labels()
     legend_above(figure, handles, labels, note)
-    return Figure(figure, data, caption + ".")
+    return Figure(figure, data, caption + "." + cut_note(data["low"], data["high"]))
 
 
 def gain_at_each_exit(results: Results) -> Figure | None:

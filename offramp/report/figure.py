@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -193,12 +193,14 @@ def panels_for(
     return figure, used[:count]
 
 
-def label_left(panels: Iterable[Axes], label: str) -> None:
-    """The label of the y axis, which panels share, once a row."""
-    for axes in panels:
-        place = axes.get_subplotspec()
-        if place is not None and place.is_first_col():
-            axes.set_ylabel(label)
+def label_left(panels: Sequence[Axes], label: str) -> None:
+    """The label of the y axis, which panels share: once, since those of rows would overlap."""
+    if len({axes.get_position().y0 for axes in panels}) > 1:
+        figure = panels[0].figure.get_figure(root=True)
+        assert figure is not None
+        figure.supylabel(label.replace("\n", " "))
+    else:
+        panels[0].set_ylabel(label)
 
 
 def legend_above(
@@ -236,6 +238,18 @@ def _legend_columns(labels: Sequence[str], width: float) -> int:
         if sum(part.max() for part in parts) <= width:
             return columns
     return 1
+
+
+def cut_to_shares(axes: Axes) -> None:
+    """End the y axis at 0 and 100 %, which no share passes, whatever its interval."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(0.0, low), min(1.04, high))
+
+
+def cut_note(low: pd.Series, high: pd.Series) -> str:
+    """What a caption says where intervals of shares reach further than the axis."""
+    beyond = bool((low < 0).any() or (high > 1).any())
+    return " Intervals reach beyond 0 or 100 %, where the axis ends." if beyond else ""
 
 
 def note_inside(axes: Axes, text: str) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 from offramp import __version__
 from offramp.report.live import live_warnings
+from offramp.report.markdown import listed
 from offramp.report.results import Results, node_verdicts
+from sim.verdict import policies_in_vain
 
 #: Facts by which two hosts are told apart; see :func:`models.host.host_facts`.
 _FACTS = ("processor", "board", "machine", "system", "cores")
@@ -18,6 +20,7 @@ def notices(results: Results) -> list[str]:
     return [
         *_version(results.manifest),
         *_intervals(results),
+        *_in_vain(results),
         *_nodes(results),
         *_profiles(results),
         *_doubtful(results.manifest),
@@ -49,6 +52,16 @@ def _intervals(results: Results) -> Iterator[str]:
         )
     if results.training_seeds < 2:
         yield "One training seed: intervals are of these networks, and say nothing of others."
+
+
+def _in_vain(results: Results) -> Iterator[str]:
+    """Policies that got no answer in time, where others did."""
+    names = policies_in_vain(results.runs)
+    if names and len(names) < len(results.policies):
+        yield (
+            f"No request was answered in time under {listed(names)}: that says nothing of "
+            "strategies."
+        )
 
 
 def _nodes(results: Results) -> Iterator[str]:

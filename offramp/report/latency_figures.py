@@ -25,6 +25,9 @@ ECDF_POINTS = 400
 #: More different deadlines than this are drawn as a distribution of their own.
 MOST_DEADLINES = 3
 
+#: A line further right than this part of a panel has its name at its left.
+_NEAR_END = 0.88
+
 _COLUMNS = ("policy", "strategy", "latency_ms", "share")
 
 
@@ -54,13 +57,13 @@ def latency_ecdf(results: Results) -> Figure | None:
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(PERCENT)
         if lines:
-            draw_deadlines(axes, lines)
             last = max(lines.values())
         else:
             distribution = ecdf_points(deadlines, len(deadlines))
             axes.plot(distribution["latency_ms"], distribution["share"], **GUIDE, label="deadlines")
             last = float(np.quantile(deadlines, 0.99)) if len(deadlines) else 0.0
         axes.set_xlim(0, 1.05 * max(longest, last) or 1.0)
+        draw_deadlines(axes, lines)
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if not lines:
@@ -96,14 +99,17 @@ def ecdf_points(values_ms: np.ndarray, offered: int) -> pd.DataFrame:
 
 
 def draw_deadlines(axes: Axes, lines: dict[str, float]) -> None:
-    """A named vertical line for each deadline, in ms."""
+    """A named vertical line for each deadline, in ms; the limits of the axis must be set."""
     for name, deadline_ms in lines.items():
+        # Right of the line, or left of it where it is near the end of the panel.
+        is_last = deadline_ms > _NEAR_END * axes.get_xlim()[1]
         axes.axvline(deadline_ms, **GUIDE, linestyle=":")
         axes.annotate(
             name,
             (deadline_ms, 0.03),
-            xytext=(2, 0),
+            xytext=(-2 if is_last else 2, 0),
             textcoords="offset points",
+            ha="right" if is_last else "left",
             rotation=90,
             fontsize=SMALL,
             color="0.2",

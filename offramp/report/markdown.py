@@ -49,6 +49,12 @@ def number(value: float, half_width: float = 0.0) -> str:
     return f"{value:.{decimals}f} ± {half_width:.{decimals}f}"
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names as code: ``a``, ``b`` and ``c``."""
+    quoted = [f"`{name}`" for name in names]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
+
+
 def load_share(value: float) -> str:
     """A load as a share of what can be carried, to two digits."""
     return f"{value:#.2g}" if value < 9.95 else f"{value:.0f}"

@@ -10,14 +10,16 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from models.files import write_text
-from offramp.report.answer import scoring_cost
+from offramp.report.answer import scoring_cost, sign
 from offramp.report.figure import counted
 from offramp.report.live import live_warnings
-from offramp.report.markdown import points, rendered
+from offramp.report.markdown import listed, points, rendered
+from offramp.report.paired import SIGNIFICANCE, holm
 from offramp.report.results import Results, validity
 from offramp.report.run_tables import difference_table, further_tables, summary_table
 from offramp.report.world_tables import further_files, oracle_lines
 from offramp.stages.layout import DIFFERENCES, FIGURES, RECORDS, REPORT, SUMMARY_CSV
+from sim.verdict import NOTHING_IN_TIME, policies_in_vain
 
 
 def write_page(
@@ -63,25 +65,36 @@ def _data_line(results: Results) -> str:
 
 def answer(results: Results, differences: pd.DataFrame) -> str:
     """In one sentence per policy: does another strategy gain over the baseline?"""
+    vain = policies_in_vain(results.runs)
+    if len(vain) == len(results.policies):
+        return f"{NOTHING_IN_TIME[0].upper()}{NOTHING_IN_TIME[1:]}."
+    rows = differences[differences["over"] == "training seeds"]
+    shown = rows[~rows["given"].isin(vain)]
+    tested = int(shown["p"].notna().sum())
+    corrected = ", after Holm's correction" if tested > 1 else ""
     sentences = []
-    for row in differences[differences["over"] == "training seeds"].itertuples():
+    for row, p in zip(shown.itertuples(), holm(shown["p"]), strict=True):
         gain = points(row.aud_difference, row.half_width)
-        if math.isnan(row.half_width):
+        way = sign(row.aud_difference, row.half_width, p)
+        if way is None:
             verdict = "with one training seed, that says nothing of another training"
-        elif abs(row.aud_difference) <= row.half_width:
-            verdict = "the interval includes zero: no difference shown"
+        elif not way:
+            chance = "" if math.isnan(p) else f" (p = {p:.2g}{corrected})"
+            verdict = f"no difference shown{chance}"
         else:
-            verdict = "more" if row.aud_difference > 0 else "less"
-            verdict = f"{verdict} accuracy under deadline than {row.less}"
+            verdict = "more" if way > 0 else "less"
+            verdict += f" accuracy under deadline than {row.less} (p < {SIGNIFICANCE:g}{corrected})"
         sentences.append(
             f"Under `{row.given}`, **{row.of}** against {row.less}: {gain} points of AUD "
             f"(95 %, paired over {counted(row.n, 'training seed')}); {verdict}."
         )
+    if vain and len(rows):
+        sentences.append(f"No request was answered in time under {listed(vain)}.")
     training = results.scenario["training"]
     if sentences and "curriculum" in results.strategies and not training["checkpoints"]:
         sentences.append(
-            f"{scoring_cost(training)} Intervals are not corrected for the {len(sentences)} "
-            "comparisons."
+            f"{scoring_cost(training)} Intervals are not corrected for the "
+            f"{counted(len(shown), 'comparison')}."
         )
     return "\n".join(f"- {sentence}" for sentence in sentences)
 

@@ -60,6 +60,17 @@ def compare_pairs(differences: ArrayLike) -> Comparison:
     return Comparison(mean, sd, half_width, interval.n, p)
 
 
+def compare_arms(values: pd.Series, level: str, of: str, less: str) -> Comparison:
+    """Compare two arms, paired by the levels of the index that remain.
+
+    Args:
+        values: indexed by the arms and the repetition, over one policy or strategy.
+        level: name of the index level that tells the arms apart.
+        of, less: the arms; differences are ``of`` minus ``less``.
+    """
+    return compare_pairs((values.xs(of, level=level) - values.xs(less, level=level)).dropna())
+
+
 def compare_groups(differences: pd.Series, by: Sequence[str]) -> pd.DataFrame:
     """As :func:`compare_pairs`, of many comparisons at once: a row for each group of pairs.
 

@@ -18,6 +18,8 @@ from pandas.api.types import is_numeric_dtype
 
 from models.artifacts import Profile, read_profile
 from models.errors import ResultsError
+from offramp.manifest import check_format
+from offramp.report.paired import Comparison, compare_arms
 from offramp.stages.layout import (
     DEADLINE_SWEEP,
     ENERGY,
@@ -40,7 +42,6 @@ from sim.metrics import (
     confidence_interval,
     over_replications,
     over_training_seeds,
-    paired_difference,
 )
 from sim.records import read_columns
 from sim.verdict import doubts, load_verdict, outcome_shares
@@ -131,7 +132,11 @@ class Results:
 
     @cached_property
     def answers(self) -> dict[tuple[str, str], Answers]:
-        """Of the records: what was answered when and where, by strategy and policy."""
+        """Of the records: what was answered when and where, by strategy and policy.
+
+        Raises:
+            ResultsError: the records are not those of these runs.
+        """
         parts: dict[tuple[str, str], list[Answers]] = {}
         columns = ["strategy", "policy", "exit", "created_s", "received_s"]
         for table in read_columns(self.folder / RECORDS, columns):
@@ -145,7 +150,20 @@ class Results:
                 strategy, policy = divmod(code, len(names[1].dictionary))
                 key = (names[0].dictionary[strategy].as_py(), names[1].dictionary[policy].as_py())
                 parts.setdefault(key, []).append(Answers.of(latency_s[of_arm], exits[of_arm]))
-        return {arm: Answers.joined(of_arm) for arm, of_arm in parts.items()}
+        answers = {arm: Answers.joined(of_arm) for arm, of_arm in parts.items()}
+        self._check_records({arm: of_arm.offered for arm, of_arm in answers.items()})
+        return answers
+
+    def _check_records(self, recorded: dict[tuple[str, str], int]) -> None:
+        """Refuse records that are not those of the runs, though they can be read."""
+        offered = self.runs.groupby(["strategy", "policy"])["offered"].sum()
+        for arm in recorded.keys() | set(offered.index):
+            there, wanted = recorded.get(arm, 0), int(offered.get(arm, 0))
+            if there != wanted:
+                raise ResultsError(
+                    f"{self.folder / RECORDS} does not belong to {self.folder / RUNS}, or is "
+                    f"damaged: it has {there} requests of {', '.join(arm)}, and {RUNS} {wanted}"
+                )
 
 
 @dataclass(frozen=True)
@@ -222,6 +240,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise _unfinished(path) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultsError(f"{path} is damaged: {error}") from None
+    if "format" in manifest:  # before there were formats, tables were as they are now
+        check_format(path, manifest)
     return manifest
 
 
@@ -298,18 +318,27 @@ def read_results(folder: Path) -> Results:
 def interval_over(metric: str, training_seeds: int) -> str:
     """What the interval of a metric's mean is over.
 
-    Accuracies vary with the training. Whether an answer is on time varies with the workload: all
-    trainings meet the same requests, so their spread says nothing of it. With one training, an
-    interval over replications holds for that training alone.
+    Accuracies vary with the training, and so does what is computed for them. Whether an answer is
+    on time varies with the workload: all trainings meet the same requests, so their spread says
+    nothing of it. With one training, an interval over replications holds for that training alone.
     """
     if metric == "hit_ratio" or training_seeds < 2:
         return "replications"
     return "training seeds"
 
 
+def repetitions_of(results: Results, metric: str) -> str:
+    """How many repetitions the interval of a metric's mean is over, and of what."""
+    if interval_over(metric, results.training_seeds) == "training seeds":
+        return f"{results.training_seeds:,} training seeds"
+    count = results.replications
+    text = f"{count:,} replication" + ("" if count == 1 else "s")
+    return text + (" of one training" if results.training_seeds < 2 else "")
+
+
 #: Metrics of whole runs that are reported with an interval over replications, where they are.
 RUN_METRICS = ("jain_aud",)
-#: Of these, the numerator is pooled over trainings, and so is the denominator, which is given.
+#: Joules by what they are divided by: both are pooled, as the requests of an AUD are.
 POOLED_METRICS = {
     "device_j_per_request": "offered",
     "j_per_request": "offered",
@@ -320,9 +349,9 @@ POOLED_METRICS = {
 def summary(results: Results) -> pd.DataFrame:
     """One row per strategy and policy.
 
-    Shares carry 95 % intervals over what :func:`interval_over` says, everything else over
-    replications. Latency percentiles, in seconds, are over the answered requests of all seeds and
-    replications together.
+    Shares and energy carry 95 % intervals over what :func:`interval_over` says, everything else
+    over replications. Latency percentiles, in seconds, are over the answered requests of all seeds
+    and replications together.
     """
     rows = []
     shares = outcome_shares(results.runs)
@@ -357,6 +386,10 @@ def _latency_percentiles(results: Results, strategy: str, policy: str) -> dict[s
     names = [f"latency_p{percent}_s" for percent in percents]
     if not results.has_records:
         of_arm = results.others[PERCENTILES].set_index(["strategy", "policy"])
+        if (strategy, policy) not in of_arm.index:
+            raise ResultsError(
+                f"{results.folder / PERCENTILES} is damaged: {strategy}, {policy} is missing"
+            )
         return {name: float(of_arm.loc[(strategy, policy), name]) for name in names}
     latency_s = results.answers[strategy, policy].latency_s
     values = np.percentile(latency_s, percents) if len(latency_s) else [math.nan] * 3
@@ -364,7 +397,7 @@ def _latency_percentiles(results: Results, strategy: str, policy: str) -> dict[s
 
 
 def _other_metrics(results: Results, strategy: str, policy: str) -> dict[str, Interval]:
-    """Fairness and energy of one arm, where they are known: over replications."""
+    """Fairness and energy of one arm, where they are known: see :func:`interval_over`."""
     runs = results.runs
     runs = runs[(runs["strategy"] == strategy) & (runs["policy"] == policy)]
     found = {}
@@ -376,8 +409,10 @@ def _other_metrics(results: Results, strategy: str, policy: str) -> dict[str, In
         if metric in runs:
             whole = runs["offered"] if denominator == "offered" else correct
             of_all = runs["j_per_request" if denominator != "offered" else metric]
-            joules = (of_all * runs["offered"]).groupby(runs["replication"]).sum()
-            wholes = whole.groupby(runs["replication"]).sum()
+            over = interval_over(metric, results.training_seeds)
+            unit = runs[over.replace(" ", "_").removesuffix("s")]
+            joules = (of_all * runs["offered"]).groupby(unit).sum()
+            wholes = whole.groupby(unit).sum()
             found[metric] = confidence_interval(joules[wholes > 0] / wholes[wholes > 0])
     return found
 
@@ -419,7 +454,8 @@ def differences(results: Results) -> pd.DataFrame:
     """Paired differences in AUD between strategies, and between policies.
 
     Strategies differ over training seeds, policies over replications: see the rules in
-    :mod:`sim.metrics`.
+    :mod:`sim.metrics`. ``p`` is of the paired t-test, not corrected: see
+    :func:`offramp.report.paired.compare_pairs`.
     """
     rows = []
     by_seed = over_training_seeds(results.runs, "aud")
@@ -428,29 +464,30 @@ def differences(results: Results) -> pd.DataFrame:
         values = by_seed.xs(policy, level="policy")
         for strategy in results.strategies:
             if strategy != baseline:
-                interval = paired_difference(values, "strategy", strategy, baseline)
-                rows.append(_difference(strategy, baseline, policy, "training seeds", interval))
+                compared = compare_arms(values, "strategy", strategy, baseline)
+                rows.append(_difference(strategy, baseline, policy, "training seeds", compared))
     by_replication = over_replications(results.runs, "aud")
     for strategy in results.strategies:
         values = by_replication.xs(strategy, level="strategy")
         for policy in results.policies[1:]:
-            interval = paired_difference(values, "policy", policy, results.policies[0])
+            compared = compare_arms(values, "policy", policy, results.policies[0])
             rows.append(
-                _difference(policy, results.policies[0], strategy, "replications", interval)
+                _difference(policy, results.policies[0], strategy, "replications", compared)
             )
-    columns = ["of", "less", "given", "aud_difference", "half_width", "n", "over"]
+    columns = ["of", "less", "given", "aud_difference", "half_width", "n", "over", "p"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _difference(of: str, less: str, given: str, over: str, interval: Interval) -> dict[str, Any]:
+def _difference(of: str, less: str, given: str, over: str, compared: Comparison) -> dict[str, Any]:
     return {
         "of": of,
         "less": less,
         "given": given,
-        "aud_difference": interval.mean,
-        "half_width": interval.half_width,
-        "n": interval.n,
+        "aud_difference": compared.mean,
+        "half_width": compared.half_width,
+        "n": compared.n,
         "over": over,
+        "p": compared.p,
     }
 
 

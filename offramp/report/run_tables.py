@@ -12,12 +12,18 @@ from offramp.report.markdown import milliseconds, number, percent, points
 from offramp.report.results import (
     Results,
     fault_counts,
-    interval_over,
     link_verdicts,
     node_verdicts,
+    repetitions_of,
 )
 from offramp.report.table import Table
 from offramp.report.world_tables import energy_table, fault_table, group_table, link_table
+
+#: Where a figure and its interval are not of the same numbers.
+POOLED = (
+    "Hit ratio and percentiles are those of all requests together, not means of the repetitions "
+    "that the ± is over."
+)
 
 
 def further_tables(results: Results, summary: pd.DataFrame) -> dict[str, Table]:
@@ -67,9 +73,9 @@ def summary_table(results: Results, summary: pd.DataFrame) -> Table:
     ]
     note = (
         "AUD is correct and on-time requests over all requests offered. Intervals: 95 %, "
-        f"Student's t, of AUD and accuracy over {_units(results, 'aud')}, of the hit ratio over "
-        f"{_units(results, 'hit_ratio')}. Latency percentiles (ms) are "
-        f"over answered requests, from creation to answer{_digest(results)}. "
+        f"Student's t, of AUD and accuracy over {repetitions_of(results, 'aud')}, of the hit "
+        f"ratio over {repetitions_of(results, 'hit_ratio')}. Latency percentiles (ms) are "
+        f"over answered requests, from creation to answer{_digest(results)}. {pooled_note(results)}"
         f"{counted(results.replications, 'replication')} of "
         f"{results.scenario['simulation']['duration_s']:g} s after "
         f"{results.scenario['simulation']['warm_up_s']:g} s of warm-up; {_same_for_all(results)}."
@@ -136,13 +142,9 @@ def exit_table(exits: list[dict[str, Any]]) -> Table:
     )
 
 
-def _units(results: Results, metric: str) -> str:
-    over = interval_over(metric, results.training_seeds)
-    if over == "training seeds":
-        return f"{results.training_seeds} training seeds"
-    return counted(results.replications, "replication") + (
-        " of one training" if results.training_seeds < 2 else ""
-    )
+def pooled_note(results: Results) -> str:
+    """See :data:`POOLED`; nothing where there is no interval."""
+    return f"{POOLED} " if results.training_seeds > 1 or results.replications > 1 else ""
 
 
 def _same_for_all(results: Results) -> str:

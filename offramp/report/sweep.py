@@ -10,7 +10,7 @@ import pandas as pd
 
 from models.errors import ResultsError
 from offramp.report.figure import Figure, counted, remove_figure, save_figure
-from offramp.report.markdown import percent
+from offramp.report.markdown import listed, percent
 from offramp.report.offline_page import write_pages
 from offramp.report.paired import SIGNIFICANCE
 from offramp.report.style import paper_style
@@ -20,10 +20,12 @@ from offramp.report.sweep_table import (
     FAILURES,
     SWEEP_TABLE,
     SweepResults,
+    overloaded_text,
     read_sweep,
     value_text,
 )
 from offramp.stages.layout import FIGURES, REPORT
+from sim.verdict import NOTHING_IN_TIME
 
 #: Keys of a sweep that get figures of their own.
 MOST_KEYS = 6
@@ -82,7 +84,19 @@ def _page(sweep: SweepResults, captions: dict[str, str]) -> Iterator[str]:
 
 def _answer(sweep: SweepResults) -> str:
     """How AUD ranges, and at how many points a strategy gains over the baseline."""
+    if sweep.points_in_vain == sweep.points:
+        return f"{NOTHING_IN_TIME[0].upper()}{NOTHING_IN_TIME[1:]}."
     lines = []
+    if sweep.overloaded:
+        policies = sweep.rows.loc[sweep.overloaded_rows, "policy"].unique()
+        lines.append(
+            f"- **{overloaded_text(sweep.overloaded, sweep.points)}** (under {listed(policies)})."
+        )
+    if sweep.points_in_vain:
+        lines.append(
+            f"- At {sweep.points_in_vain} of {counted(sweep.points, 'point')}, no request was "
+            "answered in time under any policy."
+        )
     means = sweep.aud(sweep.unit).groupby(["policy", "strategy", "point"]).mean()
     for policy in sweep.policies:
         of_policy = means.loc[policy]

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MplFigure
 from matplotlib.patches import Patch
+from pandas.api.types import is_integer_dtype
 
 from offramp.report.figure import (
     TITLE_LINE,
@@ -30,6 +31,7 @@ from offramp.report.style import (
     PERCENT,
     STRATEGY_LOOKS,
     UNANSWERED_COLOUR,
+    Look,
     exit_colours,
 )
 from offramp.report.sweep_table import SweepResults, file_part, key_label, setting_text, value_text
@@ -43,6 +45,21 @@ _LOG_FROM = 20
 
 #: More markers than this are drawn as a picture inside the PDF.
 _MOST_MARKERS = 2000
+
+#: More values than this are told by the first and the last.
+_MOST_NAMED = 8
+
+#: What a mark of a point in a figure says.
+OVERLOAD = "a node was OVERLOADED, and the figure depends on the window's length"
+
+#: How a marker is crossed out.
+CROSS: dict[str, Any] = {
+    "color": "0.25",
+    "marker": "x",
+    "markersize": 3,
+    "markeredgewidth": 0.6,
+    "linestyle": "none",
+}
 
 #: A panel of the figure, and the rows of the table that belong into it.
 Panel = tuple[Axes, pd.DataFrame]
@@ -98,6 +115,7 @@ def _lines(
     ]
     over = [key, *([crossed] if crossed else [])]
     data = sweep.means(chosen, over, unit)
+    data = sweep.with_overload(data, over, points["point"], gain=gain)
     columns = evenly_chosen(sweep.values(crossed), MOST_COLUMNS) if crossed else []
     figure, panels = _panels(data, policies, crossed, columns)
     strategies = sweep.others if gain else sweep.strategies
@@ -112,6 +130,7 @@ def _lines(
             curve, x = curve.iloc[order], x[order]
             if sweep.is_number(key):
                 axes.plot(x, curve["mean"], **look.line(), marker=look.marker, label=strategy)
+                _hollow(axes, x, curve, look)
                 band: dict[str, Any] = {"color": look.colour, "alpha": 0.15, "linewidth": 0}
                 axes.fill_between(x, curve["low"], curve["high"], **band)
                 continue
@@ -126,6 +145,7 @@ def _lines(
                 elinewidth=1,
                 label=strategy,
             )
+            _hollow(axes, x, curve, look)
         if not gain:
             axes.yaxis.set_major_formatter(PERCENT)
         _x_axis(sweep, key, axes)
@@ -135,10 +155,7 @@ def _lines(
         shown[0].set_ylim(0, 1.04 * min(1.0, max(0.01, highest)))
     figure.supxlabel(key_label(key))
     label = f"gain in AUD over\n{sweep.baseline} (points)" if gain else "accuracy under deadline"
-    if len(panels) > 6:
-        figure.supylabel(label.replace("\n", " "))
-    else:
-        label_left(shown, label)
+    label_left(shown, label)
     seeds = sweep.training_seeds if gain else max(sweep.training_seeds, sweep.replications)
     what = "training seed" if gain else "training seed and replication"
     note = no_interval(seeds, what)
@@ -179,7 +196,24 @@ def _line_caption(
             text += " and with one training: they say nothing of another"
     else:
         text += f"No intervals: {counted(most, over.removesuffix('s'))}"
-    return text + f"; {sweep.repetitions}."
+    text += f"; {sweep.repetitions}."
+    if data["overloaded"].any():
+        text += f" Hollow markers: {OVERLOAD}."
+    return text
+
+
+def _hollow(axes: Axes, x: np.ndarray, curve: pd.DataFrame, look: Look) -> None:
+    """Hollow markers over those of what depends on the window's length."""
+    there = curve["overloaded"].to_numpy(dtype=bool)
+    axes.plot(
+        x[there],
+        curve["mean"].to_numpy()[there],
+        linestyle="none",
+        marker=look.marker,
+        color=look.colour,
+        markerfacecolor="white",
+        zorder=3,
+    )
 
 
 def _averaged(sweep: SweepResults, over: list[str], points: pd.DataFrame) -> str:
@@ -299,17 +333,25 @@ def _exits(sweep: SweepResults, key: str, policies: list[str], points: pd.DataFr
             else "."
         )
     )
+    overloaded = sweep.rows.loc[sweep.overloaded_rows & sweep.rows["policy"].isin(policies), key]
+    if len(overloaded):
+        values = [value_text(value) for value in sweep.values(key) if value in set(overloaded)]
+        if len(values) > _MOST_NAMED:
+            values = [f"{len(values)} values from {values[0]} to {values[-1]}"]
+        caption += f" At {', '.join(values)}, {OVERLOAD}."
     return Figure(figure, data.reset_index(), caption)
 
 
 def _scattered(sweep: SweepResults, key: str, *, gain: bool) -> Figure:
     """A marker for each point and strategy, where values were drawn and meet nothing equal."""
     if gain:
-        data = sweep.gains.rename(columns={"mean": "gain_points"})
+        data = sweep.with_overload(sweep.gains, ["point"], sweep.gains["point"], gain=True)
+        data = data.rename(columns={"mean": "gain_points"})
         column, strategies = "gain_points", sweep.others
     else:
         levels = ["point", *sweep.keys]
         data = sweep.means(sweep.aud(sweep.unit), levels, sweep.unit)
+        data = sweep.with_overload(data, ["point"], data["point"], gain=False)
         data = data.rename(columns={"mean": "aud"})
         column, strategies = "aud", sweep.strategies
     figure, panels = panels_for(sweep.policies)
@@ -331,6 +373,13 @@ def _scattered(sweep: SweepResults, key: str, *, gain: bool) -> Figure:
                 label=strategy,
                 rasterized=len(data) > _MOST_MARKERS,
             )
+            crossed = rows[rows["overloaded"]]
+            axes.plot(
+                _places(sweep, key, crossed[key]) + shift,
+                crossed[column],
+                **CROSS,
+                rasterized=len(data) > _MOST_MARKERS,
+            )
         if not gain:
             axes.set_ylim(0, 1.02)
             axes.yaxis.set_major_formatter(PERCENT)
@@ -346,6 +395,8 @@ def _scattered(sweep: SweepResults, key: str, *, gain: bool) -> Figure:
         f"{', '.join(other for other in sweep.varying if other != key)}. Each marker is over "
         f"{sweep.repetitions}; its interval is in the data, not drawn."
     )
+    if data["overloaded"].any():
+        caption += f" Crossed out: {OVERLOAD}."
     return Figure(figure, data, caption)
 
 
@@ -383,10 +434,32 @@ def _x_axis(sweep: SweepResults, key: str, axes: Axes) -> None:
         if sum(map(len, texts)) > 24:
             axes.tick_params(axis="x", labelrotation=30)
         return
-    if is_logarithmic(values):
+    logarithmic = is_logarithmic(values)
+    if logarithmic:
         axes.set_xscale("log")
     elif min(values) >= 0 and min(values) < 0.3 * max(values):
         axes.set_xlim(left=0)
+    if is_integer_dtype(sweep.rows[key]):
+        shown = _ticks_that_fit(axes, [float(value) for value in values], logarithmic)
+        axes.set_xticks(shown, [f"{value:g}" for value in shown])
+        axes.minorticks_off()
+
+
+def _ticks_that_fit(axes: Axes, values: list[float], logarithmic: bool) -> list[float]:
+    """The values that were run, but for those whose numbers would touch the one before."""
+    place, figure = axes.get_subplotspec(), axes.get_figure(root=True)
+    assert place is not None
+    assert figure is not None
+    inches = 0.8 * figure.get_figwidth() / place.get_gridspec().ncols
+    at = np.log(values) if logarithmic else np.asarray(values)
+    low = at[0] if logarithmic else min(0.0, at[0])
+    scaled = inches * (at - low) / ((at[-1] - low) or 1.0)
+    shown = [0]
+    for index in range(1, len(values)):
+        width = 0.03 * (len(f"{values[shown[-1]]:g}") + len(f"{values[index]:g}")) + 0.06
+        if scaled[index] - scaled[shown[-1]] >= width:
+            shown.append(index)
+    return [values[index] for index in shown]
 
 
 def is_logarithmic(values: list[float]) -> bool:

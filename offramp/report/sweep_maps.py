@@ -14,10 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure as MplFigure
+from matplotlib.patches import Rectangle
 
 from offramp.report.figure import TITLE_LINE, Figure, counted, name_row, wrapped
 from offramp.report.paired import SIGNIFICANCE, compare_groups
 from offramp.report.style import COLUMN, DOUBLE_COLUMN, GAIN_MAP, PERCENT, SHARE_MAP, SMALL
+from offramp.report.sweep_figures import CROSS, OVERLOAD
 from offramp.report.sweep_table import SweepResults, file_part, key_label, value_text
 
 #: Maps of more pairs of keys, and with more cells on a side, help nobody.
@@ -84,6 +86,8 @@ def _grid(
             edgecolor="white",
         )
         axes.grid(visible=False)
+        marks = of_arm.pivot(index=y, columns=x, values="overloaded").reindex(index=ys, columns=xs)
+        _hatch(axes, marks)
         _ticks(axes, xs, ys, panel_width)
         if numbers:
             _write(axes, cells, mesh, _significant(of_arm, x, y, xs, ys) if gain else None)
@@ -114,10 +118,13 @@ def _cells(
     level = values.index.get_level_values
     values = values[level("point").isin(points["point"]) & level("policy").isin(policies)]
     if not gain:
-        return sweep.means(values, [x, y], sweep.unit).rename(columns={"mean": "aud"})
+        means = sweep.means(values, [x, y], sweep.unit)
+        means = sweep.with_overload(means, [x, y], points["point"], gain=False)
+        return means.rename(columns={"mean": "aud"})
     levels = [x, y, "policy", "strategy"]
     by_seed = values.groupby([*levels, "training_seed"], sort=False).mean()
     found = compare_groups(by_seed, levels).reset_index()
+    found = sweep.with_overload(found, [x, y], points["point"], gain=True)
     return found.rename(columns={"mean": "gain_points"}).assign(over="training seeds")
 
 
@@ -165,6 +172,17 @@ def _ticks(axes: Axes, xs: list[Any], ys: list[Any], width: float) -> None:
     axes.tick_params(length=2)
 
 
+def _hatch(axes: Axes, marks: pd.DataFrame) -> None:
+    """Hatch the cells that depend on the window's length."""
+    for (row, column), is_marked in np.ndenumerate(marks.fillna(False).to_numpy(dtype=bool)):
+        if is_marked:
+            axes.add_patch(
+                Rectangle(
+                    (column - 0.5, row - 0.5), 1, 1, fill=False, hatch="////", edgecolor="0.5", lw=0
+                )
+            )
+
+
 def _write(axes: Axes, cells: pd.DataFrame, mesh: Any, bold: np.ndarray | None) -> None:
     """The number of each cell, in black or white, whichever can be read."""
     faces = mesh.cmap(mesh.norm(cells.to_numpy()))
@@ -181,6 +199,7 @@ def _write(axes: Axes, cells: pd.DataFrame, mesh: Any, bold: np.ndarray | None) 
             fontsize=SMALL,
             color="black" if light else "white",
             fontweight="bold" if bold is not None and bold[row, column] else "normal",
+            bbox={"facecolor": faces[row, column], "edgecolor": "none", "pad": 0.8},
         )
 
 
@@ -213,13 +232,15 @@ def _caption(
     text += f". {sweep.repetitions[0].upper()}{sweep.repetitions[1:]}"
     tested = int(data["p"].notna().sum()) if gain else 0
     if gain and tested and numbers:
-        return text + (
+        text += (
             f". Bold: p < {SIGNIFICANCE:g} (paired t-test) after Holm's correction over the "
             f"{tested} tested cells; intervals are in the data."
         )
-    if gain and not tested:
-        return text + ". Nothing could be tested: one training seed says nothing of another."
-    return text + "; intervals are in the data."
+    elif gain and not tested:
+        text += ". Nothing could be tested: one training seed says nothing of another."
+    else:
+        text += "; intervals are in the data."
+    return text + (f" Hatched: {OVERLOAD}." if data["overloaded"].any() else "")
 
 
 def _scatter(sweep: SweepResults, x: str, y: str, policies: list[str]) -> Figure:
@@ -227,7 +248,9 @@ def _scatter(sweep: SweepResults, x: str, y: str, policies: list[str]) -> Figure
     levels = ["point", *sweep.keys]
     aud = sweep.aud(sweep.unit)
     aud = aud[aud.index.get_level_values("policy").isin(policies)]
-    data = sweep.means(aud, levels, sweep.unit).rename(columns={"mean": "aud"})
+    data = sweep.means(aud, levels, sweep.unit)
+    data = sweep.with_overload(data, ["point"], data["point"], gain=False)
+    data = data.rename(columns={"mean": "aud"})
     norm, colours = _scale(data["aud"], gain=False)
     figure, panels = _panels(policies, sweep.strategies, 1.5)
     for (policy, strategy), axes in panels.items():
@@ -243,6 +266,8 @@ def _scatter(sweep: SweepResults, x: str, y: str, policies: list[str]) -> Figure
             linewidth=0.3,
             rasterized=len(data) > 2000,
         )
+        crossed = rows[rows["overloaded"]]
+        axes.plot(crossed[x], crossed[y], **CROSS, rasterized=len(data) > 2000)
     figure.supxlabel(key_label(x))
     figure.supylabel(key_label(y))
     bar = figure.colorbar(
@@ -257,5 +282,6 @@ def _scatter(sweep: SweepResults, x: str, y: str, policies: list[str]) -> Figure
         f"for each of {counted(sweep.points, 'point')}"
         + (f", at which {', '.join(others)} differ too" if others else "")
         + f". Each is over {sweep.repetitions}; its interval is in the data."
+        + (f" Crossed out: {OVERLOAD}." if data["overloaded"].any() else "")
     )
     return Figure(figure, data, caption)

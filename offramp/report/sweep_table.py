@@ -23,6 +23,7 @@ from offramp.report.results import baseline_strategy, exit_counts
 from offramp.report.style import policy_kind
 from offramp.stages.layout import MANIFEST
 from sim.metrics import ARM
+from sim.verdict import VERDICTS
 
 SWEEP_TABLE = "sweep.parquet"
 FAILURES = "failures.csv"
@@ -117,8 +118,58 @@ class SweepResults:
         """How many training seeds and replications a point has."""
         return (
             f"{counted(self.training_seeds, 'training seed')} and "
-            f"{counted(self.replications, 'replication')} at each point"
+            f"{counted(self.replications, 'replication')}{self._window} at each point"
         )
+
+    @property
+    def _window(self) -> str:
+        """How long the measured window of a replication is, where that is known and one."""
+        scenario = self.manifest.get("scenario")
+        simulation = scenario.get("simulation") if isinstance(scenario, dict) else None
+        if not isinstance(simulation, dict) or "simulation.duration_s" in self.keys:
+            return ""
+        return f" of {simulation['duration_s']:g} s" if "duration_s" in simulation else ""
+
+    @cached_property
+    def overloaded_rows(self) -> pd.Series:
+        """Of each row, whether a node was overloaded: then it depends on the window's length."""
+        if "verdict" not in self.rows:
+            return pd.Series(False, index=self.rows.index)
+        return self.rows["verdict"] == VERDICTS[-1]
+
+    @property
+    def overloaded(self) -> int:
+        """Number of points at which a node was overloaded in some run."""
+        return int(self.rows.loc[self.overloaded_rows, "point"].nunique())
+
+    def with_overload(
+        self, data: pd.DataFrame, over: Sequence[str], points: pd.Series, *, gain: bool
+    ) -> pd.DataFrame:
+        """Means by ``over`` and arm with a column that says whether any run of them is overloaded.
+
+        Args:
+            points: that the means are over.
+            gain: the means are gains, which are of a strategy and of the baseline.
+        """
+        rows = self.rows[["point", *self.keys, "policy", "strategy"]].assign(
+            overloaded=self.overloaded_rows
+        )
+        if gain:
+            both = rows[rows["strategy"] == self.baseline].groupby(["point", "policy"])
+            base = both["overloaded"].any().rename("base").reset_index()
+            rows = rows.merge(base, on=["point", "policy"], how="left")
+            rows["overloaded"] |= rows.pop("base").fillna(False).astype(bool)
+        rows = rows[rows["point"].isin(points)]
+        levels = [*over, "policy", "strategy"]
+        found = rows.groupby(levels, sort=False)["overloaded"].any().reset_index()
+        return data.merge(found, on=levels, how="left")
+
+    @cached_property
+    def points_in_vain(self) -> int:
+        """Number of points at which no request was answered in time under any policy."""
+        if "on_time" not in self.rows:
+            return 0
+        return int((self.rows.groupby("point")["on_time"].sum() == 0).sum())
 
     def values(self, key: str) -> list[Any]:
         """Values of a swept key: numbers ascending, others in order of appearance."""
@@ -309,11 +360,16 @@ def setting_text(key: str, value: Any) -> str:
     label = key_label(key)
     match = re.fullmatch(r"(.*) \((.+)\)", label)
     if match:
-        return f"{match[1]} {value_text(value)} {match[2]}"
+        return f"{match[1]} = {value_text(value)} {match[2]}"
+    return f"{label} = {value_text(value)}"
+
+
+def overloaded_text(overloaded: int, points: int) -> str:
+    """What is said of points at which a node was overloaded."""
+    are, their = ("is", "its") if overloaded == 1 else ("are", "their")
     return (
-        f"{label} {value_text(value)}"
-        if label.startswith("number")
-        else (f"{label} = {value_text(value)}")
+        f"{overloaded} of {counted(points, 'point')} {are} OVERLOADED: {their} figures depend on "
+        "the window's length"
     )
 
 

@@ -15,6 +15,7 @@ from offramp.report.figure import counted, window
 from offramp.report.latex import Numbers, Text, table_environment
 from offramp.report.paired import SIGNIFICANCE, compare_pairs, holm
 from offramp.report.results import Results, interval_over
+from offramp.report.run_tables import pooled_note
 from sim.metrics import confidence_interval, over_replications, over_training_seeds
 
 TABLE_NAMES = ("summary", "differences", "exits")
@@ -124,6 +125,7 @@ def summary_table(results: Results, summary: pd.DataFrame) -> str:
         caption += (
             f", of the hit ratio over {over['hit_ratio']}." if results.replications > 1 else "."
         )
+    caption = f"{caption} {pooled_note(results)}".rstrip()
     if best is not None:
         caption += " " + bold_sentence(best)
     groups = _group_starts(list(summary["policy"]))
@@ -132,18 +134,21 @@ def summary_table(results: Results, summary: pd.DataFrame) -> str:
 
 def bold_sentence(best: Best) -> str:
     """What bold means in a table, and why there is none where there is none."""
-    rule = (
-        f"Bold: the highest AUD, where it differs from the next (paired t-test over {best.over}, "
-        f"p < {SIGNIFICANCE:g} after Holm's correction over {counted(best.tested, 'pair')} of arms)"
-    )
+    corrected = f"after Holm's correction over {counted(best.tested, 'pair')} of arms"
     if best.is_significant:
-        return f"{rule}."
+        return (
+            "Bold: the highest AUD, which differs from the next (paired t-test over "
+            f"{best.over}, p < {SIGNIFICANCE:g} {corrected})."
+        )
     if math.isnan(best.p):
         return (
             f"No AUD is bold: the highest could not be told from the next over {best.over} "
             "(too few, or equal in each)."
         )
-    return f"{rule}; here it does not (p = {best.p:.2f})."
+    return (
+        "No AUD is bold: the highest does not differ from the next (paired t-test over "
+        f"{best.over}, p = {best.p:.2f} {corrected})."
+    )
 
 
 def differences_table(results: Results, differences: pd.DataFrame) -> str:
@@ -163,12 +168,20 @@ def differences_table(results: Results, differences: pd.DataFrame) -> str:
             list(halves),
             signed=True,
         ),
-        Text("pairs", [f"{row.n} {row.over}" for row in differences.itertuples()]),
+        Text(
+            "pairs",
+            [counted(row.n, row.over.removesuffix("s")) for row in differences.itertuples()],
+        ),
     ]
     caption = (
         f"{results.scenario['name']}: differences in accuracy under deadline, in percentage "
         "points, paired: strategies over training seeds, policies over replications given these "
-        f"trainings. ±: 95 % t intervals, not corrected for the {len(differences)} comparisons."
+        "trainings. "
+    )
+    caption += (
+        f"±: 95 % t intervals, not corrected for {counted(len(differences), 'comparison')}."
+        if halves.notna().any()
+        else "No intervals: one repetition, or the same difference in each."
     )
     return table_environment(
         "differences", columns, caption, _group_starts(list(differences["over"]))

@@ -11,7 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
-from offramp.report.figure import Figure, counted, legend_above, no_interval, spread, window
+from offramp.report.figure import (
+    Figure,
+    counted,
+    cut_note,
+    cut_to_shares,
+    legend_above,
+    no_interval,
+    spread,
+    window,
+)
 from offramp.report.results import Results, interval_over
 from offramp.report.style import COLUMN, GUIDE, PERCENT, STRATEGY_FILLS, policy_looks
 from sim.metrics import over_replications, over_training_seeds
@@ -90,7 +99,8 @@ def accuracy_against_latency(results: Results) -> Figure | None:
     seeds, replications = results.training_seeds, results.replications
     note = no_interval(replications, "replication")
     legend_above(figure, handles, labels, note)
-    return Figure(figure, points, _caption(seeds, replications, window(results)))
+    caption = _caption(seeds, replications, window(results))
+    return Figure(figure, points, caption + cut_note(points["correct_low"], points["correct_high"]))
 
 
 def front_line(axes: Axes, points: pd.DataFrame) -> None:
@@ -109,6 +119,7 @@ def finish_tradeoff(axes: Axes, points: pd.DataFrame) -> None:
     else:
         axes.set_xlim(left=0)
     axes.margins(0.08)
+    cut_to_shares(axes)
     axes.set(xlabel="95th percentile of latency (ms)", ylabel="correct answers,\nof all requests")
     axes.yaxis.set_major_formatter(PERCENT)
 

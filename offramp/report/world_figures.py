@@ -10,8 +10,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from offramp.report.figure import TITLE_LINE, Figure, counted, legend_above, wrapped
-from offramp.report.results import Results
+from offramp.report.figure import (
+    TITLE_LINE,
+    Figure,
+    counted,
+    legend_above,
+    repetitions,
+    wrapped,
+)
+from offramp.report.results import Results, repetitions_of
 from offramp.report.style import (
     COLUMN,
     DOUBLE_COLUMN,
@@ -37,7 +44,8 @@ def aud_by_group(results: Results) -> Figure | None:
         return None
     names = list(groups["group"].unique())
     groups = groups.assign(hits=groups["aud"].fillna(0) * groups["offered"])
-    by = ["policy", "strategy", "group", "replication"]
+    unit = _unit_of_evidence(results)
+    by = ["policy", "strategy", "group", unit]
     totals = groups.groupby(by, sort=False)[["hits", "offered"]].sum()
     values = (totals["hits"] / totals["offered"]).dropna()
     intervals = {
@@ -78,10 +86,10 @@ def aud_by_group(results: Results) -> Figure | None:
     legend_above(figure, *axes[0, 0].get_legend_handles_labels())
     caption = (
         "Accuracy under deadline of each group of devices. Bars: 95 % t intervals over "
-        f"{counted(results.replications, 'replication')}, each with the requests of "
-        f"{counted(results.training_seeds, 'training seed')}."
+        f"{repetitions_of(results, 'aud')}, over all requests of {repetitions(results)}."
     )
-    return Figure(figure, _table(intervals, ["policy", "strategy", "group"], "aud"), caption)
+    data = _table(intervals, ["policy", "strategy", "group"], "aud", unit)
+    return Figure(figure, data, caption)
 
 
 def energy_per_correct_answer(results: Results) -> Figure | None:
@@ -93,8 +101,8 @@ def energy_per_correct_answer(results: Results) -> Figure | None:
         joules=runs["j_per_request"] * runs["offered"],
         correct=(runs["aud"] * runs["offered"]).round(),
     )
-    by = ["policy", "strategy", "replication"]
-    totals = runs.groupby(by, sort=False)[["joules", "correct"]].sum()
+    unit = _unit_of_evidence(results)
+    totals = runs.groupby(["policy", "strategy", unit], sort=False)[["joules", "correct"]].sum()
     totals = totals[totals["correct"] > 0]
     if not len(totals):
         return None
@@ -107,7 +115,7 @@ def energy_per_correct_answer(results: Results) -> Figure | None:
     lines = sum(max(2, 1 + name.count("\n")) for name in names)
     figure, axis = plt.subplots(figsize=(COLUMN, 0.9 + 0.15 * lines))
     height = 0.8 / len(results.strategies)
-    scale, unit = _unit(max(interval.mean for interval in intervals.values()))
+    scale, joules = _unit(max(interval.mean for interval in intervals.values()))
     for place, strategy in _places(results.strategies):
         at = [row for row, it in enumerate(results.policies) if (it, strategy) in intervals]
         bars = [intervals[results.policies[row], strategy] for row in at]
@@ -126,7 +134,7 @@ def energy_per_correct_answer(results: Results) -> Figure | None:
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
     axis.grid(visible=False, axis="y")
-    figure.supxlabel(f"{unit} per correct answer in time")
+    figure.supxlabel(f"{joules} per correct answer in time")
     legend_above(figure, *axis.get_legend_handles_labels())
     who = " and ".join(
         name
@@ -136,10 +144,10 @@ def energy_per_correct_answer(results: Results) -> Figure | None:
     caption = (
         f"Energy of {who} with power states, for every correct answer in time: that of requests "
         "that were late, wrong or unanswered is counted too. Bars: 95 % t intervals over "
-        f"{counted(results.replications, 'replication')}, each with "
-        f"{counted(results.training_seeds, 'training seed')}, and end at 0 J."
+        f"{repetitions_of(results, 'j_per_request')}, and end at 0 J; all requests of "
+        f"{repetitions(results)}."
     )
-    return Figure(figure, _table(intervals, ["policy", "strategy"], "j"), caption)
+    return Figure(figure, _table(intervals, ["policy", "strategy"], "j", unit), caption)
 
 
 def telemetry_over_time(results: Results) -> Figure | None:
@@ -261,14 +269,22 @@ def _shade(axis: Axes, results: Results, node: str) -> set[str]:
     return shaded
 
 
-def _table(intervals: dict[tuple[str, ...], Interval], keys: list[str], name: str) -> pd.DataFrame:
+def _unit_of_evidence(results: Results) -> str:
+    """What bars that compare strategies have intervals over, as a column of runs."""
+    return "training_seed" if results.training_seeds > 1 else "replication"
+
+
+def _table(
+    intervals: dict[tuple[str, ...], Interval], keys: list[str], name: str, unit: str
+) -> pd.DataFrame:
     return pd.DataFrame(
         {
             **dict(zip(keys, arm, strict=True)),
             name: interval.mean,
             "low": interval.low,
             "high": interval.high,
-            "replications": interval.n,
+            "n": interval.n,
+            "over": unit.replace("_", " ") + "s",
         }
         for arm, interval in intervals.items()
     )

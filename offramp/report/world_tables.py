@@ -6,7 +6,7 @@ import pandas as pd
 
 from offramp.report.figure import counted
 from offramp.report.markdown import milliseconds, number, percent
-from offramp.report.results import Results
+from offramp.report.results import Results, repetitions_of
 from offramp.report.table import Table
 from offramp.stages.layout import DEVICES, GROUPS, NODE_TELEMETRY, REQUEST_TELEMETRY, TRACES
 
@@ -128,7 +128,7 @@ def energy_table(results: Results, summary: pd.DataFrame) -> Table | None:
         ["policy", "strategy", *shown.values()],
         rows,
         "Of devices and nodes with power states, over the measured window, idle power "
-        f"included: 95 % intervals over {counted(results.replications, 'replication')}. "
+        f"included: 95 % intervals over {repetitions_of(results, 'j_per_request')}. "
         "Radio: bytes on the wire over bandwidth, without retransmissions. "
         f"Sources: {'; '.join(sorted(sources))}.",
         names=2,

@@ -6,7 +6,7 @@ Which repetitions are independent depends on what came about anew:
 networks             requests        the difference varies over
 ===================  ==============  =======================================================
 the same             the same        replications, paired (Student's t)
-the same             others          replications, not paired (Welch 1947)
+the same             others          replications, not paired (Welch 1947): all of both runs
 trained again        the same        training seeds, paired: these requests are given
 trained again        others          training seeds and replications, paired, both at random
 ===================  ==============  =======================================================
@@ -45,6 +45,9 @@ UNTESTED = "untested"
 #: Numbers that differ by less, relative to the largest, are equal: sums are added in other orders.
 _RESOLUTION = 1e-9
 
+#: How a difference was tested.
+PAIRED, WELCH, CROSSED = "paired t-test", "Welch's t-test, unpaired", "paired t-test, crossed"
+
 SEEDS, REPLICATIONS, BOTH = "training seeds", "replications", "seeds and replications"
 
 
@@ -63,11 +66,16 @@ class Anew:
 
 @dataclass(frozen=True)
 class _Tested:
-    """Of each difference: arrays of one shape. NaN where there is none."""
+    """Of each difference: arrays of one shape. NaN where there is none.
+
+    Attributes:
+        n: repetitions of the first run and of the second; the same where they are paired.
+    """
 
     half_width: Floats
     p: Floats
-    n: NDArray[np.int64]
+    n: tuple[NDArray[np.int64], NDArray[np.int64]]
+    freedom: Floats
 
 
 def differences(
@@ -83,29 +91,40 @@ def differences(
     Returns:
         One row per arm and metric: ``arms``, ``metric``; ``before``, ``after``, means of the
         runs; ``difference``, their mean difference; ``half_width`` of its 95 % interval, not
-        corrected for the number of comparisons; ``n`` repetitions, ``over`` what; ``p``,
-        two-sided; ``same``, whether every run gave the same number. Runs without a metric (no
-        answer has no latency) on either side are left out of it.
+        corrected for the number of comparisons; ``test``, how it was tested, with ``freedom``
+        degrees of freedom; ``n_before`` and ``n_after`` repetitions, ``n`` the fewer of the two,
+        ``over`` what; ``p``, two-sided; ``same``, whether every run gave the same number. Runs
+        without a metric (no answer has no latency) are left out of it, on both sides where runs
+        are paired.
     """
     keys = [*arms, "training_seed", "replication"]
     metrics = [name for name in before.columns if name in after.columns and name not in keys]
     old, new, index = _cells(before, after, arms, metrics)
     difference = new - old
-    left = ~np.isnan(difference)
     scale = np.fmax.reduce(np.fmax(np.abs(old), np.abs(new)), axis=(2, 3), initial=0.0)
     tiny = _RESOLUTION * scale
     difference[np.abs(difference) <= tiny[:, :, None, None]] = 0.0
     continuous = np.array([is_continuous(name) for name in metrics])
-    tested, over = _test(np.where(left, old, np.nan), difference, tiny, anew, continuous)
+    tested, test, over = _test(old, new, difference, tiny, anew, continuous)
     nowhere = np.isnan(old).all(axis=(2, 3)) & np.isnan(new).all(axis=(2, 3))
     same = (difference == 0).sum(axis=(2, 3)) == (~np.isnan(old) | ~np.isnan(new)).sum(axis=(2, 3))
-    mean = _mean(difference, (2, 3))
+    if test == WELCH:
+        before, after = (_mean(values, -1) for values in _by_replication(old, new))
+        gap = after - before
+        gap[np.abs(gap) <= tiny] = 0.0
+    else:
+        paired = np.isnan(difference)
+        before, after = (_mean(np.where(paired, np.nan, it), (2, 3)) for it in (old, new))
+        gap = _mean(difference, (2, 3))
     columns = {
-        "before": _mean(np.where(left, old, np.nan), (2, 3)),
-        "after": _mean(np.where(left, new, np.nan), (2, 3)),
-        "difference": mean,
+        "before": before,
+        "after": after,
+        "difference": gap,
         "half_width": np.where(same, 0.0, tested.half_width),
-        "n": tested.n,
+        "n": np.minimum(*tested.n),
+        "n_before": tested.n[0],
+        "n_after": tested.n[1],
+        "freedom": np.where(same, math.nan, tested.freedom),
         "p": np.where(same, math.nan, tested.p),
         "same": same,
     }
@@ -114,6 +133,7 @@ def differences(
     for name, values in columns.items():
         table[name] = values.ravel()
     table.insert(table.columns.get_loc("n") + 1, "over", over)
+    table.insert(table.columns.get_loc("n"), "test", test)
     return table[~nowhere.ravel()].reset_index(drop=True)
 
 
@@ -137,17 +157,30 @@ def with_verdicts(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _test(
-    old: Floats, difference: Floats, tiny: Floats, anew: Anew, continuous: NDArray[np.bool_]
-) -> tuple[_Tested, str]:
-    """Test arrays (arms, metrics, seeds, replications) against chance."""
+    old: Floats,
+    new: Floats,
+    difference: Floats,
+    tiny: Floats,
+    anew: Anew,
+    continuous: NDArray[np.bool_],
+) -> tuple[_Tested, str, str]:
+    """Test arrays (arms, metrics, seeds, replications) against chance: how, and over what."""
     if anew.networks and anew.requests:
-        return _crossed(difference, tiny), BOTH
+        return _crossed(difference, tiny), CROSSED, BOTH
     if anew.networks:
-        return _paired(_mean(difference, 3), tiny), SEEDS
+        return _paired(_mean(difference, 3), tiny), PAIRED, SEEDS
     if anew.requests:
-        before = _mean(old, 2)
-        return _welch(before, before + _mean(difference, 2), tiny), REPLICATIONS
-    return _paired(_mean(difference, 2), np.where(continuous, -1.0, tiny)), REPLICATIONS
+        return _welch(*_by_replication(old, new), tiny), WELCH, REPLICATIONS
+    flat_within = np.where(continuous, -1.0, tiny)
+    return _paired(_mean(difference, 2), flat_within), PAIRED, REPLICATIONS
+
+
+def _by_replication(old: Floats, new: Floats) -> tuple[Floats, Floats]:
+    """Means of both runs over the seeds that both have: (arms, metrics, replications)."""
+    absent = [np.asarray(np.isnan(it).all(axis=3, keepdims=True)) for it in (old, new)]
+    common = ~(absent[0] | absent[1])
+    before, after = (_mean(np.where(common, it, np.nan), 2) for it in (old, new))
+    return before, after
 
 
 def _paired(difference: Floats, tiny: Floats) -> _Tested:
@@ -160,20 +193,25 @@ def _paired(difference: Floats, tiny: Floats) -> _Tested:
     mean, variance = _mean(difference, -1), _variance(difference)
     with np.errstate(divide="ignore", invalid="ignore"):
         se = np.sqrt(variance / n)
-    return _judged(mean, se, n - 1.0, n, _spread(difference) <= tiny, _sign_test(n))
+    return _judged(mean, se, n - 1.0, (n, n), _spread(difference) <= tiny, _sign_test(n))
 
 
 def _welch(before: Floats, after: Floats, tiny: Floats) -> _Tested:
-    """Welch's t over the last axis, whose values are not paired."""
-    n = np.sum(~np.isnan(before), axis=-1)
+    """Welch's t over the last axis, whose values are not paired, nor as many in both."""
+    n = (np.sum(~np.isnan(before), axis=-1), np.sum(~np.isnan(after), axis=-1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        parts = [_variance(before) / n, _variance(after) / n]
+        parts = [_variance(it) / count for it, count in zip((before, after), n, strict=True)]
         square = parts[0] + parts[1]
-        freedom = square**2 * (n - 1) / (parts[0] ** 2 + parts[1] ** 2)
+        freedom = square**2 / sum(
+            part**2 / (count - 1) for part, count in zip(parts, n, strict=True)
+        )
     flat = (_spread(before) <= tiny) & (_spread(after) <= tiny)
-    # Of all ways to divide them in two, two give so large a difference.
-    chance = np.where(n > 1, 2.0 / special.binom(2 * n, n), math.nan)
-    return _judged(_mean(after, -1) - _mean(before, -1), np.sqrt(square), freedom, n, flat, chance)
+    # Of all ways to divide them, one gives so large a difference, and two where both are as many.
+    ways = np.where(n[0] == n[1], 2.0, 1.0)
+    chance = np.where(np.minimum(*n) > 1, ways / special.binom(n[0] + n[1], n[0]), math.nan)
+    mean = _mean(after, -1) - _mean(before, -1)
+    mean[np.abs(mean) <= tiny] = 0.0
+    return _judged(mean, np.sqrt(square), freedom, n, flat, chance)
 
 
 def _crossed(difference: Floats, tiny: Floats) -> _Tested:
@@ -187,14 +225,14 @@ def _crossed(difference: Floats, tiny: Floats) -> _Tested:
         freedom = square**2 / sum(part**2 / (n - 1) for part, n in zip(parts, counts, strict=True))
     n = np.minimum(*counts)
     flat = (_spread(seeds) <= tiny) & (_spread(replications) <= tiny)
-    return _judged(_mean(difference, (2, 3)), np.sqrt(square), freedom, n, flat, _sign_test(n))
+    return _judged(_mean(difference, (2, 3)), np.sqrt(square), freedom, (n, n), flat, _sign_test(n))
 
 
 def _judged(
     mean: Floats,
     se: Floats,
     freedom: Floats,
-    n: NDArray[np.int64],
+    n: tuple[NDArray[np.int64], NDArray[np.int64]],
     flat: NDArray[np.bool_],
     chance: Floats,
 ) -> _Tested:
@@ -205,13 +243,14 @@ def _judged(
             would claim a certainty that they cannot give.
         chance: the p there.
     """
-    few, equal = n < 2, mean == 0
+    few, equal = np.minimum(*n) < 2, mean == 0
     with np.errstate(divide="ignore", invalid="ignore"):
         half_width = special.stdtrit(freedom, 0.5 + LEVEL / 2) * se
         p = 2 * special.stdtr(freedom, -np.abs(mean / se))
     half_width = np.where(flat, np.where(equal, 0.0, math.nan), half_width)
     p = np.where(flat, np.where(equal, 1.0, chance), p)
-    return _Tested(np.where(few, math.nan, half_width), np.where(few, math.nan, p), n)
+    half_width, p = np.where(few, math.nan, half_width), np.where(few, math.nan, p)
+    return _Tested(half_width, p, n, np.where(few | flat, math.nan, freedom))
 
 
 def _sign_test(n: NDArray[np.int64]) -> Floats:

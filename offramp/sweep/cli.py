@@ -144,6 +144,7 @@ def _show(swept: Swept, loaded: Sweep, results: Path, console: Console) -> None:
 
     from offramp.report.markdown import percent
     from offramp.report.sweep import write_sweep_report
+    from offramp.report.sweep_table import overloaded_text
     from offramp.sweep.template import as_json
 
     def where(values: tuple[Any, ...]) -> str:
@@ -165,6 +166,8 @@ def _show(swept: Swept, loaded: Sweep, results: Path, console: Console) -> None:
         console.table(table)
     counts = swept.counts
     console.result(f"{counts.done} of {len(loaded.points)} points done, {counts.failed} failed")
+    if swept.summary.overloaded:
+        console.result(overloaded_text(swept.summary.overloaded, counts.done))
     if counts.failed:
         console.result(f"why: {results / 'failures.csv'}")
     if counts.died:

@@ -27,15 +27,12 @@ from offramp.worlds import build_world, needs_host_profile, read_matching_profil
 from offramp.yaml_lines import Location
 from sim.simulation import simulate_in_slices
 from sim.slices import Workload
-from sim.verdict import load_verdict
+from sim.verdict import VERDICTS, load_verdict
 
 T = TypeVar("T")
 
 #: Values of a point, in the order of the swept keys.
 Values = tuple[Any, ...]
-
-#: Verdicts on the load of a node, the worst last.
-_VERDICTS = ("STABLE", "BACKLOGGED", "SATURATED", "OVERLOADED")
 
 #: What so many sets of networks depend on is remembered; neighbouring points share them.
 _REMEMBERED = 64
@@ -290,8 +287,8 @@ def _verdict(tables: ArmTables) -> str:
             )
             for row in tables.node_rows()
         ),
-        key=_VERDICTS.index,
-        default=_VERDICTS[0],
+        key=VERDICTS.index,
+        default=VERDICTS[0],
     )
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from scipy import special
 
 from sim.metrics import LEVEL
+from sim.verdict import VERDICTS
 
 #: Shares of requests, pooled over runs by what they are shares of.
 _SHARES = {"aud": "offered", "hit_ratio": "offered", "accuracy": "answered"}
@@ -43,7 +44,7 @@ class Summary:
 
     AUD and accuracy carry a 95 % interval over training seeds where there are several, and else
     over replications; the hit ratio, and latencies, which are means of the runs' own, over
-    replications.
+    replications. ``verdict`` is the worst of the runs' own, on the load of nodes.
 
     Args:
         keys: swept keys.
@@ -55,12 +56,15 @@ class Summary:
         self._path = path
         self._is_empty = True
         self.arms: dict[tuple[str, str], ArmSummary] = {}
+        #: Points at which a node was overloaded in some run.
+        self.overloaded = 0
 
     def add(self, table: pa.Table) -> None:
         """Take in a part of the table: all rows of some points."""
         part = self._means(table.to_pandas(integer_object_nulls=True))
         part.to_csv(self._path, mode="a", index=False, header=self._is_empty)
         self._is_empty = False
+        self.overloaded += part.loc[part["verdict"] == VERDICTS[-1], "point"].nunique()
         for row in part[["strategy", "policy", "aud", *self._keys]].itertuples(index=False):
             strategy, policy, aud, *values = row
             here = Extreme(aud, tuple(values))
@@ -78,6 +82,8 @@ class Summary:
         found["training_seeds"] = groups["training_seed"].nunique()
         found["replications"] = groups["replication"].nunique()
         found["requests"] = groups["offered"].sum()
+        worst = groups["verdict"].agg(lambda verdicts: max(verdicts, key=VERDICTS.index))
+        found["verdict"] = worst
         for name, weight in _SHARES.items():
             by_seed = _pooled(runs, name, weight, [*arm, "training_seed"]).groupby(arm, sort=False)
             by_replication = _pooled(runs, name, weight, [*arm, "replication"])

@@ -3,20 +3,26 @@
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from models.errors import ResultsError
+from offramp.report.figure import cut_note, cut_to_shares, label_left, panels_for
+from offramp.report.latency_figures import draw_deadlines
 from offramp.report.latex import Numbers, Text, escape, table_environment
-from offramp.report.paired import compare_groups, compare_pairs
-from offramp.report.style import policy_looks
+from offramp.report.paired import compare_arms, compare_groups, compare_pairs
+from offramp.report.style import paper_style, policy_looks
 from offramp.report.sweep import write_sweep_report
-from offramp.report.tables import best_arm
+from offramp.report.sweep_figures import figures_against
+from offramp.report.sweep_table import read_sweep, setting_text
+from offramp.report.tables import Best, best_arm, bold_sentence
 from offramp.report.tradeoff import pareto_front
 
 COUNTS = (5, 10, 20)
@@ -47,6 +53,10 @@ def a_sweep(folder: Path, *, seeds: int = 4, replications: int = 3, noise: float
                                 "offered": 100 + replication,
                                 "answered": 90,
                                 "aud": aud,
+                                "on_time": 80,
+                                "verdict": "OVERLOADED"
+                                if policy == "full" and count == 20
+                                else "STABLE",
                                 "exit_1": 40,
                                 "exit_2": 50,
                             }
@@ -134,6 +144,18 @@ class Runs:
         )
 
 
+def test_arms_are_paired_by_what_remains() -> None:
+    """Seeds differ by far more than strategies: only pairing shows the gain of 1, 2 and 3."""
+    index = pd.MultiIndex.from_product(
+        [["b", "a"], [3, 1, 2, 4]], names=["strategy", "training_seed"]
+    )
+    values = pd.Series([300.0, 100.0, 200.0, 7.0, 303.0, 101.0, 202.0, np.nan], index=index)
+    found = compare_arms(values, "strategy", "a", "b")
+    assert found == compare_pairs([1.0, 2.0, 3.0])
+    assert found.p == pytest.approx(stats.ttest_1samp([1.0, 2.0, 3.0], 0.0).pvalue)
+    assert compare_arms(values, "strategy", "b", "a").mean == -2.0
+
+
 def test_the_best_is_bold_only_where_the_difference_is_significant() -> None:
     sure = best_arm(Runs([0.03, 0.031, 0.029, 0.03]))  # type: ignore[arg-type]
     unsure = best_arm(Runs([0.03, -0.03, 0.05, -0.04]))  # type: ignore[arg-type]
@@ -167,6 +189,46 @@ def test_a_sweep_gives_figures_against_each_key_and_maps_of_both(tmp_path: Path)
     }
     assert "better at 8, worse at 4, no difference shown at 0" in page.read_text()
     assert "The sweep is not over" in page.read_text()
+
+
+def test_points_that_are_overloaded_are_counted_and_marked(tmp_path: Path) -> None:
+    folder = a_sweep(tmp_path / "sweep")
+    page = write_sweep_report(folder).read_text()
+    assert "- **2 of 6 points are OVERLOADED: " in page
+    assert "(under `full`)" in page
+    count, loss = "devices.cameras.count", "links.wifi.uplink.loss_percent"
+    stem = f"{count}_{loss}".replace(".", "_")
+    for name, said in (
+        ("aud_against_devices_cameras_count", "Hollow markers: a node was OVERLOADED"),
+        (f"aud_map_{stem}", "Hatched: a node was OVERLOADED"),
+        (f"gain_map_{stem}", "Hatched: a node was OVERLOADED"),
+        ("exits_against_devices_cameras_count", "At 20, a node was OVERLOADED"),
+    ):
+        assert said in (folder / "figures" / f"{name}.txt").read_text()
+        if "exits" not in name:
+            data = pd.read_csv(folder / "figures" / f"{name}.csv")
+            expected = (data["policy"] == "full") & (data[count] == 20)
+            assert (data["overloaded"] == expected).all()
+    table = pd.read_parquet(folder / "sweep.parquet")
+    table.assign(verdict="STABLE").to_parquet(folder / "sweep.parquet")
+    write_sweep_report(folder)
+    told = "".join(path.read_text() for path in (folder / "figures").glob("*.txt"))
+    assert "OVERLOADED" not in told + (folder / "report.md").read_text()
+
+
+def test_a_sweep_in_which_nothing_is_in_time_says_nothing_else(tmp_path: Path) -> None:
+    folder = a_sweep(tmp_path / "sweep")
+    table = pd.read_parquet(folder / "sweep.parquet")
+    table.assign(on_time=table["on_time"].where(table["point"] > 0, 0)).to_parquet(
+        folder / "sweep.parquet"
+    )
+    assert "At 1 of 6 points, no request was answered in time" in write_sweep_report(
+        folder
+    ).read_text(encoding="utf-8")
+    table.assign(on_time=0).to_parquet(folder / "sweep.parquet")
+    page = write_sweep_report(folder).read_text()
+    assert "No request was answered in time under any policy: nothing can be said" in page
+    assert "ranges over the points" not in page
 
 
 def test_the_gain_of_a_sweep_recomputed_from_its_table(tmp_path: Path) -> None:
@@ -247,3 +309,68 @@ def test_a_two_column_paper_with_every_figure_and_table_compiles(
     assert ran.returncode == 0, log[-3000:]
     assert "Overfull" not in log
     assert (tmp_path / "paper.pdf").read_bytes().startswith(b"%PDF-")
+
+
+# --- how figures are drawn ------------------------------------------------------------------------
+
+
+def test_a_caption_speaks_of_bold_only_where_some_is() -> None:
+    best = Best(("curriculum", "a"), ("standard", "a"), 0.01, "training seeds", 3)
+    assert bold_sentence(best).startswith("Bold: the highest AUD, which differs from the next")
+    even = replace(best, p=0.5)
+    assert bold_sentence(even).startswith("No AUD is bold: the highest does not differ")
+    assert "p = 0.50 after Holm's correction over 3 pairs" in bold_sentence(even)
+
+
+def test_a_share_is_drawn_between_0_and_100_percent() -> None:
+    with paper_style():
+        figure, axes = plt.subplots()
+        axes.errorbar([1, 2], [0.1, 0.9], yerr=[0.5, 0.5])
+        cut_to_shares(axes)
+        low, high = axes.get_ylim()
+        plt.close(figure)
+    assert low == 0
+    assert 1 < high <= 1.04
+    assert cut_note(pd.Series([0.1, -0.4]), pd.Series([0.2, 0.6])) != ""
+    assert cut_note(pd.Series([0.1, np.nan]), pd.Series([0.2, np.nan])) == ""
+
+
+def test_a_deadline_at_the_end_of_a_panel_has_its_name_inside() -> None:
+    with paper_style():
+        figure, axes = plt.subplots()
+        axes.set_xlim(0, 105)
+        draw_deadlines(axes, {"early": 40.0, "late": 100.0})
+        sides = {text.get_text(): text.get_horizontalalignment() for text in axes.texts}
+        plt.close(figure)
+    assert sides == {"early": "left", "late": "right"}
+
+
+def test_rows_of_panels_have_one_label() -> None:
+    with paper_style():
+        for count, own in ((3, ["gain\n(points)", "", ""]), (6, [""] * 6)):
+            figure, panels = panels_for([str(number) for number in range(count)])
+            label_left(panels, "gain\n(points)")
+            assert [axes.get_ylabel() for axes in panels] == own
+            assert figure.get_supylabel() == ("" if any(own) else "gain (points)")
+            plt.close(figure)
+
+
+def test_integers_have_ticks_where_they_were_run_as_far_as_they_fit(tmp_path: Path) -> None:
+    sweep = read_sweep(a_sweep(tmp_path / "sweep"))
+    with paper_style():
+        name, figure = next(figures_against(sweep, "devices.cameras.count"))
+        assert name == "aud_against_devices_cameras_count"
+        figure.drawing.draw_without_rendering()
+        ticks = figure.drawing.axes[0].get_xticks()
+        titles = [axes.get_title() for axes in figure.drawing.axes[:2]]
+        plt.close(figure.drawing)
+    assert list(ticks) == list(COUNTS)
+    assert titles == ["wifi uplink loss = 0 %", "wifi uplink loss = 1 %"]
+    assert setting_text("devices.cameras.count", 5) == "number of cameras = 5"
+
+
+def test_captions_of_a_sweep_say_how_long_a_replication_is(tmp_path: Path) -> None:
+    sweep = read_sweep(a_sweep(tmp_path / "sweep"))
+    assert sweep.repetitions == "4 training seeds and 3 replications at each point"
+    known = replace(sweep, manifest={"scenario": {"simulation": {"duration_s": 30.0}}})
+    assert known.repetitions == "4 training seeds and 3 replications of 30 s at each point"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from models.errors import ResultsError, ScenarioError
 from offramp.manifest import read_manifest
 from offramp.recommendation.outcome import Outcome
 from offramp.recommendation.run import LOCK
+from offramp.recommendation.words import advice
 from tests.offramp.recommend_worlds import BUSY, Here, make_networks, recommended
 
 FILES = ("trials.csv", "verified.csv", "recommendation.json", "recommendation.yaml")
@@ -213,6 +215,17 @@ def test_nothing_meets_the_target_and_that_is_said(find: Recommending, tmp_path:
     assert "Nothing that was tried is shown to meet aud ≥ 99 %" in page
     assert "points below the target" in page
     assert not (tmp_path / "results" / "recommendation.yaml").exists()
+
+
+def test_where_nothing_is_answered_nothing_is_claimed(find: Recommending, tmp_path: Path) -> None:
+    crash = [{"kind": "node_crash", "node": "edge", "at_s": 0, "for_s": 60}]
+    outcome = find("latency_p95_ms=50", changes={"faults": crash})
+    assert outcome.recommended is None
+    page = (tmp_path / "results" / "recommendation.md").read_text()
+    assert "latency_p95_ms unknown (over" in page
+    assert "No request was answered, so that nothing is known" in page
+    assert not re.search(r"\bnan\b", page)
+    assert "the interval holds the target" not in "".join(advice(outcome))
 
 
 def test_a_worse_answer_leaves_no_scenario_of_an_earlier_one(

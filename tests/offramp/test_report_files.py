@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from scipy import stats
@@ -457,3 +458,37 @@ def test_a_file_that_is_missing_or_damaged_is_one_message_that_names_it(
         build_report(results)
     assert name in str(raised.value)
     assert snapshot(results) == before
+
+
+def test_records_of_other_runs_are_one_message(
+    trained: Any,
+    tmp_path: Path,
+    snapshot: Callable[..., dict[str, str]],
+    offramp: Callable[..., Any],
+) -> None:
+    results = Path(shutil.copytree(trained.results, tmp_path / "results"))
+    table = pq.read_table(results / "records.parquet")
+    without = table.filter(pc.not_equal(table["strategy"].cast("string"), "curriculum"))
+    one_less = table.slice(1)
+    for rest in (without, one_less):
+        pq.write_table(rest, results / "records.parquet")
+        before = snapshot(results)
+        for arguments in ((results,), (trained.results, results, "--compare", "-o", "compared")):
+            ran = offramp("report", *arguments)
+            assert ran.status == 2
+            assert "records.parquet does not belong to" in ran.err.replace("\n", " ")
+            assert "Traceback" not in ran.err
+        assert snapshot(results) == before
+        assert not Path("compared").exists()
+
+
+def test_a_manifest_of_another_format_is_one_message(trained: Any, tmp_path: Path) -> None:
+    results = Path(shutil.copytree(trained.results, tmp_path / "results"))
+    manifest = json.loads((results / "manifest.json").read_text())
+    for format, said in (
+        ("offramp-manifest-9", "use the Offramp that wrote it"),
+        ("x", "is not a"),
+    ):
+        (results / "manifest.json").write_text(json.dumps({**manifest, "format": format}))
+        with pytest.raises(OfframpError, match=said):
+            build_report(results)

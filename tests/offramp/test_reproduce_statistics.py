@@ -148,6 +148,23 @@ def test_other_requests_are_not_paired() -> None:
     assert found["half_width"][0] == pytest.approx((high - low) / 2, rel=1e-9)
 
 
+def test_runs_of_unequal_length_that_are_not_paired_lose_nothing() -> None:
+    before, after = [0.5, 0.7, 0.4, 0.6, 0.9], [0.52, 0.71, 0.43]
+    for one, other in ((before, after), (after, before)):
+        found = differences(by_hand([one]), by_hand([other]), ["strategy"], ANEW["requests"])
+        row = found.iloc[0]
+        expected = stats.ttest_ind(other, one, equal_var=False)
+        low, high = expected.confidence_interval(0.95)
+        assert row["p"] == pytest.approx(expected.pvalue, rel=1e-9)
+        assert row["freedom"] == pytest.approx(expected.df, rel=1e-9)
+        assert row["half_width"] == pytest.approx((high - low) / 2, rel=1e-9)
+        assert (row["before"], row["after"]) == pytest.approx((np.mean(one), np.mean(other)))
+        assert row["difference"] == pytest.approx(np.mean(other) - np.mean(one))
+        assert (row["n_before"], row["n_after"]) == (len(one), len(other))
+        assert row["test"] == "Welch's t-test, unpaired"
+    assert found["n"][0] == 3
+
+
 def test_networks_are_paired_by_seed_over_all_replications() -> None:
     before = [[0.5, 0.6], [0.4, 0.5], [0.7, 0.9]]
     after = [[0.6, 0.6], [0.5, 0.6], [0.7, 1.0]]

@@ -15,7 +15,12 @@ from offramp import Pipeline, load_scenario
 from offramp.comparison.build import compare_runs
 from offramp.comparison.differences import run_differences
 from offramp.comparison.page import answer
-from offramp.comparison.runs import read_runs, same_networks, same_requests
+from offramp.comparison.runs import (
+    read_runs,
+    same_networks,
+    same_requests,
+    scenario_differences,
+)
 from offramp.report.figure import FIGURE_SUFFIXES
 from offramp.store import Store
 
@@ -137,6 +142,24 @@ def test_the_page_says_what_differs_and_by_how_much(near: Path, far: Path, tmp_p
     assert r"\toprule" in tex
 
 
+def test_what_differs_is_readable_where_entries_are_blocks(
+    simulate: Simulate, near: Path, fixed_service: Change
+) -> None:
+    crash = [{"kind": "node_crash", "node": "edge", "at_s": 1, "for_s": 1}]
+    first = {"policy": "fixed_exit", "exit": 1}
+    other = simulate(
+        "other", {**fixed_service, "faults": crash, "policies": ["deadline_aware", first]}
+    )
+    rows = scenario_differences(read_runs([near, other])).set_index("key")
+    assert list(rows.index) == ["policies.1", "faults.0"]
+    assert rows.loc["faults.0", "near"] == "-"
+    assert rows.loc["faults.0", "other"] == (
+        "{at_s: 1.0, for_s: 1.0, kind: node_crash, node: edge}"
+    )
+    assert "None" not in rows.to_string()
+    assert "exit: 2" in str(rows.loc["policies.1", "near"])
+
+
 def test_every_figure_has_all_its_files_and_every_run(
     near: Path, far: Path, tmp_path: Path
 ) -> None:
@@ -174,6 +197,30 @@ def test_one_replication_of_the_same_networks_cannot_be_tested(
     assert {"aud", "latency_p50_s"} <= set(moved["metric"])
     assert set(moved["verdict"]) == {"untested"}
     assert "with too few repetitions to tell" in answer(compared, table)
+
+
+def test_other_requests_and_more_replications_are_all_compared_unpaired(
+    simulate: Simulate, near: Path, fixed_service: Change, tmp_path: Path
+) -> None:
+    other = simulate("other", {**fixed_service, "seed": 99, "simulation.replications": 4})
+    made = compare_runs([near, other], tmp_path / "out")
+    table = made.differences
+    assert set(table["test"]) == {"Welch's t-test, unpaired"}
+    assert (table["n_before"] == 2).all()
+    assert (table["n_after"] == 4).all()
+    row = table[table["metric"] == "latency_p50_s"].iloc[0]
+    arm = (row["strategy"], row["policy"], "latency_p50_s")
+    expected = stats.ttest_ind(
+        by_replication(other, *arm), by_replication(near, *arm), equal_var=False
+    )
+    assert row["p"] == pytest.approx(expected.pvalue, rel=1e-6)
+    assert "](tables/comparison.tex)" in made.page.read_text(encoding="utf-8")
+    said = "Welch's t-test, unpaired, n = 2 and 4 replications"
+    assert said in made.page.read_text(encoding="utf-8")
+    html = made.page.with_suffix(".html").read_text(encoding="utf-8")
+    assert said in html.replace("<wbr>", "").replace("&#39;", "'")
+    tex = (tmp_path / "out" / "tables" / "comparison.tex").read_text(encoding="utf-8")
+    assert "2 and 4 replications, unpaired" in tex
 
 
 def test_a_run_that_answered_nothing_is_compared(

@@ -108,6 +108,14 @@ def test_the_summary_has_a_line_for_each_point_and_arm(swept: Sweeping, tmp_path
     pooled = (first["aud"] * first["offered"]).sum() / first["offered"].sum()
     assert summary["aud"][0] == pytest.approx(pooled)
     assert summary["hit_ratio_half_width"][0] >= 0
+    severity = ["STABLE", "BACKLOGGED", "SATURATED", "OVERLOADED"]
+    runs = pq.read_table(tmp_path / "results" / "sweep.parquet").to_pandas()
+    for row in summary.itertuples():
+        arm = runs[["point", "strategy", "policy"]] == [row.point, row.strategy, row.policy]
+        of_arm = runs.loc[arm.all(axis=1), "verdict"]
+        assert row.verdict == max(of_arm, key=severity.index)
+    overloaded = runs.loc[runs["verdict"] == "OVERLOADED", "point"]
+    assert ran.summary.overloaded == overloaded.nunique()
     best = max(summary["aud"][(summary["strategy"] == "standard")])
     assert max(ran.summary.arms["standard", p].best.aud for p in summary["policy"]) == best
 

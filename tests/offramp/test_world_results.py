@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from scipy import stats
 
 from offramp import Pipeline, load_scenario
 from offramp.report.build import build_report
@@ -168,9 +169,16 @@ def test_energy_adds_up_from_states_to_runs_to_the_summary(results: Path) -> Non
     assert cameras["idle_j"].unique() == pytest.approx([0.5 * 5 * 3])
     for row in arms(results):
         arm = runs[(runs["strategy"] == row["strategy"]) & (runs["policy"] == row["policy"])]
-        joules = (arm["device_j"] + arm["node_j"]).groupby(arm["replication"]).sum()
-        correct = (arm["aud"] * arm["offered"]).groupby(arm["replication"]).sum()
-        assert row["j_per_correct_on_time"] == pytest.approx((joules / correct).mean())
+        joules = (arm["device_j"] + arm["node_j"]).groupby(arm["training_seed"]).sum()
+        correct = (arm["aud"] * arm["offered"]).groupby(arm["training_seed"]).sum()
+        costs = joules / correct
+        assert row["j_per_correct_on_time"] == pytest.approx(costs.mean())
+        half = stats.t.ppf(0.975, len(costs) - 1) * costs.std() / len(costs) ** 0.5
+        assert row["j_per_correct_on_time_half_width"] == pytest.approx(half)
+        drawn = pd.read_csv(results / "figures" / "energy_per_correct_answer.csv")
+        bar = drawn.set_index(["strategy", "policy"]).loc[(row["strategy"], row["policy"])]
+        assert (bar["n"], bar["over"]) == (len(costs), "training seeds")
+        assert bar["high"] - bar["j"] == pytest.approx(half)
     page = (results / "report.md").read_text()
     assert "## Energy" in page
     assert "a guess; another guess" in page

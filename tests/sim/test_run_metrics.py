@@ -25,7 +25,6 @@ from sim.metrics import (
     confidence_interval,
     over_replications,
     over_training_seeds,
-    paired_difference,
     run_metrics,
 )
 from sim.policy import ANSWER, DROP, run_to
@@ -196,26 +195,3 @@ def test_evidence_about_policies_is_one_value_per_replication():
     values = over_replications(runs, "aud")
     assert len(values) == 2 * 2 * 4
     assert values["standard", "confidence", 3] == 12 + 3
-
-
-def test_differences_are_paired():
-    # The seeds differ by far more than the strategies: only pairing shows the gain of 1, 2 and 3.
-    gain = {11: 1.0, 12: 2.0, 13: 3.0}
-    runs = runs_frame(
-        lambda strategy, policy, seed, _: 100 * seed + gain[seed] * (strategy == "curriculum")
-    )
-    values = over_training_seeds(runs.sample(frac=1, random_state=1), "aud")
-    fixed = values.xs("fixed", level="policy")
-    interval = paired_difference(fixed, "strategy", "curriculum", "standard")
-    assert interval == confidence_interval([1.0, 2.0, 3.0])
-    assert interval.mean == 2.0
-    opposite = paired_difference(fixed, "strategy", "standard", "curriculum")
-    assert (opposite.mean, opposite.half_width) == (-2.0, interval.half_width)
-
-
-def test_pairs_that_lack_a_half_are_left_out():
-    index = pd.MultiIndex.from_tuples(
-        [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("b", 2), ("b", 4)], names=["strategy", "seed"]
-    )
-    values = pd.Series([5.0, 7.0, 9.0, 1.0, 1.0, 1.0], index=index)
-    assert paired_difference(values, "strategy", "a", "b") == confidence_interval([4.0, 6.0])

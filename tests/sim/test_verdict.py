@@ -29,6 +29,7 @@ from sim.verdict import (
     node_metrics,
     offered_loads,
     outcome_shares,
+    policies_in_vain,
     settling,
 )
 
@@ -244,16 +245,16 @@ def test_settling_looks_at_answered_requests_only():
 CALM = (1.0, 1.01), (1.02, 1.0), (0.99, 1.0), (1.0, 1.0)
 
 
-def runs_frame(offered=5000, latencies=CALM, policy="fixed"):
+def runs_frame(offered=5000, latencies=CALM, policy="fixed", on_time=1):
     """One row per replication, with the latencies of the first quarter and the rest."""
     return pd.DataFrame(
         [
-            ("standard", 1, policy, replication, offered, first, rest)
+            ("standard", 1, policy, replication, offered, on_time, first, rest)
             for replication, (first, rest) in enumerate(latencies)
         ],
         columns=[
-            "strategy", "training_seed", "policy", "replication", "offered", "first_quarter_s",
-            "rest_s",
+            "strategy", "training_seed", "policy", "replication", "offered", "on_time",
+            "first_quarter_s", "rest_s",
         ],
     )  # fmt: skip
 
@@ -282,6 +283,7 @@ def test_a_sound_result_raises_no_doubt():
         ({"training_seeds": 1}, "too few training seeds"),
         ({"runs": runs_frame(offered=ENOUGH_REQUESTS - 1)}, "too short: a run measured 99"),
         ({"nodes": ("STABLE", "OVERLOADED")}, "node 'node1' is overloaded under fixed"),
+        ({"runs": runs_frame(on_time=0)}, "no request was answered in time under any policy"),
         (
             {"runs": runs_frame(latencies=[(0.5, 1.0), (0.52, 1.0), (0.49, 1.0), (0.51, 1.0)])},
             "warm-up not settled for fixed",
@@ -295,6 +297,12 @@ def test_a_sound_result_raises_no_doubt():
 def test_each_reason_for_doubt_is_given_alone(about, reason):
     (given,) = doubts_about(**about)
     assert reason in given
+
+
+def test_a_policy_in_vain_beside_another_is_a_result():
+    runs = pd.concat([runs_frame(on_time=0), runs_frame(policy="quick")])
+    assert policies_in_vain(runs) == ["fixed"]
+    assert doubts_about(runs=runs) == []
 
 
 def test_reasons_add_up():
