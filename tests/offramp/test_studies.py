@@ -1258,9 +1258,7 @@ def test_exits_that_are_trained_are_compared_though_every_accuracy_be_the_same(
     assert "frozen" not in page.read_text()
 
 
-def test_that_activations_do_not_fit_is_told_once(
-    run: Callable[..., Any], results: Path
-) -> None:
+def test_that_activations_do_not_fit_is_told_once(run: Callable[..., Any], results: Path) -> None:
     ran = run({"training/activation_store_gb": 0, "axes": {}})
     assert ran.status == 0
     assert ran.out.count("the frozen backbone runs anew at every step") == 1
