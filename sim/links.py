@@ -92,6 +92,11 @@ class Link:
     shared_by: int = 1
 
 
+#: What is left of a message when the link has begun with it: no more than that, so that rounding
+#: does not decide whether one that comes as an outage begins has begun before it.
+_BEGUN = 1 - 1e-9
+
+
 class Channel:
     """One direction of links in one run: their queues, and the order of their connections.
 
@@ -146,8 +151,8 @@ class Channel:
         if self._senders is not None and waits:
             begin_s = sent_s
             if self._occupied:
-                begin_s = finished_s(self._capacity, sent_s, through - amount)
-                begin_s = np.minimum(begin_s, end_s)
+                begun = through - _BEGUN * amount
+                begin_s = np.minimum(finished_s(self._capacity, sent_s, begun), end_s)
             arrived[order] += self._senders.delays(
                 keys,
                 begin_s[order],
@@ -179,7 +184,8 @@ class Channel:
         arrived = end_s + delay_s
         if self._senders is not None and self._senders.may_delay(segments):
             if self._occupied:
-                begin_s = min(finished_s(self._capacity, sent_s, free - amount), end_s)
+                begun = free - _BEGUN * amount
+                begin_s = min(finished_s(self._capacity, sent_s, begun), end_s)
             message = Crossing(begin_s, end_s, segments, u_loss, alone)
             arrived += self._senders.delay(flow, message)
             self._reorders = True

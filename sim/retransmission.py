@@ -100,19 +100,18 @@ class TcpLoss:
         """
         kept = float(self.nothing_lost(segments))
         if u < kept:
-            return None, u / kept
-        u = (u - kept) / (1 - kept)
+            return None, _uniform(u, 0.0, kept)
+        u = _uniform(u, kept, 1.0)
         # The last is lost, given that any is.
         tail = 0.0 if more else self.loss / (1 - kept)
         if segments == 1 and not more:
             tail = 1.0
         fast = u < 1 - tail
-        u = u / (1 - tail) if fast else (u - (1 - tail)) / tail
+        u = _uniform(u, 0.0, 1 - tail) if fast else _uniform(u, 1 - tail, 1.0)
         # The repetition is lost so many times.
         again = int(math.log1p(-u) / math.log(self.loss))
         low, high = 1 - self.loss**again, 1 - self.loss ** (again + 1)
-        u = min(max((u - low) / (high - low), 0.0), math.nextafter(1.0, 0.0))
-        return Repair(fast, again if fast else again + 1), u
+        return Repair(fast, again if fast else again + 1), _uniform(u, low, high)
 
     def first_s(self, fast: bool, segments: int, rtt_s: float) -> float:
         """From when segments were sent until a fast retransmit, or until the timer starts."""
@@ -155,6 +154,14 @@ class TcpLoss:
         """How many timeouts are shorter than the longest."""
         return math.ceil(math.log2(MAX_RTO_S / self.rto_s(rtt_s)))
 
+
+def _uniform(u: float, low: float, high: float) -> float:
+    """A uniform number in [0, 1) of one between two bounds, whatever rounding did to them."""
+    return min(max((u - low) / (high - low), 0.0), _MOST) if high > low else 0.0
+
+
+#: The greatest number below 1.
+_MOST = math.nextafter(1.0, 0.0)
 
 #: What is not lossy.
 NO_LOSS = TcpLoss(0.0)

@@ -16,7 +16,7 @@ Left out: that small messages which wait for the window share segments.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,15 @@ class Crossing:
     segments: int
     u_loss: float
     alone: bool
+
+
+#: Instants are known to a nanosecond. What is computed of them follows from comparisons, in which
+#: one that was computed in another order must not come before itself.
+_PER_S = 1e9
+
+
+def _known(instant_s: float) -> float:
+    return round(instant_s * _PER_S) / _PER_S if math.isfinite(instant_s) else instant_s
 
 
 def _holds(window: Any, threshold: Any, segments: Any) -> Any:
@@ -112,8 +121,9 @@ class Senders:
         rows = np.flatnonzero((segments > INITIAL_WINDOW) | (self._loss.loss > 0))
         if len(rows):
             self._use()
+            known = (np.rint(it[rows] * _PER_S) / _PER_S for it in (begin_s, end_s))
             delays[rows] = self._in_order(
-                flow[rows], begin_s[rows], end_s[rows], segments[rows], u_loss[rows], alone[rows]
+                flow[rows], *known, segments[rows], u_loss[rows], alone[rows]
             )
         return delays
 
@@ -175,20 +185,21 @@ class Senders:
         Args:
             flow: its connection.
         """
-        count, begin_s = message.segments, message.begin_s
+        count = message.segments
         if not self._loss.loss and count <= INITIAL_WINDOW:
             return 0.0
         self._use()
+        begin_s, end_s = _known(message.begin_s), _known(message.end_s)
         at_once = (
             self._settled(flow, begin_s, count)
             and begin_s >= self._clear_s[flow]
             and message.u_loss < self._loss.nothing_lost(count)
-            and math.isfinite(message.end_s)
+            and math.isfinite(end_s)
         )
         if not at_once:
-            return self._followed(flow, message)
-        clear_s = begin_s + (message.end_s - begin_s) / count + self._rtt_s
-        self._note(flow, begin_s, message.end_s, clear_s, count)
+            return self._followed(flow, replace(message, begin_s=begin_s, end_s=end_s))
+        clear_s = begin_s + (end_s - begin_s) / count + self._rtt_s
+        self._note(flow, begin_s, end_s, clear_s, count)
         return 0.0
 
     def _settled(self, flow: int, now_s: float, segments: int) -> bool:

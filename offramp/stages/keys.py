@@ -23,7 +23,7 @@ from offramp.store import file_hash
 #: Raise when a change of code changes what a stage makes from the same settings.
 TRAINING_VERSION = 2
 PROFILING_VERSION = 3
-SIMULATION_VERSION = 7
+SIMULATION_VERSION = 8
 
 
 def _data_key(experiment: Experiment) -> dict[str, Any]:

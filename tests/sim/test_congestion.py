@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny_worlds import direction, examples
 
@@ -281,7 +281,21 @@ links = st.builds(
 )
 
 
+#: A long message whose acknowledgements and repairs are heard at the same instants.
+AT_THE_SAME_INSTANT = (
+    np.zeros(34),
+    np.array([0] * 5 + [1, 1] + [0] * 27),
+    np.array([1] * 6 + [45] + [1] * 26 + [3]),
+    np.array([0.0] * 27 + [0.44921875] + [0.0] * 6),
+)
+
+
 @given(links, traffic(), st.lists(st.floats(0, 3), max_size=4))
+@example(
+    link(Constant(RTT / 2), 0.3, with_outages(ConstantCapacity(1e7), [(0.2, 0.5), (1.0, 1.7)])),
+    AT_THE_SAME_INSTANT,
+    [],
+)
 @examples(200)
 def test_all_at_once_in_slices_and_one_by_one_are_the_same(one_way, messages, cuts):
     sent_s, flow, segments, u = messages
