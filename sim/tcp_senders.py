@@ -121,9 +121,9 @@ class Senders:
         rows = np.flatnonzero((segments > INITIAL_WINDOW) | (self._loss.loss > 0))
         if len(rows):
             self._use()
-            known = (np.rint(it[rows] * _PER_S) / _PER_S for it in (begin_s, end_s))
+            begin_s, end_s = (np.rint(it[rows] * _PER_S) / _PER_S for it in (begin_s, end_s))
             delays[rows] = self._in_order(
-                flow[rows], *known, segments[rows], u_loss[rows], alone[rows]
+                flow[rows], begin_s, end_s, segments[rows], u_loss[rows], alone[rows]
             )
         return delays
 
