@@ -21,6 +21,7 @@ from models.tracing import (
     exit_cuts,
     flop_counter,
     is_activation,
+    keeps_channels_last,
     place_by_flops,
     split,
     trace,
@@ -78,14 +79,15 @@ class MultiExitNetwork(nn.Module):
         else:
             *segments, self._last_classifier = split(traced, [*early, before_classifier])
             self._segments = tuple(segments)
+        activations = self._example_activations(image, whole)
         self.branches = nn.ModuleList(
             build_branch(
                 architecture.branch,
                 activation,
                 architecture.classes,
-                self._channels_last(exit, activation, image),
+                self._channels_last(exit, activation, image, keeps_channels_last(traced, cut)),
             )
-            for exit, activation in enumerate(self._example_activations(image, whole), start=1)
+            for exit, (activation, cut) in enumerate(zip(activations, early, strict=True), start=1)
         )
         #: Leading modules of each branch that hold no weights; see :func:`frozen_prefix`.
         self.frozen_prefixes = tuple(
@@ -229,10 +231,15 @@ class MultiExitNetwork(nn.Module):
             )
         return activations[:-1]
 
-    def _channels_last(self, exit: int, activation: Tensor, image: Tensor) -> bool:
+    def _channels_last(
+        self, exit: int, activation: Tensor, image: Tensor, by_layers: bool | None
+    ) -> bool:
         """Whether the feature maps at an early exit have their channels last.
 
         Where there are as many channels as rows, a larger image tells: channels stay as many.
+
+        Args:
+            by_layers: what the layers before it tell, where nothing else does.
         """
         told = channels_last(activation)
         if told is not None:
@@ -243,8 +250,7 @@ class MultiExitNetwork(nn.Module):
                 for segment in range(1, exit + 1):
                     state = self.run_segment(segment, state)
         except Exception:
-            # Made for one size of images alone, which none is that keeps its channels last.
-            return False
+            return bool(by_layers)  # made for one size of images alone
         _, first, _, last = state[0].shape
         return bool(first != activation.shape[1] and last == activation.shape[3])
 

@@ -477,6 +477,52 @@ def is_activation(value: Any, image: Tensor) -> bool:
     return value.shape[2] == value.shape[3] or value.shape[1] == value.shape[2]
 
 
+#: Layers that take channels first, and last.
+_CHANNELS_FIRST = (
+    nn.Conv2d,
+    nn.BatchNorm2d,
+    nn.InstanceNorm2d,
+    nn.GroupNorm,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+)
+_CHANNELS_LAST = (nn.LayerNorm, nn.Linear)
+#: What becomes of feature maps by a permutation: channels last, or first.
+_PERMUTED: dict[tuple[Any, ...], bool] = {(0, 2, 3, 1): True, (0, 3, 1, 2): False}
+
+
+def keeps_channels_last(traced: Traced, node: fx.Node) -> bool | None:
+    """Whether feature maps at an operation have their channels last; None: nothing tells.
+
+    The nearest layer or permutation before it tells, which takes or gives them on one side.
+    """
+    seen: set[fx.Node] = set()
+    here = [node]
+    while here:
+        for one in here:
+            told = _told_channels_last(traced, one)
+            if told is not None:
+                return told
+        seen.update(here)
+        before = [source for one in here for source in one.all_input_nodes]
+        here = [source for source in dict.fromkeys(before) if source not in seen]
+    return None
+
+
+def _told_channels_last(traced: Traced, node: fx.Node) -> bool | None:
+    layer = traced.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if isinstance(layer, _CHANNELS_FIRST):
+        return False
+    if isinstance(layer, _CHANNELS_LAST):
+        return True
+    if node.target in ("permute", torch.permute):
+        given: Any = node.kwargs.get("dims") or node.args[1:]
+        axes = given[0] if isinstance(given[0], tuple | list) else given
+        return _PERMUTED.get(tuple(axis % 4 for axis in axes if isinstance(axis, int)))
+    return None
+
+
 def place_by_flops(traced: Traced, image: Tensor, shares: Sequence[float]) -> list[str]:
     """Names of the operations after which the spent share of the FLOPs is nearest to ``shares``.
 

@@ -351,6 +351,10 @@ CUBES = {
     "swin": ("cube.py:swin", "features.1", True),
     "resnet": ("resnet8", "relu", False),
     "of one size alone": ("cube.py:OneSize", "conv", False),
+    "of one size alone, a sum": ("cube.py:OneSize", "add_1", False),
+    "of one size alone, channels last": ("cube.py:OneSizeLast", "add", True),
+    "of one size alone, a norm": ("cube.py:OneSizeLast", "norm", True),
+    "of one size alone, by name": ("cube.py:OneSizeNamed", "permute", True),
 }
 
 CUBE_CODE = """
@@ -371,7 +375,26 @@ class OneSize(nn.Module):
         self.fc = nn.Linear(16, num_classes)
 
     def forward(self, x):
-        return self.fc(self.conv(x + self.places).mean((2, 3)))
+        return self.fc((self.conv(x + self.places) + 1).mean((2, 3)))
+
+
+class OneSizeLast(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 1)
+        self.places = nn.Parameter(torch.rand(1, 16, 16, 16))
+        self.norm = nn.LayerNorm(16)
+        self.fc = nn.Linear(16, num_classes)
+
+    def forward(self, x):
+        x = self.patches(x).permute(0, 2, 3, -3) + self.places
+        return self.fc(self.norm(x).mean((1, 2)))
+
+
+class OneSizeNamed(OneSizeLast):
+    def forward(self, x):
+        x = torch.permute(self.patches(x), dims=(0, 2, 3, 1))
+        return self.fc(self.norm(x + self.places).mean((1, 2)))
 """
 
 
