@@ -122,7 +122,7 @@ def _of_strategies(results: Results, differences: pd.DataFrame) -> Answer:
         unknown="With one training seed there is no interval: this says nothing of another "
         "training.",
     )
-    remarks = _vain_remarks(vain)
+    remarks = vain_remarks(vain)
     count = int((differences["over"] == "training seeds").sum())
     training = results.scenario.get("training", {})
     if "curriculum" in others and "scoring" in training and not training.get("checkpoints"):
@@ -154,7 +154,7 @@ def _of_policies(results: Results, differences: pd.DataFrame) -> Answer:
         interval=f"95 % intervals, paired over {repeated}, of {trained}",
         unknown="With one replication there is no interval: this says nothing of another run.",
     )
-    remarks = ["Replications say nothing of another training.", *_vain_remarks(vain)]
+    remarks = ["Replications say nothing of another training.", *vain_remarks(vain)]
     if len(compared) > 1 and results.replications > 1:
         remarks.append(f"Intervals are not corrected for the {len(compared)} comparisons.")
     return Answer(
@@ -170,7 +170,7 @@ def _compared(rows: pd.DataFrame, places: list[str]) -> list[_Comparison]:
     return [_Comparison(*one) for one in zip(places, *columns, strict=True)]
 
 
-def _vain_remarks(policies: list[str]) -> list[str]:
+def vain_remarks(policies: list[str]) -> list[str]:
     """What is said of policies that got no answer in time, where others did."""
     return [f"No request was answered in time under {listed(policies)}."] if policies else []
 

@@ -10,10 +10,10 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from models.files import write_text
-from offramp.report.answer import scoring_cost, sign
+from offramp.report.answer import scoring_cost, sign, vain_remarks
 from offramp.report.figure import counted
 from offramp.report.live import live_warnings
-from offramp.report.markdown import listed, points, rendered
+from offramp.report.markdown import points, rendered
 from offramp.report.paired import SIGNIFICANCE, holm
 from offramp.report.results import Results, validity
 from offramp.report.run_tables import difference_table, further_tables, summary_table
@@ -88,8 +88,8 @@ def answer(results: Results, differences: pd.DataFrame) -> str:
             f"Under `{row.given}`, **{row.of}** against {row.less}: {gain} points of AUD "
             f"(95 %, paired over {counted(row.n, 'training seed')}); {verdict}."
         )
-    if vain and len(rows):
-        sentences.append(f"No request was answered in time under {listed(vain)}.")
+    if len(rows):
+        sentences += vain_remarks(vain)
     training = results.scenario["training"]
     if sentences and "curriculum" in results.strategies and not training["checkpoints"]:
         sentences.append(
