@@ -454,8 +454,7 @@ def test_everyone_is_back_after_a_restart_of_the_broker(mosquitto: Mosquitto, qo
         assert result.oddities.unsent == 0
         assert set(statuses(result)) <= {OK, WAITING}
         assert (result.seen.status[result.requests.created_s < 0.3] == OK).all()
-        waited = (result.seen.sent_s - result.requests.created_s) > 0.2
-        assert (waited & (result.seen.status == OK)).any()
+        assert (result.seen.sent_s - result.requests.created_s > 0.2).any()
     else:
         assert result.oddities.unsent == statuses(result)[UNSENT] > 0
         unsent_s = result.requests.created_s[result.seen.status == UNSENT]

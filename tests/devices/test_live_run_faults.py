@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from brokers import Mosquitto, free_port
 from fake_runtime import eventually
@@ -101,9 +102,7 @@ def test_a_run_whose_parts_are_killed_one_after_the_other(trained: Trained, tmp_
     assert outcomes.total() == live.num_rows
     assert set(outcomes) <= {"on_time", "late", "lost"}
     assert outcomes["on_time"] > 0.3 * live.num_rows, outcomes
-    # At the end all are back.
-    last = [row["outcome"] for row in live.to_pylist() if row["created_s"] > 24.0]
-    assert last.count("on_time") > 0.8 * len(last)
+    assert_all_are_back(live.to_pylist())
 
 
 def test_a_node_that_is_killed_while_the_broker_is_away_is_back_with_it(
@@ -135,7 +134,17 @@ def test_a_node_that_is_killed_while_the_broker_is_away_is_back_with_it(
     assert sum("node edge was ended by SIGKILL" in it for it in warnings) == 1
     records = read_records(tmp_path / "live/records.parquet").to_pylist()
     assert len({row["request"] for row in records}) == len(records) > 0
-    assert {row["outcome"] for row in records} >= {"on_time", "lost"}
+    # What devices held back may come late, and what was under way is lost: as many as there were.
+    outcomes = {row["outcome"] for row in records}
+    assert outcomes <= {"on_time", "late", "lost"}
+    assert outcomes & {"late", "lost"}
+    assert_all_are_back(records)
+
+
+def assert_all_are_back(records: list[dict[str, Any]]) -> None:
+    """At the end of 25 s."""
+    last = [row["outcome"] for row in records if row["created_s"] > 24.0]
+    assert last.count("on_time") > 0.8 * len(last)
 
 
 def metrics_are_served(port: int) -> bool:
