@@ -20,7 +20,8 @@ a commented scenario; `offramp check my.yaml` says what is wrong with a file and
 every default filled in; `offramp schema` prints the JSON Schema, for completion in editors.
 
 The unit is part of a key's name. `NAME` stands for a name that you choose. Files are relative to
-the scenario's folder, and `$VARIABLES` in their names are expanded. Where a *distribution* is
+the scenario's folder (of a scenario that ships: to the working folder), and `$VARIABLES` in their
+names are expanded. Where a *distribution* is
 allowed, write a number, or a mapping such as `{distribution: lognormal, median: 4, sigma: 0.5}`,
 in the unit of the key."""
 

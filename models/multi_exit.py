@@ -7,25 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from models.architecture import Architecture
 from models.backbones import build_backbone
 from models.branches import build_branch, channels_last, frozen_prefix
 from models.errors import NetworkError
-from models.tracing import (
-    State,
-    Traced,
-    classifier_input,
-    exit_cuts,
+from models.exit_places import (
     flop_counter,
     is_activation,
     keeps_channels_last,
     place_by_flops,
-    split,
-    trace,
 )
+from models.segments import State, classifier_input, exit_cuts, split
+from models.tracing import Traced, trace
 
 #: Pixels by which an image grows to tell channels from rows: a multiple of every usual stride.
 _LARGER = 32
@@ -85,7 +81,7 @@ class MultiExitNetwork(nn.Module):
                 architecture.branch,
                 activation,
                 architecture.classes,
-                self._channels_last(exit, activation, image, keeps_channels_last(traced, cut)),
+                self._channels_last(exit, activation, image, traced, cut),
             )
             for exit, (activation, cut) in enumerate(zip(activations, early, strict=True), start=1)
         )
@@ -232,14 +228,12 @@ class MultiExitNetwork(nn.Module):
         return activations[:-1]
 
     def _channels_last(
-        self, exit: int, activation: Tensor, image: Tensor, by_layers: bool | None
+        self, exit: int, activation: Tensor, image: Tensor, traced: Traced, cut: fx.Node
     ) -> bool:
-        """Whether the feature maps at an early exit have their channels last.
+        """Whether the feature maps at an early exit, after ``cut``, have their channels last.
 
-        Where there are as many channels as rows, a larger image tells: channels stay as many.
-
-        Args:
-            by_layers: what the layers before it tell, where nothing else does.
+        Where there are as many channels as rows, a larger image tells: channels stay as many. In
+        a network for one size of images alone, the layers before it tell.
         """
         told = channels_last(activation)
         if told is not None:
@@ -250,7 +244,7 @@ class MultiExitNetwork(nn.Module):
                 for segment in range(1, exit + 1):
                     state = self.run_segment(segment, state)
         except Exception:
-            return bool(by_layers)  # made for one size of images alone
+            return bool(keeps_channels_last(traced, cut))
         _, first, _, last = state[0].shape
         return bool(first != activation.shape[1] and last == activation.shape[3])
 

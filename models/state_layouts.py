@@ -18,7 +18,7 @@ from torch import Tensor
 
 from models.errors import NetworkError
 from models.multi_exit import MultiExitNetwork
-from models.tracing import State
+from models.segments import State
 
 
 @dataclass(frozen=True)

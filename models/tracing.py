@@ -1,9 +1,8 @@
-"""Tracing a network, and cutting it into segments that run one after the other.
+"""Tracing a network with torch.fx, as torchvision's feature extraction does.
 
-The network is traced with torch.fx, as torchvision's feature extraction does, and its nodes keep
-that module's names: ``layer1.0.conv1`` for an operation, ``layer1`` for the last operation inside
-a submodule. A cut after a node may cross skip and dense connections: every value that is needed
-beyond it travels on with the state.
+Its nodes keep that module's names: ``layer1.0.conv1`` for an operation, ``layer1`` for the last
+operation inside a submodule. Operations in place return new values, and constants that differ
+between training and inference follow the mode.
 """
 
 from __future__ import annotations
@@ -12,24 +11,16 @@ import inspect
 import itertools
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import NodePathTracer
 from torchvision.ops import StochasticDepth
 
 from models.errors import NetworkError, did_you_mean
-
-#: What passes from segment to segment: the activation at the exit, then every other value that
-#: later segments need.
-State = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -76,19 +67,6 @@ class Traced:
 
     def _outer_places(self) -> list[str]:
         return [name for name in self.places() if name.count(".") <= 1][:24]
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One part of a network, between two cuts.
-
-    Attributes:
-        run: takes the network and the values of the state before, returns the state after.
-        owns: names of the submodules, parameters and buffers that it computes with.
-    """
-
-    run: Callable[..., State]
-    owns: tuple[str, ...]
 
 
 class ByMode(nn.Module):
@@ -282,283 +260,3 @@ def _same_constant(module: nn.Module, node: fx.Node, other: fx.Node) -> bool:
         and one.dtype == another.dtype
         and torch.equal(one, another)
     )
-
-
-def split(traced: Traced, ends: Sequence[fx.Node]) -> list[Segment]:
-    """Cut the network after each of ``ends``, operations in the order of computation.
-
-    Returns:
-        One segment more than ``ends``. The first takes the network's input; each returns the
-        state at its end, first the value of the operation there; the last returns the network's
-        output alone.
-    """
-    inputs = [node for node in traced.graph.nodes if node.op == "placeholder"][:1]
-    cuts = [*ends, _output(traced)]
-    used = set().union(*(_ancestors(cut) for cut in cuts))
-    computed, state, segments = set(inputs), inputs, []
-    for cut in cuts:
-        # Only what the cut needs: the rest is left to a later segment, or never computed.
-        needed = _ancestors(cut) - computed
-        # And the parts of a tuple, so that it need not travel whole.
-        for node in traced.graph.nodes:
-            if _takes_part(node) and node in used - computed:
-                needed |= {node} if node.args[0] in computed | needed else set()
-        nodes = [node for node in traced.graph.nodes if node in needed]
-        computed |= needed
-        after = [cut]
-        if cut in ends:
-            # Parameters and buffers need not travel: each segment fetches its own.
-            after += [
-                node
-                for node in traced.graph.nodes
-                if node in computed
-                and node is not cut
-                and node.op != "get_attr"
-                and not used.isdisjoint(node.users.keys() - computed)
-            ]
-        segments.append(_segment(nodes, state, after))
-        state = after
-    return segments
-
-
-def _takes_part(node: fx.Node) -> bool:
-    return node.target is operator.getitem and isinstance(node.args[1], int)
-
-
-def _ancestors(node: fx.Node) -> set[fx.Node]:
-    """``node`` and everything it is computed from."""
-    found, waiting = set(), [node]
-    while waiting:
-        one = waiting.pop()
-        if one not in found:
-            found.add(one)
-            waiting += one.all_input_nodes
-    return found
-
-
-def exit_cuts(traced: Traced, names: Sequence[str]) -> list[fx.Node]:
-    """The operations after which exits called ``names`` sit.
-
-    Raises:
-        NetworkError: a name does not exist, or they are not in the order of computation.
-    """
-    position = {node: index for index, node in enumerate(traced.graph.nodes)}
-    found = [traced.last_node(name) for name in names]
-    for index, (before, after) in enumerate(itertools.pairwise(found)):
-        if position[before] >= position[after]:
-            raise NetworkError(
-                f"exits are named from the earliest to the last, but {names[index + 1]!r} is "
-                f"computed {'with' if before is after else 'before'} {names[index]!r}"
-            )
-    return found
-
-
-def classifier_input(traced: Traced) -> fx.Node | None:
-    """The operation whose result the network's last layer with weights takes, and it alone.
-
-    None where nothing can be cut there: other values are needed beyond it.
-    """
-    nodes = list(traced.graph.nodes)
-    position = {node: index for index, node in enumerate(nodes)}
-    for node in reversed(nodes):
-        if _is_layer_with_weights(traced, node):
-            before = node.args[0] if node.args else None
-            if isinstance(before, fx.Node) and before.op not in ("placeholder", "get_attr"):
-                beyond = _needed_beyond(nodes, position, before)
-                return before if not beyond else None
-            return None
-    return None
-
-
-def _is_layer_with_weights(traced: Traced, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        return any(True for _ in traced.module.get_submodule(str(node.target)).parameters())
-    return node.target in (F.linear, F.conv2d)
-
-
-def _output(traced: Traced) -> fx.Node:
-    result = next(node for node in traced.graph.nodes if node.op == "output").args[0]
-    if not isinstance(result, fx.Node):
-        raise NetworkError(f"{type(traced.module).__name__} must return one tensor of logits")
-    return result
-
-
-def _needed_beyond(
-    nodes: list[fx.Node], position: dict[fx.Node, int], cut: fx.Node
-) -> list[fx.Node]:
-    """Values computed up to ``cut`` that a later node uses, without the cut's own."""
-    stop = position[cut]
-    return [
-        node
-        for node in nodes[: stop + 1]
-        # Parameters and buffers need not travel: each segment fetches its own.
-        if node is not cut
-        and node.op != "get_attr"
-        and any(position[user] > stop for user in node.users)
-    ]
-
-
-def _segment(nodes: list[fx.Node], inputs: list[fx.Node], outputs: list[fx.Node]) -> Segment:
-    graph = fx.Graph()
-    copies = {node: graph.placeholder(f"state_{index}") for index, node in enumerate(inputs)}
-
-    def copied(node: fx.Node) -> fx.Node:
-        if node not in copies:
-            # Only a parameter or buffer of an earlier segment can be missing.
-            copies[node] = graph.node_copy(node, copied)
-        return copies[node]
-
-    for node in nodes:
-        if node.op not in ("placeholder", "output", "get_attr"):
-            copies[node] = graph.node_copy(node, copied)
-    graph.output(tuple(copied(node) for node in outputs))
-    graph.lint()
-    # A plain function of the network, and not a GraphModule: that would hold copies of buffers,
-    # which do not follow the network to another device.
-    code = graph.python_code(root_module="self")
-    exec(compile(code.src, "<segment>", "exec"), code.globals)
-    owned = [str(node.target) for node in graph.nodes if node.op in ("call_module", "get_attr")]
-    return Segment(code.globals["forward"], tuple(dict.fromkeys(owned)))
-
-
-# --- costs -------------------------------------------------------------------------------------
-
-
-@contextmanager
-def flop_counter() -> Iterator[FlopCounterMode]:
-    """Counts the FLOPs of what runs inside; a multiply-accumulate counts as two."""
-    fused = torch.backends.mha.get_fastpath_enabled()
-    # The counter knows neither the fused attention of inference mode nor, in some versions, that
-    # of processors; as matrix products it counts attention everywhere.
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with (
-            torch.no_grad(),
-            sdpa_kernel(SDPBackend.MATH),
-            FlopCounterMode(display=False) as counter,
-        ):
-            yield counter
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-
-
-class Rehearsal(fx.Interpreter):
-    """Runs a traced network on one image, and notes what each operation gives.
-
-    Attributes:
-        flops: spent up to and including each operation.
-        values: the result of each operation.
-    """
-
-    def __init__(self, traced: Traced, image: Tensor) -> None:
-        super().__init__(fx.GraphModule(traced.module, traced.graph))
-        self.flops: dict[fx.Node, int] = {}
-        self.values: dict[fx.Node, Any] = {}
-        with flop_counter() as self._counter:
-            self.run(image)
-
-    def run_node(self, n: fx.Node) -> Any:
-        """Run one operation."""
-        result = super().run_node(n)
-        self.flops[n] = self._counter.get_total_flops()
-        self.values[n] = result
-        return result
-
-
-def is_activation(value: Any, image: Tensor) -> bool:
-    """Whether a branch can be attached to ``value``, computed from ``image`` (1, C, H, W).
-
-    Feature maps with channels first or last, tokens, or a vector.
-    """
-    if not torch.is_tensor(value) or not value.is_floating_point() or len(value) != len(image):
-        return False
-    if value.ndim != 4 or image.shape[2] != image.shape[3]:
-        return 2 <= value.ndim <= 4
-    return value.shape[2] == value.shape[3] or value.shape[1] == value.shape[2]
-
-
-#: Layers that take channels first, and last.
-_CHANNELS_FIRST = (
-    nn.Conv2d,
-    nn.BatchNorm2d,
-    nn.InstanceNorm2d,
-    nn.GroupNorm,
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-)
-_CHANNELS_LAST = (nn.LayerNorm, nn.Linear)
-#: What becomes of feature maps by a permutation: channels last, or first.
-_PERMUTED: dict[tuple[Any, ...], bool] = {(0, 2, 3, 1): True, (0, 3, 1, 2): False}
-
-
-def keeps_channels_last(traced: Traced, node: fx.Node) -> bool | None:
-    """Whether feature maps at an operation have their channels last; None: nothing tells.
-
-    The nearest layer or permutation before it tells, which takes or gives them on one side.
-    """
-    seen: set[fx.Node] = set()
-    here = [node]
-    while here:
-        for one in here:
-            told = _told_channels_last(traced, one)
-            if told is not None:
-                return told
-        seen.update(here)
-        before = [source for one in here for source in one.all_input_nodes]
-        here = [source for source in dict.fromkeys(before) if source not in seen]
-    return None
-
-
-def _told_channels_last(traced: Traced, node: fx.Node) -> bool | None:
-    layer = traced.module.get_submodule(str(node.target)) if node.op == "call_module" else None
-    if isinstance(layer, _CHANNELS_FIRST):
-        return False
-    if isinstance(layer, _CHANNELS_LAST):
-        return True
-    if node.target in ("permute", torch.permute):
-        given: Any = node.kwargs.get("dims") or node.args[1:]
-        axes = given[0] if isinstance(given[0], tuple | list) else given
-        return _PERMUTED.get(tuple(axis % 4 for axis in axes if isinstance(axis, int)))
-    return None
-
-
-def place_by_flops(traced: Traced, image: Tensor, shares: Sequence[float]) -> list[str]:
-    """Names of the operations after which the spent share of the FLOPs is nearest to ``shares``.
-
-    Only operations that nothing else by-passes are considered, so that no exit sits inside a
-    block: cuts that cross no skip connection.
-
-    Raises:
-        NetworkError: there are not enough such places, or two shares fall on the same.
-    """
-    nodes = list(traced.graph.nodes)
-    position = {node: index for index, node in enumerate(nodes)}
-    rehearsal = Rehearsal(traced, image)
-    spent = rehearsal.flops
-    total = max(spent.values())
-    last = classifier_input(traced)
-    # What costs as much as to reach the network's own classifier is that classifier's place.
-    reached = total if last is None else spent[last]
-    candidates = [
-        node
-        for node in traced.names
-        if 0 < spent[node] < reached
-        and is_activation(rehearsal.values[node], image)
-        and not _needed_beyond(nodes, position, node)
-    ]
-    costs = sorted({spent[node] for node in candidates})
-    chosen: list[int] = []
-    for share in shares:
-        nearest = min([*costs, reached], key=lambda cost: abs(cost / total - share))
-        if nearest == reached or (chosen and nearest <= chosen[-1]):
-            places = ", ".join(dict.fromkeys(f"{cost / total:.3f}" for cost in costs)) or "none"
-            raise NetworkError(
-                f"there is no place of its own for an exit at {share:g} of the FLOPs; "
-                f"{type(traced.module).__name__} can be cut between its blocks at {places}"
-            )
-        chosen.append(nearest)
-    # Of places with equal cost, such as a convolution and the activation after it, the last.
-    return [
-        traced.names[[node for node in candidates if spent[node] == cost][-1]] for cost in chosen
-    ]

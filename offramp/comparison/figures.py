@@ -19,7 +19,6 @@ from offramp.report.exit_figures import exit_bars
 from offramp.report.figure import (
     Figure,
     common_deadline_ms,
-    counted,
     cut_note,
     label_left,
     legend_above,
@@ -33,6 +32,7 @@ from offramp.report.figure import (
 from offramp.report.latency_figures import draw_deadlines, ecdf_points
 from offramp.report.results import Results, exit_counts, interval_over
 from offramp.report.style import DOUBLE_COLUMN, PERCENT, STRATEGY_LOOKS, paper_style, run_looks
+from offramp.words import counted
 from sim.metrics import over_replications, over_training_seeds
 
 #: How far beside each other the strategies of a run are drawn.

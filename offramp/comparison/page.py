@@ -11,7 +11,7 @@ import pandas as pd
 
 from offramp.comparison.differences import METRICS
 from offramp.comparison.runs import Compared
-from offramp.report.figure import counted, repetitions
+from offramp.report.figure import repetitions
 from offramp.report.latex import Numbers, Text, table_environment
 from offramp.report.markdown import milliseconds, percent, points, rendered
 from offramp.report.offline_page import write_pages
@@ -19,6 +19,7 @@ from offramp.report.results import interval_over, validity
 from offramp.report.run_tables import POOLED
 from offramp.report.table import Table
 from offramp.reproduction.statistics import MOVED, UNTESTED, WELCH
+from offramp.words import counted
 
 #: Further keys that differ are counted, not shown.
 _MOST_KEYS = 40

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 from offramp.schema import DirectionSection, LinkSection, Scenario
+from offramp.words import counted
 
 #: Of processors: for the devices and for the broker.
 _BESIDES_NODES = 2
@@ -37,13 +38,9 @@ def crowded(scenario: Scenario, here: int, cores: int | None = None) -> list[str
     if busy + _BESIDES_NODES <= cores:
         return []
     return [
-        f"this host has {_counted(cores, 'processor')} for {_counted(busy, 'thread')} of workers, "
+        f"this host has {counted(cores, 'processor')} for {counted(busy, 'thread')} of workers, "
         "the devices and the broker: they wait for one another, and latencies show it"
     ]
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def _network(scenario: Scenario, embedded: bool) -> Iterator[str]:

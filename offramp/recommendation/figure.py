@@ -16,16 +16,10 @@ from matplotlib.ticker import MaxNLocator
 from offramp.recommendation.outcome import Outcome
 from offramp.recommendation.target import Target
 from offramp.recommendation.verification import ALPHA, Candidate, Verified
-from offramp.report.figure import (
-    Figure,
-    counted,
-    label_left,
-    legend_above,
-    panels_for,
-    save_figure,
-)
+from offramp.report.figure import Figure, label_left, legend_above, panels_for, save_figure
 from offramp.report.style import GUIDE, PERCENT, STRATEGY_LOOKS, Look, paper_style
 from offramp.report.tradeoff import pareto_front
+from offramp.words import counted
 
 FIGURES, FIGURE = "figures", "cost_against_target"
 

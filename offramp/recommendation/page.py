@@ -12,9 +12,9 @@ from offramp.recommendation.figure import FIGURE, FIGURES
 from offramp.recommendation.files import SCENARIO, TRIALS, VERIFIED
 from offramp.recommendation.outcome import Outcome
 from offramp.recommendation.verification import ALPHA, Verified
-from offramp.report.figure import counted
 from offramp.report.markdown import table
 from offramp.report.offline_page import write_pages
+from offramp.words import counted
 
 PAGE = "recommendation.md"
 

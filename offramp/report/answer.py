@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from offramp.report.figure import counted
 from offramp.report.markdown import listed, percent, points
 from offramp.report.paired import SIGNIFICANCE, holm
 from offramp.report.results import Results, baseline_strategy, interval_over
+from offramp.words import counted
 from sim.verdict import NOTHING_IN_TIME, policies_in_vain
 
 AUD = "accuracy under deadline"

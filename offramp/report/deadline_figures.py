@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from offramp.report.figure import (
     Figure,
     common_deadline_ms,
-    counted,
     cut_note,
     label_left,
     legend_above,
@@ -21,6 +20,7 @@ from offramp.report.figure import (
 )
 from offramp.report.results import Results, baseline_strategy
 from offramp.report.style import GUIDE, PERCENT, STRATEGY_LOOKS, Look
+from offramp.words import counted
 
 
 def aud_against_deadline(results: Results) -> Figure:

@@ -10,7 +10,6 @@ from matplotlib.colors import to_rgb
 
 from offramp.report.figure import (
     Figure,
-    counted,
     cut_note,
     cut_to_shares,
     legend_above,
@@ -30,6 +29,7 @@ from offramp.report.style import (
     UNANSWERED_COLOUR,
     exit_colours,
 )
+from offramp.words import counted
 
 #: Distance of strategies' points at one exit.
 _DODGE = 0.16

@@ -20,6 +20,7 @@ from models.files import whole_file, write_text
 from offramp.report.latex import figure_environment
 from offramp.report.results import Results
 from offramp.report.style import COLUMN, DOUBLE_COLUMN, SMALL
+from offramp.words import counted
 from sim.metrics import confidence_interval
 
 #: Widths of an average character of a title, and of a legend's text and of what stands beside it,
@@ -106,11 +107,6 @@ def group_deadlines_ms(results: Results) -> dict[str, float | None]:
         value = deadline.get("value") if isinstance(deadline, dict) else deadline
         found[name] = None if value is None else float(value)
     return found
-
-
-def counted(number: int, what: str) -> str:
-    """So many things, in the singular if there is one."""
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def window(results: Results) -> str:

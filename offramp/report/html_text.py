@@ -12,6 +12,7 @@ from pathlib import Path
 from markupsafe import Markup, escape
 
 from offramp.report.style import DOUBLE_COLUMN, PNG_DPI
+from offramp.words import capitalised
 
 _NUMBER = re.compile(
     r"-|[-+−]?[\d(][\d.,e+−-]*( ± [\d.,]+\)?(e[+-]\d+)?)?( %)?( points)?( \(no interval\))?"
@@ -32,7 +33,7 @@ def sentence(text: str) -> Markup:
     """As :func:`code`, from a capital letter to a full stop, unless it begins with a key."""
     text = text.strip()
     if re.match(r"[a-z]+[ :,]", text):
-        text = text[0].upper() + text[1:]
+        text = capitalised(text)
     return code(text if text.endswith((".", "!", "?")) else text + ".")
 
 

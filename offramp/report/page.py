@@ -11,7 +11,6 @@ from ruamel.yaml import YAML
 
 from models.files import write_text
 from offramp.report.answer import scoring_cost, sign, vain_remarks
-from offramp.report.figure import counted
 from offramp.report.live import live_warnings
 from offramp.report.markdown import points, rendered
 from offramp.report.paired import SIGNIFICANCE, holm
@@ -19,6 +18,7 @@ from offramp.report.results import Results, validity
 from offramp.report.run_tables import difference_table, further_tables, summary_table
 from offramp.report.world_tables import further_files, oracle_lines
 from offramp.stages.layout import DIFFERENCES, FIGURES, RECORDS, REPORT, SUMMARY_CSV
+from offramp.words import capitalised, counted
 from sim.verdict import NOTHING_IN_TIME, policies_in_vain
 
 
@@ -67,7 +67,7 @@ def answer(results: Results, differences: pd.DataFrame) -> str:
     """In one sentence per policy: does another strategy gain over the baseline?"""
     vain = policies_in_vain(results.runs)
     if len(vain) == len(results.policies):
-        return f"{NOTHING_IN_TIME[0].upper()}{NOTHING_IN_TIME[1:]}."
+        return f"{capitalised(NOTHING_IN_TIME)}."
     rows = differences[differences["over"] == "training seeds"]
     shown = rows[~rows["given"].isin(vain)]
     tested = int(shown["p"].notna().sum())

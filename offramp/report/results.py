@@ -36,6 +36,7 @@ from offramp.stages.layout import (
     RECORDS,
     RUNS,
 )
+from offramp.words import counted
 from sim.metrics import (
     ARM,
     Interval,
@@ -330,9 +331,8 @@ def interval_over(metric: str, training_seeds: int) -> str:
 def repetitions_of(results: Results, metric: str) -> str:
     """How many repetitions the interval of a metric's mean is over, and of what."""
     if interval_over(metric, results.training_seeds) == "training seeds":
-        return f"{results.training_seeds:,} training seeds"
-    count = results.replications
-    text = f"{count:,} replication" + ("" if count == 1 else "s")
+        return counted(results.training_seeds, "training seed")
+    text = counted(results.replications, "replication")
     return text + (" of one training" if results.training_seeds < 2 else "")
 
 

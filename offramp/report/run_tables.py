@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-from offramp.report.figure import counted
 from offramp.report.live import live_table
 from offramp.report.markdown import milliseconds, number, percent, points
 from offramp.report.results import (
@@ -18,6 +17,7 @@ from offramp.report.results import (
 )
 from offramp.report.table import Table
 from offramp.report.world_tables import energy_table, fault_table, group_table, link_table
+from offramp.words import counted
 
 #: Where a figure and its interval are not of the same numbers.
 POOLED = (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from models.errors import ResultsError
-from offramp.report.figure import Figure, counted, remove_figure, save_figure
+from offramp.report.figure import Figure, remove_figure, save_figure
 from offramp.report.markdown import listed, percent
 from offramp.report.offline_page import write_pages
 from offramp.report.paired import SIGNIFICANCE
@@ -25,6 +25,7 @@ from offramp.report.sweep_table import (
     value_text,
 )
 from offramp.stages.layout import FIGURES, REPORT
+from offramp.words import capitalised, counted
 from sim.verdict import NOTHING_IN_TIME
 
 #: Keys of a sweep that get figures of their own.
@@ -85,7 +86,7 @@ def _page(sweep: SweepResults, captions: dict[str, str]) -> Iterator[str]:
 def _answer(sweep: SweepResults) -> str:
     """How AUD ranges, and at how many points a strategy gains over the baseline."""
     if sweep.points_in_vain == sweep.points:
-        return f"{NOTHING_IN_TIME[0].upper()}{NOTHING_IN_TIME[1:]}."
+        return f"{capitalised(NOTHING_IN_TIME)}."
     lines = []
     if sweep.overloaded:
         policies = sweep.rows.loc[sweep.overloaded_rows, "policy"].unique()

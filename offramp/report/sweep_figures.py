@@ -16,7 +16,6 @@ from pandas.api.types import is_integer_dtype
 from offramp.report.figure import (
     TITLE_LINE,
     Figure,
-    counted,
     label_left,
     legend_above,
     name_row,
@@ -35,6 +34,7 @@ from offramp.report.style import (
     exit_colours,
 )
 from offramp.report.sweep_table import SweepResults, file_part, key_label, setting_text, value_text
+from offramp.words import counted
 
 #: Values of a second swept key that become columns of panels, and policies that become rows.
 MOST_COLUMNS = 4

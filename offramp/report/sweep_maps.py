@@ -16,11 +16,12 @@ from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure as MplFigure
 from matplotlib.patches import Rectangle
 
-from offramp.report.figure import TITLE_LINE, Figure, counted, name_row, wrapped
+from offramp.report.figure import TITLE_LINE, Figure, name_row, wrapped
 from offramp.report.paired import SIGNIFICANCE, compare_groups
 from offramp.report.style import COLUMN, DOUBLE_COLUMN, GAIN_MAP, PERCENT, SHARE_MAP, SMALL
 from offramp.report.sweep_figures import CROSS, OVERLOAD
 from offramp.report.sweep_table import SweepResults, file_part, key_label, value_text
+from offramp.words import capitalised, counted
 
 #: Maps of more pairs of keys, and with more cells on a side, help nobody.
 MOST_PAIRS = 3
@@ -229,7 +230,7 @@ def _caption(
     if others:
         settings = len(points[others].drop_duplicates())
         text += f"; means over {counted(settings, 'setting')} of {', '.join(others)}"
-    text += f". {sweep.repetitions[0].upper()}{sweep.repetitions[1:]}"
+    text += f". {capitalised(sweep.repetitions)}"
     tested = int(data["p"].notna().sum()) if gain else 0
     if gain and tested and numbers:
         text += (

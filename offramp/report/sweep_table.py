@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from models.errors import ResultsError
-from offramp.report.figure import counted, spread
+from offramp.report.figure import spread
 from offramp.report.paired import compare_groups
 from offramp.report.results import baseline_strategy, exit_counts
 from offramp.report.style import policy_kind
 from offramp.stages.layout import MANIFEST
+from offramp.words import counted
 from sim.metrics import ARM
 from sim.verdict import VERDICTS
 

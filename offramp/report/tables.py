@@ -11,11 +11,12 @@ from pathlib import Path
 import pandas as pd
 
 from models.files import write_text
-from offramp.report.figure import counted, window
+from offramp.report.figure import window
 from offramp.report.latex import Numbers, Text, table_environment
 from offramp.report.paired import SIGNIFICANCE, compare_pairs, holm
 from offramp.report.results import Results, interval_over
 from offramp.report.run_tables import pooled_note
+from offramp.words import counted
 from sim.metrics import confidence_interval, over_replications, over_training_seeds
 
 TABLE_NAMES = ("summary", "differences", "exits")

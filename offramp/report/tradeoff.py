@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from offramp.report.figure import (
     Figure,
-    counted,
     cut_note,
     cut_to_shares,
     legend_above,
@@ -23,6 +22,7 @@ from offramp.report.figure import (
 )
 from offramp.report.results import Results, interval_over
 from offramp.report.style import COLUMN, GUIDE, PERCENT, STRATEGY_FILLS, policy_looks
+from offramp.words import counted
 from sim.metrics import over_replications, over_training_seeds
 
 #: Latencies that differ by more than this factor are drawn on a logarithmic axis.

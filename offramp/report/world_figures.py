@@ -10,14 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from offramp.report.figure import (
-    TITLE_LINE,
-    Figure,
-    counted,
-    legend_above,
-    repetitions,
-    wrapped,
-)
+from offramp.report.figure import TITLE_LINE, Figure, legend_above, repetitions, wrapped
 from offramp.report.results import Results, repetitions_of
 from offramp.report.style import (
     COLUMN,
@@ -29,6 +22,7 @@ from offramp.report.style import (
     policy_looks,
 )
 from offramp.stages.layout import FAULT_TIMES, GROUPS, NODE_TELEMETRY
+from offramp.words import counted
 from sim.distributions import Floats
 from sim.metrics import Interval, confidence_interval
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from offramp.report.figure import counted
 from offramp.report.markdown import milliseconds, number, percent
 from offramp.report.results import Results, repetitions_of
 from offramp.report.table import Table
 from offramp.stages.layout import DEVICES, GROUPS, NODE_TELEMETRY, REQUEST_TELEMETRY, TRACES
+from offramp.words import counted
 
 
 def oracle_lines(results: Results, summary: pd.DataFrame) -> str:

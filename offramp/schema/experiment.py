@@ -74,7 +74,8 @@ class ModelSection(Section):
         None,
         description="nodes after which an early exit sits, earliest first, or "
         "{at_flops: [0.3, 0.6]}; the backbone's own classifier is one exit more, the last; "
-        "absent: layer1 and layer2 of CIFAR ResNets, else at 1/3 and 2/3 of the FLOPs",
+        "absent: layer1 and layer2 of CIFAR ResNets, after every block of MSDNets, else at 1/3 and "
+        "2/3 of the FLOPs",
     )
     branch: Literal["linear", "mlp", "conv", "sdn", "msdnet"] = Field(
         "linear", description="design of the early exits"

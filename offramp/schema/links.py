@@ -43,7 +43,8 @@ class DirectionSection(Section):
     )
     bandwidth_trace: str | None = Field(
         None,
-        description=".csv of the bandwidth over time, repeated when it ends; instead of "
+        description=".csv of the bandwidth over time, each until the next time, repeated when it "
+        "ends; its times are a column time_s, or Timestamp (2020.02.13_13.57.29); instead of "
         "bandwidth_mbps",
     )
     bandwidth_column: str | None = Field(

@@ -21,8 +21,8 @@ class RecommendSection(Section):
     )
     policies: Literal["all", "scenario"] = Field(
         "all",
-        description="those of the scenario and those that ship and need no fitting; or the "
-        "scenario's alone",
+        description="those of the scenario, and fixed_exit, deadline_aware, load_adaptive, "
+        "confidence, deadline_confidence and, with tiers, offload; or the scenario's alone",
     )
     prices: dict[str, Annotated[float, Field(ge=0)]] = Field(
         {}, description="of one worker of each node; of nodes that are not named: 1"

@@ -53,15 +53,15 @@ class SimulationSection(Section):
     )
     telemetry_step_s: Annotated[float, Field(gt=0)] | None = Field(
         None,
-        description="between samples of queue lengths, utilisation and rates; absent: none are "
-        "taken",
+        description="between samples of queue lengths, utilisation and rates, in "
+        "telemetry_nodes.csv and telemetry_requests.csv; absent: none are taken",
     )
     trace_window_s: (
         Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)] | None
     ) = Field(
         None,
         description="[from, to]: a trace for Chrome or Perfetto of these seconds of the first "
-        "replication of each arm; absent: none is written",
+        "replication of each arm, in trace-*.json; absent: none is written",
     )
 
 

@@ -13,14 +13,18 @@ from offramp.schema.distributions import DistributionSpec
 
 
 class EnergySection(Section):
-    """Power of a device or node in each state, always the whole of it."""
+    """Power of a device or node in each state, always the whole of it: none is below idle_w."""
 
     idle_w: Annotated[float, Field(ge=0)] = Field(
         description="watts when on, neither computing nor its radio active"
     )
     compute_w: Annotated[float, Field(ge=0)] = Field(description="watts while one worker computes")
-    transmit_w: Annotated[float, Field(ge=0)] = Field(description="watts while sending")
-    receive_w: Annotated[float, Field(ge=0)] = Field(description="watts while receiving")
+    transmit_w: Annotated[float, Field(ge=0)] = Field(
+        description="watts while sending; of devices alone"
+    )
+    receive_w: Annotated[float, Field(ge=0)] = Field(
+        description="watts while receiving; of devices alone"
+    )
     source: str = Field(description="where the figures come from")
 
 

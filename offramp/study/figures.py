@@ -29,6 +29,7 @@ from offramp.study.panels import (
     parts,
 )
 from offramp.study.statistics import BETTER, WORSE, check_table, configurations
+from offramp.words import counted
 from sim.metrics import confidence_interval
 
 #: Configurations on one figure: panels of gains, and rows of learning curves.
@@ -261,7 +262,7 @@ def _legend(
 def _seeds(counts: pd.Series) -> str:
     few, many = int(counts.min()), int(counts.max())
     if few == many:
-        return f"{many} training seed{'' if many == 1 else 's'}"
+        return counted(many, "training seed")
     return f"{few} to {many} training seeds"
 
 

@@ -19,6 +19,7 @@ from offramp.study.statistics import (
     configurations,
     verdict_counts,
 )
+from offramp.words import counted
 
 REPORT = "report.md"
 GAINS_OVER_STANDARD = "gains_over_standard.csv"
@@ -179,7 +180,7 @@ def _heading(measure: str) -> str:
 
 def _outcome(row: Any) -> str:
     parts = [
-        f"better in {row.better} of {_count(row.comparisons, 'comparison')}",
+        f"better in {row.better} of {counted(row.comparisons, 'comparison')}",
         f"worse in {row.worse}",
         f"no difference shown in {row.undecided}",
     ]
@@ -224,11 +225,11 @@ def _what_was_run(axes: Sequence[str], accuracy: pd.DataFrame) -> str:
     lines += [f"- strategies: {_listed(strategies)}", f"- training seeds: {_listed(seeds)}"]
     expected = settings * len(strategies) * len(seeds)
     total = (
-        f"{_count(settings, 'configuration')} × {len(strategies)} strategies × "
-        f"{_count(len(seeds), 'training seed')}: "
+        f"{counted(settings, 'configuration')} × {len(strategies)} strategies × "
+        f"{counted(len(seeds), 'training seed')}: "
     )
     if len(found) == expected:
-        total += f"{_count(expected, 'training')}."
+        total += f"{counted(expected, 'training')}."
     else:
         total += f"{len(found)} of {expected} trainings (missing: {expected - len(found)})."
     return "\n".join(lines) + f"\n\n{total}"
@@ -262,10 +263,6 @@ def _p(value: float) -> str:
     if math.isnan(value):
         return "-"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _count(number: int, of: str) -> str:
-    return f"{number} {of}" if number == 1 else f"{number} {of}s"
 
 
 def _listed(values: Any) -> str:

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from models.files import whole_file
-from offramp.report.figure import counted
 from offramp.report.markdown import table
 from offramp.report.offline_page import write_pages
 from offramp.validation.calibration import Calibration, NodeSamples
@@ -20,6 +19,7 @@ from offramp.validation.comparison import POINTS, Comparison
 from offramp.validation.figures import LATENCIES, TIME_PARTS
 from offramp.validation.runs import ARM
 from offramp.validation.time_parts import PARTS
+from offramp.words import counted
 
 PAGE, TABLE, TIMES = "validation.md", "validation.csv", "time_parts.csv"
 

@@ -1,0 +1,13 @@
+"""Words of sentences that count and list."""
+
+from __future__ import annotations
+
+
+def counted(number: int, what: str) -> str:
+    """So many things, in the singular if there is one."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def capitalised(text: str) -> str:
+    """With its first letter as at the beginning of a sentence."""
+    return text[:1].upper() + text[1:]
