@@ -18,6 +18,9 @@ from models.multi_exit import MultiExitNetwork, build_network, exit_costs
 from models.runtimes import InferenceSettings, SegmentRuntime, build_runtime
 from models.torch_runtime import thread_count
 
+#: Repetitions of one batch size before the next has its turn.
+_IN_A_ROW = 10
+
 
 @dataclass(frozen=True)
 class ProfilingSettings:
@@ -75,10 +78,10 @@ def measure_runtime(
     """Measure a runtime that was built, with the settings' batch sizes, for ``network``.
 
     Each repetition runs one inference to each exit alone, then one that computes every exit on
-    the way; so a slow moment of the host falls on all exits alike. What is timed is what a node
-    does between taking an image and knowing class and confidence: normalisation, the segments,
-    the classifier, the softmax and reading its maximum. Nothing measured is left out, outliers
-    included. The calling thread is prepared for the runtime, and stays so.
+    the way, and batch sizes take turns after a few; so a slow moment of the host falls on all
+    exits and batch sizes alike. What is timed is what a node does between taking an image and
+    knowing class and confidence: normalisation, the segments, the classifier, the softmax and
+    reading its maximum. Nothing measured is left out, outliers included. The calling thread is prepared for the runtime, and stays so.
 
     Args:
         settings: those with which the runtime was built, and how often to measure.
@@ -87,25 +90,29 @@ def measure_runtime(
     runtime.prepare_thread()
     generator = np.random.default_rng(0)
     exits = runtime.exit_count
-    seconds: dict[int, dict[str, NDArray[np.float64]]] = {}
-    done = 0
-    for batch_size in settings.batch_sizes:
-        shape = (batch_size, *network.architecture.input_shape)
-        images = generator.integers(0, 256, shape, dtype=np.uint8)
-        times = {
-            name: np.empty((settings.repetitions, exits)) for name in ("exit", "segment", "branch")
-        }
-        for repetition in range(-settings.warm_up, settings.repetitions):
-            to_exit = [_time_exit(runtime, images, exit) for exit in range(1, exits + 1)]
-            segments, branches = _time_parts(runtime, images)
-            if repetition < 0:
-                continue
-            times["exit"][repetition] = to_exit
-            times["segment"][repetition], times["branch"][repetition] = segments, branches
-            done += 1
-            if on_inference:
-                on_inference(done)
-        seconds[batch_size] = times
+    shapes = {size: (size, *network.architecture.input_shape) for size in settings.batch_sizes}
+    images = {
+        size: generator.integers(0, 256, shape, dtype=np.uint8) for size, shape in shapes.items()
+    }
+    kinds = ("exit", "segment", "branch")
+    seconds = {
+        size: {kind: np.empty((settings.repetitions, exits)) for kind in kinds} for size in images
+    }
+    for of_size in images.values():
+        for _ in range(settings.warm_up):
+            _time_all(runtime, of_size)
+    done, last = 0, settings.batch_sizes[-1]
+    for begin in range(0, settings.repetitions, _IN_A_ROW):
+        for size, times in seconds.items():
+            if size != last:
+                _time_all(runtime, images[size])  # caches hold what the last size needed
+            last = size
+            for repetition in range(begin, min(begin + _IN_A_ROW, settings.repetitions)):
+                for kind, found in zip(kinds, _time_all(runtime, images[size]), strict=True):
+                    times[kind][repetition] = found
+                done += 1
+                if on_inference:
+                    on_inference(done)
     return Profile(seconds, _about(network, settings))
 
 
@@ -117,6 +124,15 @@ def _about(network: MultiExitNetwork, settings: ProfilingSettings) -> dict[str, 
         "host": fingerprint(settings.threads, settings.precision, settings.runtime),
         "settings": asdict(settings),
     }
+
+
+def _time_all(
+    runtime: SegmentRuntime, images: NDArray[np.uint8]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Seconds to each exit alone, and of the segments and branches of one inference to all."""
+    exits = range(1, runtime.exit_count + 1)
+    to_exit = np.array([_time_exit(runtime, images, exit) for exit in exits])
+    return (to_exit, *_time_parts(runtime, images))
 
 
 def _time_exit(runtime: SegmentRuntime, images: NDArray[np.uint8], exit: int) -> float:

@@ -28,9 +28,9 @@ class Overheads:
 
     Attributes:
         receive: from the arrival of a device's message until it can be taken by a worker.
-        begin: of a worker for each request, before the first exit that it computes; and
-            ``begin_idle``, if the request, or the first of its batch, found it idle, with caches
-            that others have used since. None: the same.
+        begin: of a worker for each request, or for each batch, before the first exit that it
+            computes; and ``begin_idle``, if the request, or the first of its batch, found it
+            idle, with caches that others have used since. None: the same.
         reply: of a worker for each answer, after it was ready.
         autocorrelation: of service times that follow one another; None: there is none.
         disturb_s: by which a message that arrives delays whatever workers compute meanwhile: it is
@@ -97,9 +97,9 @@ class ServiceWithOverheads:
         return step_s + begin_s if since == came_with else step_s
 
     def batch_seconds(self, drawn: Sequence[Drawn], since: int, to: int) -> float:
-        """See :class:`Service`: a worker begins with one member of a batch after the other."""
+        """See :class:`Service`: a worker begins with a whole batch as with its first member."""
         step_s = self._service.batch_seconds([one[0] for one in drawn], since, to)
-        return step_s + sum(one[1] for one in drawn if since == one[4])
+        return step_s + next((one[1] for one in drawn if since == one[4]), 0.0)
 
     def resumed(self, drawn: Drawn, since: int) -> Drawn:
         """See :class:`Service`."""

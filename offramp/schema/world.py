@@ -48,10 +48,12 @@ class OverheadSection(Section):
         "it, waking one up",
     )
     begin_ms: DistributionSpec = Field(
-        0.0, description="of a worker before the first exit that it computes for a request"
+        0.0,
+        description="of a worker before the first exit that it computes for a request, or for a "
+        "batch",
     )
     begin_idle_ms: DistributionSpec | None = Field(
-        None, description="the same for a request that finds it idle; absent: as begin_ms"
+        None, description="the same for one that finds it idle; absent: as begin_ms"
     )
     reply_ms: DistributionSpec = Field(
         0.0, description="of a worker for each reply, before it takes the next request"

@@ -26,7 +26,7 @@ from sim.autocorrelation import Autocorrelation
 from sim.distributions import Floats
 from sim.mqtt_packets import EXCHANGES
 
-FORMAT = "offramp-calibration-2"
+FORMAT = "offramp-calibration-3"
 
 DESCRIPTION = "calibration.json"
 SAMPLES = "samples.csv"
@@ -45,7 +45,8 @@ class NodeSamples:
 
     Attributes:
         receive_s: of an idle node, from a message's arrival until a worker had it.
-        begin_s: of a busy worker, for inference, beyond what the profile says.
+        begin_s: of a busy worker, for the inference of a request or of a batch, beyond what the
+            profile says.
         begin_idle_s: of an idle one, likewise.
         reply_s: of a busy worker, between an answer and the next request.
         disturb_s: by which inference is delayed by a message that arrives meanwhile: an estimate,

@@ -138,7 +138,7 @@ def undisturbed(spans: Spans, by_s: float) -> Spans:
 
 
 def excess_s(spans: Spans, service: Service) -> Floats:
-    """(N,) what services took longer than the profile says, for each of their requests.
+    """(S,) what services took longer than the profile says.
 
     The distribution of what was measured lies above that of the profile by so much at each
     quantile; may be negative. Differences of quantiles and not of single services, since nobody
@@ -154,7 +154,7 @@ def excess_s(spans: Spans, service: Service) -> Floats:
             u = (np.arange(len(measured)) + 0.5) / len(measured)
             drawn = service.draw(u)
             expected = [service.batch_seconds([it] * size, 0, exit) for it in drawn]
-            found.append(np.repeat((measured - np.sort(expected)) / size, size))
+            found.append(measured - np.sort(expected))
     return np.concatenate(found) if found else np.zeros(0)
 
 
@@ -192,9 +192,7 @@ def autocorrelation_of(spans: Spans, service: Service, besides_s: Floats) -> Aut
     of_profile = np.var([service.batch_seconds([it] * size, 0, exit) for it in drawn])
     if not of_profile > 0:
         return None
-    # Each member of a batch has its own.
-    of_besides = np.var(besides_s) * size
-    share = min(at_once * (1 + of_besides / of_profile), _MOST_ALIKE)
+    share = min(at_once * (1 + np.var(besides_s) / of_profile), _MOST_ALIKE)
     return Autocorrelation(float(share), lag * apart_s)
 
 

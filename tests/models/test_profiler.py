@@ -1,6 +1,7 @@
 """The profiler: what it times, what it leaves out, and what it says of the host."""
 
 import importlib.util
+import itertools
 import json
 from dataclasses import asdict
 
@@ -153,8 +154,16 @@ def test_warm_up_is_run_for_each_batch_size_and_not_counted(timed):
     for times in profile.seconds.values():
         assert times["exit"].tolist() == [[1.1875, 3.3125, 7.5625]] * 3
         assert times["segment"].tolist() == [[1.0625, 2.0, 4.0]] * 3
-    assert runtime.inferences == [2] * (8 * 4) + [1] * (8 * 4)
+    # And one repetition where the size before was another.
+    assert runtime.inferences == [2] * (5 * 4) + [1] * (5 * 4) + [2] * (4 * 4) + [1] * (4 * 4)
     assert done == [1, 2, 3, 4, 5, 6], "progress counts what is measured"
+
+
+def test_batch_sizes_take_turns(timed):
+    runtime = ClockedRuntime()
+    timed(runtime, ProfilingSettings((1, 4), repetitions=25, warm_up=0))
+    turns = [(size, len(list(run)) // 4) for size, run in itertools.groupby(runtime.inferences)]
+    assert turns == [(1, 11), (4, 11), (1, 11), (4, 11), (1, 6), (4, 6)]
 
 
 def test_a_slow_inference_is_kept(timed):
