@@ -81,7 +81,8 @@ def measure_runtime(
     the way, and batch sizes take turns after a few; so a slow moment of the host falls on all
     exits and batch sizes alike. What is timed is what a node does between taking an image and
     knowing class and confidence: normalisation, the segments, the classifier, the softmax and
-    reading its maximum. Nothing measured is left out, outliers included. The calling thread is prepared for the runtime, and stays so.
+    reading its maximum. Nothing measured is left out, outliers included. The calling thread is
+    prepared for the runtime, and stays so.
 
     Args:
         settings: those with which the runtime was built, and how often to measure.
