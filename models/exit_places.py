@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.errors import NetworkError
-from models.segments import classifier_input, needed_beyond
+from models.segments import classifier_input, places_not_passed_by
 from models.tracing import Traced
 
 
@@ -130,12 +130,13 @@ def place_by_flops(traced: Traced, image: Tensor, shares: Sequence[float]) -> li
     last = classifier_input(traced)
     # What costs as much as to reach the network's own classifier is that classifier's place.
     reached = total if last is None else spent[last]
+    free = places_not_passed_by(traced)
     candidates = [
         node
         for node in traced.names
         if 0 < spent[node] < reached
         and is_activation(rehearsal.values[node], image)
-        and not needed_beyond(traced, node)
+        and node in free
     ]
     costs = sorted({spent[node] for node in candidates})
     chosen: list[int] = []

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.architecture import Architecture
-from models.artifacts import Profile
+from models.artifacts import MEASUREMENTS, Profile
 from models.datasets import DatasetInfo
 from models.host import fingerprint
 from models.multi_exit import MultiExitNetwork, build_network, exit_costs
@@ -91,25 +91,25 @@ def measure_runtime(
     runtime.prepare_thread()
     generator = np.random.default_rng(0)
     exits = runtime.exit_count
-    shapes = {size: (size, *network.architecture.input_shape) for size in settings.batch_sizes}
+    shape = network.architecture.input_shape
     images = {
-        size: generator.integers(0, 256, shape, dtype=np.uint8) for size, shape in shapes.items()
+        size: generator.integers(0, 256, (size, *shape), dtype=np.uint8)
+        for size in settings.batch_sizes
     }
-    kinds = ("exit", "segment", "branch")
     seconds = {
-        size: {kind: np.empty((settings.repetitions, exits)) for kind in kinds} for size in images
+        size: {kind: np.empty((settings.repetitions, exits)) for kind in MEASUREMENTS}
+        for size in images
     }
     for of_size in images.values():
         for _ in range(settings.warm_up):
             _time_all(runtime, of_size)
-    done, last = 0, settings.batch_sizes[-1]
+    done = 0
     for begin in range(0, settings.repetitions, _IN_A_ROW):
         for size, times in seconds.items():
-            if size != last:
+            if len(images) > 1:
                 _time_all(runtime, images[size])  # caches hold what the last size needed
-            last = size
             for repetition in range(begin, min(begin + _IN_A_ROW, settings.repetitions)):
-                for kind, found in zip(kinds, _time_all(runtime, images[size]), strict=True):
+                for kind, found in zip(MEASUREMENTS, _time_all(runtime, images[size]), strict=True):
                     times[kind][repetition] = found
                 done += 1
                 if on_inference:

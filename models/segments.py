@@ -114,7 +114,7 @@ def classifier_input(traced: Traced) -> fx.Node | None:
         if _is_layer_with_weights(traced, node):
             before = node.args[0] if node.args else None
             if isinstance(before, fx.Node) and before.op not in ("placeholder", "get_attr"):
-                return None if needed_beyond(traced, before) else before
+                return before if before in places_not_passed_by(traced) else None
             return None
     return None
 
@@ -132,18 +132,18 @@ def _output(traced: Traced) -> fx.Node:
     return result
 
 
-def needed_beyond(traced: Traced, cut: fx.Node) -> list[fx.Node]:
-    """Values computed up to ``cut`` that a later node uses, without the cut's own."""
+def places_not_passed_by(traced: Traced) -> set[fx.Node]:
+    """Operations beyond which no value is needed but their own: no skip connection passes them."""
     position = {node: index for index, node in enumerate(traced.graph.nodes)}
-    stop = position[cut]
-    return [
-        node
-        for node in list(position)[: stop + 1]
+    found = set()
+    last_use = -1  # of what was computed before
+    for node, index in position.items():
+        if last_use <= index:
+            found.add(node)
         # Parameters and buffers need not travel: each segment fetches its own.
-        if node is not cut
-        and node.op != "get_attr"
-        and any(position[user] > stop for user in node.users)
-    ]
+        if node.op != "get_attr":
+            last_use = max([last_use, *(position[user] for user in node.users)])
+    return found
 
 
 def _segment(nodes: list[fx.Node], inputs: list[fx.Node], outputs: list[fx.Node]) -> Segment:

@@ -11,7 +11,7 @@ import pandas as pd
 from offramp.report.markdown import listed, percent, points
 from offramp.report.paired import SIGNIFICANCE, holm
 from offramp.report.results import Results, baseline_strategy, interval_over
-from offramp.words import counted
+from offramp.words import counted, enumerated
 from sim.verdict import NOTHING_IN_TIME, policies_in_vain
 
 AUD = "accuracy under deadline"
@@ -216,7 +216,7 @@ def _sentence(
         there = [one for one in compared if not math.isnan(one.gain)]
         if not there:
             return "That is not known: no request was offered."
-        shown = _listed([f"{100 * one.gain:+.2f} points {one.where}" for one in there])
+        shown = enumerated([f"{100 * one.gain:+.2f} points {one.where}" for one in there])
         return f"That cannot be said: {difference} was {shown} of {AUD}. {unknown}"
     gains = [one for one in known if one.sign == 1]
     losses = [one for one in known if one.sign == -1]
@@ -250,19 +250,14 @@ def _sentence(
             least, *_, most = sorted(known, key=lambda one: one.gain)
             shown = f"from {least} {least.where} to {most} {most.where}"
         else:
-            shown = _listed([f"{one} {one.where}" for one in known])
+            shown = enumerated([f"{one} {one.where}" for one in known])
         return f"{word}, in this scenario{where}: {shown} of {AUD} {tail}."
     parts = [
-        f"{word} {_listed([f'{one.where} ({one})' for one in some])}"
+        f"{word} {enumerated([f'{one.where} ({one})' for one in some])}"
         for word, some in (("more", gains), ("fewer", losses))
         if some
     ]
     if even:
-        parts.append(f"no difference beyond doubt {_listed([one.where for one in even])}")
+        parts.append(f"no difference beyond doubt {enumerated([one.where for one in even])}")
     word = "That depends on the policy" if gains and losses else "In part" if gains else "No"
     return f"{word}: {'; '.join(parts)}; in points of {AUD} {tail}."
-
-
-def _listed(parts: list[str]) -> str:
-    """``a, b and c``."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from offramp.report.table import Table
+from offramp.words import enumerated
 
 
 def percent(value: float, half_width: float | None = None) -> str:
@@ -51,8 +52,7 @@ def number(value: float, half_width: float = 0.0) -> str:
 
 def listed(names: Sequence[str]) -> str:
     """Names as code: ``a``, ``b`` and ``c``."""
-    quoted = [f"`{name}`" for name in names]
-    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
+    return enumerated([f"`{name}`" for name in names])
 
 
 def load_share(value: float) -> str:
