@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,24 +116,44 @@ class Pipeline:
         self._note("profile", folder, reused)
         return folder / PROFILE
 
-    def simulate(self, results: Path, jobs: int | None = None) -> None:
-        """Simulate from what earlier stages left in the store; write into ``results``."""
+    def simulate(
+        self,
+        results: Path,
+        jobs: int | None = None,
+        of_replications: Sequence[LoadedScenario] = (),
+    ) -> None:
+        """Simulate from what earlier stages left in the store; write into ``results``.
+
+        Args:
+            of_replications: the scenario of each, where what was measured differs between them.
+        """
         _check_folder(results)
         for warning in self.loaded.warnings:
             self.console.note(f"warning: {warning}")
-        self.simulate_from(find_inputs(self.loaded, self.store, self.arguments()), results, jobs)
+        inputs = find_inputs(self.loaded, self.store, self.arguments())
+        self.simulate_from(inputs, results, jobs, of_replications)
 
-    def simulate_from(self, inputs: Inputs, results: Path, jobs: int | None = None) -> None:
+    def simulate_from(
+        self,
+        inputs: Inputs,
+        results: Path,
+        jobs: int | None = None,
+        of_replications: Sequence[LoadedScenario] = (),
+    ) -> None:
         """Simulate from given networks and profile; write into ``results``."""
         world = world_of(self.loaded, inputs)
+        own_worlds = [world_of(it, inputs) for it in of_replications]
         self.show_load(offered_loads(world), link_loads(world, offered_traffic(world)))
         with self.timed("simulate"):
             reused = run_simulation(
-                self.loaded, inputs, world, self.store, results, self.console, jobs
+                self.loaded, inputs, world, self.store, results, self.console, jobs, own_worlds
             )
         self._note("simulation", results, reused)
         keep_networks(inputs, results)
-        write_manifest(results / MANIFEST, self.manifest(inputs), simulated_files(results))
+        manifest = self.manifest(inputs)
+        if of_replications:
+            manifest["inputs_of_replications"] = [inputs.hashes(it) for it in of_replications]
+        write_manifest(results / MANIFEST, manifest, simulated_files(results))
 
     def offered_load(self) -> tuple[list[OfferedLoad], list[LinkLoad]]:
         """What every node and link is asked, as far as it is known without measuring anything.

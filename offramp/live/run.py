@@ -36,7 +36,7 @@ def run_live(
     options: LiveOptions,
     notes: Sequence[str],
     go_on: Callable[[int, float], bool],
-    between: Callable[[LiveSession, bool], None] = lambda session, over: None,
+    between: Callable[[LiveSession, int, bool], None] = lambda session, arms_before, over: None,
 ) -> Report | None:
     """Train and profile what is missing, measure every arm that was not, and report.
 
@@ -47,7 +47,7 @@ def run_live(
         go_on: asked before anything is measured, with the number of arms to measure and the
             seconds that they take at least.
         between: called with the session, its broker up, before every arm that is missing, and
-            once more when all are measured, which it is told.
+            once more when all are measured; told how many arms lie behind, and whether all do.
 
     Returns:
         None if the user would rather not.
@@ -90,7 +90,7 @@ def _measure(
     arms: Sequence[ArmRun],
     parts: PartsFolder,
     options: LiveOptions,
-    between: Callable[[LiveSession, bool], None],
+    between: Callable[[LiveSession, int, bool], None],
 ) -> list[str]:
     """Measure what is missing; returns what a reader of the results has to know of it."""
     arguments = ("--store", str(pipeline.store.root))
@@ -103,11 +103,12 @@ def _measure(
             console.note(f"warning: {note}")
 
         def measure(arm: ArmRun) -> LivePart:
-            between(session, False)
-            return session.measure(arm, table, arms.index(arm) + 1, len(arms))
+            arms_before = arms.index(arm)
+            between(session, arms_before, False)
+            return session.measure(arm, table, arms_before + 1, len(arms))
 
         measure_missing(arms, parts, measure)
-        between(session, True)
+        between(session, len(arms), True)
     return session.notes
 
 

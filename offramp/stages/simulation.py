@@ -6,8 +6,9 @@ Never imports torch: it starts from the predictions and profiles that earlier st
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from offramp.checks.memory import most_workers
@@ -32,27 +33,31 @@ def run_simulation(
     results: Path,
     console: Console,
     jobs: int | None = None,
+    own_worlds: Sequence[World] = (),
 ) -> bool:
     """Simulate all arms and copy the result into ``results``; return whether it was reused.
 
     Args:
         jobs: worker processes; None takes all processors. No more are used than fit into memory.
             The result does not depend on it.
+        own_worlds: of each replication, where they are not all in the same; such a result is not
+            kept for another time.
     """
     job = job_of(loaded, inputs, world)
+    of_replications = [replace(job, world=it) for it in own_worlds] or [job] * job.replications
     jobs = min(jobs or os.cpu_count() or 1, most_workers(loaded.scenario, loaded.folder))
     results.mkdir(parents=True, exist_ok=True)
-    if any(spec.policy not in POLICIES for spec in loaded.scenario.policies):
+    if own_worlds or any(spec.policy not in POLICIES for spec in loaded.scenario.policies):
         # The code of a user's own policy may change without its name: never reuse.
         with _scratch(store) as folder:
-            _simulate_into(folder, job, console, jobs)
+            _simulate_into(folder, of_replications, console, jobs)
             copy_results(folder, inputs, results)
         return False
     made_from = keys.simulation_key(loaded.scenario, inputs.hashes(loaded))
     found = store.find("simulation", made_from)
     if found is None:
         with store.make("simulation", made_from) as folder:
-            _simulate_into(folder, job, console, jobs)
+            _simulate_into(folder, of_replications, console, jobs)
     copy_results(store.path("simulation", made_from), inputs, results)
     return found is not None
 
@@ -71,18 +76,22 @@ def _scratch(store: Store) -> Iterator[Path]:
 # --- simulating --------------------------------------------------------------------------------
 
 
-def _simulate_into(folder: Path, job: Job, console: Console, jobs: int) -> None:
+def _simulate_into(
+    folder: Path, of_replications: Sequence[Job], console: Console, jobs: int
+) -> None:
     """Simulate every replication, and write what came of them all into ``folder``."""
-    with console.task("simulate replications", job.replications) as update:
-        write_tables(
-            folder, job, lambda scratch: _replications(job, scratch, jobs), "simulated", update
-        )
+
+    def replications(scratch: Path) -> Iterator[Replication]:
+        return _replications(of_replications, scratch, jobs)
+
+    with console.task("simulate replications", len(of_replications)) as update:
+        write_tables(folder, of_replications[0], replications, "simulated", update)
 
 
-def _replications(job: Job, folder: Path, jobs: int) -> Iterator[Replication]:
+def _replications(of_replications: Sequence[Job], folder: Path, jobs: int) -> Iterator[Replication]:
     """All replications in order, whichever process made them."""
-    workers = min(jobs, job.replications)
+    calls = [(job, replication, folder) for replication, job in enumerate(of_replications)]
+    workers = min(jobs, len(calls))
     if workers == 1:
-        return (replicate(job, replication, folder) for replication in range(job.replications))
-    calls = [(job, replication, folder) for replication in range(job.replications)]
+        return (replicate(*call) for call in calls)
     return in_processes(replicate, calls, workers, ordered=True)

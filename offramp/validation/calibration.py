@@ -10,7 +10,9 @@ It becomes keys of the scenario: see :func:`calibrated`.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +121,13 @@ class Calibration:
         return float(sum(rest)) + 2 * self.processing_s
 
 
-def pooled(first: Calibration, again: Calibration) -> Calibration:
-    """A further calibration of the same session with those before it as one: the samples of all.
+def pooled(calibrations: Sequence[Calibration]) -> Calibration:
+    """Calibrations of one session as one: the samples of all."""
+    return reduce(_pooled, calibrations)
 
-    A machine that others share is faster now and slower then. Samples from before, within and after
-    a run are of the time around it.
-    """
+
+def _pooled(first: Calibration, again: Calibration) -> Calibration:
+    """A further calibration with those before it."""
     before = first.about.get("calibrations", 1)
     share = 1 / (before + 1)
 

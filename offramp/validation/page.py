@@ -262,7 +262,7 @@ def _calibration(findings: Findings) -> str:
     times = it.about.get("calibrations", 1)
     again = (
         f", and {counted(times - 1, 'time')} more until after the last one "
-        f"({it.about['measured_last_at']})"
+        f"({it.about['measured_last_at']}); each replication is simulated with those around it"
         if times > 1
         else ""
     )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,14 +15,14 @@ from offramp.live.session import LiveOptions, LiveSession
 from offramp.live.table import live_table
 from offramp.pipeline import Pipeline, check_writable
 from offramp.scenario import LoadedScenario
+from offramp.stages import keys
 from offramp.stages.live_parts import LIVE_PARTS
 from offramp.store import file_hash
+from offramp.validation.calibrating import Calibrating, read_measured, write_around
 from offramp.validation.calibration import (
     Calibration,
     calibrated,
-    pooled,
     read_calibration,
-    write_calibration,
 )
 from offramp.validation.comparison import Comparison, compare
 from offramp.validation.figures import write_figures
@@ -33,10 +31,6 @@ from offramp.validation.page import Findings, write_findings
 from offramp.validation.time_parts import division_of, time_parts
 
 LIVE, SIMULATED, CALIBRATION, FIGURES = "live", "simulated", "calibration", "figures"
-
-#: After so many seconds of measuring, what is calibrated may be otherwise: a machine that others
-#: share is faster now and slower then.
-CALIBRATE_EVERY_S = 30.0
 
 #: Of a validation that is not finished: the profile that it is made with.
 _BEGUN = ".begun.json"
@@ -55,46 +49,6 @@ class Settings:
     links: str = "measured"
     calibration: Path | None = None
     jobs: int | None = None
-
-
-class Calibrating:
-    """Calibrates before the first arm, after the last one, and now and then between them.
-
-    All calibrations are pooled in ``folder``.
-
-    Args:
-        given: one that was made before: then none is measured.
-        kept: of the same validation, before it was interrupted.
-        measure: makes one.
-        clock: seconds.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        given: Calibration | None,
-        kept: Calibration | None,
-        measure: Callable[[LiveSession], Calibration],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._folder = folder
-        self._given = given
-        self._pooled = kept
-        self._measure = measure
-        self._clock = clock
-        self._measured_at = -math.inf
-
-    def __call__(self, session: LiveSession, over: bool) -> None:
-        """See :func:`offramp.live.run.run_live`."""
-        if self._given is not None:
-            if self._pooled is None:
-                self._pooled = self._given
-                write_calibration(self._folder, self._given)
-        elif over or self._clock() - self._measured_at > CALIBRATE_EVERY_S:
-            measured = self._measure(session)
-            self._pooled = pooled(self._pooled, measured) if self._pooled else measured
-            self._measured_at = self._clock()
-            write_calibration(self._folder, self._pooled)
 
 
 @dataclass(frozen=True)
@@ -139,8 +93,6 @@ def validate(
     profile = _profile(pipeline, results, given)
     folder = results / CALIBRATION
 
-    kept = None if given else _kept(results, profile, lived, options)
-
     def calibration_now(session: LiveSession) -> Calibration:
         with live_table(console) as table:
             measured = measure(session, table, console.note)
@@ -148,22 +100,23 @@ def validate(
         measured.about["profile"] = profile
         return measured
 
-    ran = run_live(
-        source,
-        pipeline,
-        results / LIVE,
-        options,
-        notes,
-        go_on,
-        between=Calibrating(folder, given, kept, calibration_now),
-    )
+    kept = [] if given else _kept(results, profile, lived, options)
+    calibrating = Calibrating(folder, given, kept, calibration_now)
+    ran = run_live(source, pipeline, results / LIVE, options, notes, go_on, between=calibrating)
     if ran is None:
         return None
     calibration = read_calibration(folder)
-    simulated = calibrated(_with_links(lived, source, settings.links), calibration, folder,
-                           settings.links)  # fmt: skip
-    simulating = Pipeline(simulated, pipeline.store, console, pipeline.show_load)
-    simulating.simulate(results / SIMULATED, settings.jobs)
+    lived = _with_links(lived, source, settings.links)
+
+    def with_calibration(samples: Calibration, at: Path) -> LoadedScenario:
+        return calibrated(lived, samples, at, settings.links)
+
+    simulating = Pipeline(
+        with_calibration(calibration, folder), pipeline.store, console, pipeline.show_load
+    )
+    around = write_around(folder, calibrating.measured, *_replications(lived))
+    of_replications = [with_calibration(samples, at) for at, samples in around]
+    simulating.simulate(results / SIMULATED, settings.jobs, of_replications)
     simulating.report(results / SIMULATED)
     comparison = compare(results / LIVE, results / SIMULATED)
     parts = time_parts(
@@ -215,18 +168,26 @@ def _profile(pipeline: Pipeline, results: Path, given: Calibration | None) -> st
 
 def _kept(
     results: Path, profile: str, lived: LoadedScenario, options: LiveOptions
-) -> Calibration | None:
-    """The calibration of this validation, if it was interrupted after arms were measured."""
+) -> list[Calibration]:
+    """The calibrations of this validation, if it was interrupted after arms were measured."""
     if not any((results / LIVE).glob(f"{LIVE_PARTS}/*/*.parquet")):
-        return None
+        return []
     try:
-        kept = read_calibration(results / CALIBRATION)
-        _check_calibration(kept, lived)
+        kept = read_measured(results / CALIBRATION)
+        for calibration in kept:
+            _check_calibration(calibration, lived)
     except ArtifactError:
-        return None
+        return []
     way = options.direct or options.broker
     alike = {"profile": profile, "broker": way.url if way else "embedded"}
-    return kept if alike.items() <= kept.about.items() else None
+    return kept if all(alike.items() <= it.about.items() for it in kept) else []
+
+
+def _replications(lived: LoadedScenario) -> tuple[int, int]:
+    """How many there are, and arms in each."""
+    networks = len(list(keys.trained_networks(lived.experiment)))
+    scenario = lived.scenario
+    return scenario.simulation.replications, networks * len(scenario.policies)
 
 
 def _check_calibration(calibration: Calibration, lived: LoadedScenario) -> None:

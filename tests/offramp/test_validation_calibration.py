@@ -1,7 +1,7 @@
 """Calibrations: what they find in runs whose truth is known, and what becomes of them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,12 @@ from offramp import load_scenario
 from offramp.live.scenarios import live_scenario
 from offramp.live.warnings import not_emulated
 from offramp.scenario import LoadedScenario
+from offramp.validation.calibrating import (
+    Calibrating,
+    around,
+    read_measured,
+    write_around,
+)
 from offramp.validation.calibration import (
     Calibration,
     NodeSamples,
@@ -34,7 +40,6 @@ from offramp.validation.excess import (
     spans_of,
     undisturbed,
 )
-from offramp.validation.run import Calibrating
 from offramp.validation.time_parts import Division
 from offramp.worlds import build_world, outline_of
 from sim.arrivals import ClosedLoop
@@ -183,7 +188,7 @@ def test_two_calibrations_are_pooled_sample_by_sample(tmp_path: Path) -> None:
             some, some, some, some, broker_s, {"edge": NodeSamples(*[some] * 4)}, 1, about
         )
 
-    both = pooled(made(0.001, 3, 0.0002), made(0.002, 1, 0.0004))
+    both = pooled([made(0.001, 3, 0.0002), made(0.002, 1, 0.0004)])
     # As many of each, however many it measured.
     assert both.up_s.tolist() == [0.001] * 3 + [0.002] * 3
     assert both.nodes["edge"].begin_s.tolist() == both.up_s.tolist()
@@ -191,8 +196,8 @@ def test_two_calibrations_are_pooled_sample_by_sample(tmp_path: Path) -> None:
     last = {"measured_last_at": "at 0.002", "calibrations": 2}
     assert both.about == {"measured_at": "at 0.001", **last}
     # Each counts as much as each.
-    three = pooled(made(0.001, 3, 0.0002), made(0.001, 1, 0.0004))
-    three = pooled(three, made(0.002, 1, 0.0006))
+    samples = made(0.001, 3, 0.0002), made(0.001, 1, 0.0004), made(0.002, 1, 0.0006)
+    three = pooled(samples)
     assert three.broker_s == pytest.approx(0.0004)
     assert three.up_s.tolist() == [0.001] * 6 + [0.002] * 3
     assert three.about["calibrations"] == 3
@@ -206,16 +211,16 @@ def test_what_nodes_do_to_services_that_follow_one_another_is_pooled_too() -> No
         about = {"measured_at": "now"}
         return Calibration(*[np.zeros(1)] * 4, 0.0, {"edge": node}, 1, about)  # type: ignore[arg-type]
 
-    both = pooled(made(0.001, Autocorrelation(0.6, 0.3)), made(0.003, Autocorrelation(0.2, 0.1)))
+    both = pooled([made(0.001, Autocorrelation(0.6, 0.3)), made(0.003, Autocorrelation(0.2, 0.1))])
     assert both.nodes["edge"].disturb_s == pytest.approx(0.002)
     alike = both.nodes["edge"].autocorrelation
     assert alike is not None
     assert (alike.share, alike.time_s) == pytest.approx((0.4, 0.25))
-    three = pooled(both, made(None, None))
+    three = pooled([both, made(None, None)])
     assert three.nodes["edge"].disturb_s == pytest.approx(0.002)
     assert three.nodes["edge"].autocorrelation is not None
     assert three.nodes["edge"].autocorrelation.share == pytest.approx(0.8 / 3)
-    none = pooled(made(None, None), made(None, None)).nodes["edge"]
+    none = pooled([made(None, None), made(None, None)]).nodes["edge"]
     assert (none.autocorrelation, none.disturb_s) == (None, None)
 
 
@@ -262,7 +267,7 @@ def calibrating(tmp_path: Path, calls: list[float]) -> Callable[..., list[int]]:
     """Asks for calibrations at some times, the last when all is over; how many are pooled then."""
 
     def run(
-        *times_s: float, given: Calibration | None = None, kept: Calibration | None = None
+        *times_s: float, given: Calibration | None = None, kept: Sequence[Calibration] = ()
     ) -> list[int]:
         clock = {"s": 0.0}
 
@@ -272,9 +277,9 @@ def calibrating(tmp_path: Path, calls: list[float]) -> Callable[..., list[int]]:
 
         it = Calibrating(tmp_path, given, kept, measure, lambda: clock["s"])
         pooled_of = []
-        for at_s in times_s:
+        for arms_before, at_s in enumerate(times_s, len(kept)):
             clock["s"] = at_s
-            it(None, at_s == times_s[-1])  # type: ignore[arg-type]
+            it(None, arms_before, at_s == times_s[-1])  # type: ignore[arg-type]
             pooled_of.append(read_calibration(tmp_path).about.get("calibrations", 1))
         return pooled_of
 
@@ -282,10 +287,11 @@ def calibrating(tmp_path: Path, calls: list[float]) -> Callable[..., list[int]]:
 
 
 def test_calibrations_are_measured_at_both_ends_and_now_and_then(
-    calibrating: Callable[..., list[int]], calls: list[float]
+    calibrating: Callable[..., list[int]], calls: list[float], tmp_path: Path
 ) -> None:
     assert calibrating(0, 10, 20, 40, 50, 100, 101) == [1, 1, 1, 2, 2, 3, 4]
     assert calls == [0, 40, 100, 101]
+    assert [it.about["arms_before"] for it in read_measured(tmp_path)] == [0, 3, 5, 6]
 
 
 def test_one_that_is_given_is_taken_as_it_is(
@@ -294,14 +300,64 @@ def test_one_that_is_given_is_taken_as_it_is(
     assert calibrating(0, 100, 200, given=calibration()) == [1, 1, 1]
     assert calls == []
     assert read_calibration(tmp_path).about == {"host": "here"}
+    assert read_measured(tmp_path) == []
+
+
+def measured_before(*arms_before: int) -> list[Calibration]:
+    """Calibrations before arms of some numbers, whose samples tell which one they are of."""
+    of_all = replace(calibration(), about={"measured_at": "then"})
+    return [
+        replace(of_all, lag_s=np.full(2, float(number)), about={**of_all.about, "arms_before": it})
+        for number, it in enumerate(arms_before)
+    ]
 
 
 def test_those_before_an_interruption_count_too(
-    calibrating: Callable[..., list[int]], calls: list[float]
+    calibrating: Callable[..., list[int]], calls: list[float], tmp_path: Path
 ) -> None:
-    kept = replace(calibration(), about={"measured_at": "before", "calibrations": 3})
+    kept = measured_before(0, 1, 2)
+    for number, it in enumerate(kept):
+        write_calibration(tmp_path / f"measured-{number}", it)
     assert calibrating(0, 5, kept=kept) == [4, 5]
     assert calls == [0, 5]
+    assert [it.about["arms_before"] for it in read_measured(tmp_path)] == [0, 1, 2, 3, 4]
+
+
+def test_those_of_an_earlier_validation_do_not_count(
+    calibrating: Callable[..., list[int]], tmp_path: Path
+) -> None:
+    for number, it in enumerate(measured_before(0, 2, 4, 6)):
+        write_calibration(tmp_path / f"measured-{number}", it)
+    assert calibrating(0, 5) == [1, 2]
+    assert len(read_measured(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("arms_before", "first", "end", "expected"),
+    [
+        ((0, 2, 4, 6), 2, 4, [1, 2]),
+        ((0, 2, 4, 6), 0, 2, [0, 1]),
+        ((0, 3, 6), 2, 4, [0, 1, 2]),  # one within it
+        ((0, 6), 2, 4, [0, 1]),
+        ((0, 1, 2, 3, 4), 2, 4, [2, 3, 4]),
+        # Interrupted between the calibration and the arm: the one that was measured again.
+        ((0, 2, 2, 4), 2, 4, [2, 3]),
+        ((0, 2), 2, 4, [1]),  # interrupted before the last
+    ],
+)
+def test_a_replication_is_simulated_with_what_was_measured_around_it(
+    arms_before: tuple[int, ...], first: int, end: int, expected: list[int]
+) -> None:
+    found = around(measured_before(*arms_before), first, end)
+    assert np.unique(found.lag_s).tolist() == expected
+
+
+def test_as_many_samples_are_of_each_of_those_around_a_replication(tmp_path: Path) -> None:
+    written = dict(write_around(tmp_path, measured_before(0, 2, 4, 6), 3, 2))
+    assert [path.name for path in written] == ["replication-0", "replication-1", "replication-2"]
+    for number, (path, of_its_time) in enumerate(written.items()):
+        assert of_its_time.lag_s.tolist() == 2 * [float(number)] + 2 * [number + 1.0]
+        assert read_calibration(path).lag_s.tolist() == of_its_time.lag_s.tolist()
 
 
 # --- what becomes of it ---------------------------------------------------------------------------

@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from offramp.live.own_broker import OwnBroker
+from offramp.store import file_hash
 from offramp.validation import measuring
+from offramp.validation.calibrating import read_measured
 from offramp.validation.calibration import (
     Calibration,
     NodeSamples,
@@ -83,6 +85,11 @@ def test_a_scenario_is_validated_with_the_same_requests_in_both_worlds(
         assert seconds.sum() == pytest.approx(latency_s.mean())
     manifest = json.loads((results / "simulated" / "manifest.json").read_text())
     assert manifest["scenario"]["nodes"]["edge"]["overhead"] is not None
+    # The one replication is simulated with what was measured before and after it.
+    (inputs,) = manifest["inputs_of_replications"]
+    files = sorted((results / "calibration" / "replication-0").glob("*_ms.txt"))
+    assert {file_hash(file) for file in files} <= set(inputs.values())
+    assert calibration.about["calibrations"] == len(read_measured(results / "calibration")) == 2
     for figure in ("latency_ecdf", "time_parts"):
         for suffix in (".pdf", ".png", ".csv"):
             assert (results / "figures" / f"{figure}{suffix}").stat().st_size > 0
