@@ -12,8 +12,11 @@ host's processors with nobody else.
 
     python benchmarks/fidelity.py [-o FOLDER] [--loads 0.2,0.5,0.8] [--seconds 15]
         [--replications 5] [--broker mosquitto|embedded] [--only edf] [--half] [--table]
+        [--like FOLDER]
 
-`--half` takes every other cell, such that QoS, discipline and batching are still balanced.
+`--half` takes every other cell, such that QoS, discipline and batching are still balanced. `--like`
+asks the same requests as an earlier matrix did, and writes how far the live runs of the two are from
+each other to `live_twice.csv`: a simulator can be no closer than this host is to itself.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ import pandas as pd
 from live_parts.servers import mosquitto
 
 from models.artifacts import read_profile
+from offramp.validation.comparison import errors, run_metrics
+from offramp.validation.runs import check_same_requests, read_side
 
 SCENARIO = """\
 name: fidelity
@@ -169,6 +174,14 @@ def validate(
     return [_row(cell, policy, rows) for policy, rows in table.groupby("policy", sort=False)]
 
 
+def live_twice(cell: Cell, folder: Path, earlier: Path) -> list[dict[str, Any]]:
+    """How far a live run is from an earlier one of the same requests; a row for each policy."""
+    sides = [read_side(it / cell.name / "live") for it in (earlier, folder)]
+    check_same_requests(*sides)
+    table = errors(*map(run_metrics, sides))
+    return [_row(cell, policy, rows) for policy, rows in table.groupby("policy", sort=False)]
+
+
 def _row(cell: Cell, policy: Any, table: pd.DataFrame) -> dict[str, Any]:
     by_metric = table.set_index("metric")
     row: dict[str, Any] = {field.name: getattr(cell, field.name) for field in fields(Cell)}
@@ -252,6 +265,7 @@ def main() -> None:
     parser.add_argument("--runtime", default="eager")
     parser.add_argument("--only", default="", help="cells whose name contains this")
     parser.add_argument("--half", action="store_true", help="every other cell, balanced")
+    parser.add_argument("--like", type=Path, metavar="FOLDER", help="ask what was asked there")
     parser.add_argument("--table", action="store_true", help="print what is there as Markdown")
     parser.add_argument(
         "--broker",
@@ -278,6 +292,8 @@ def main() -> None:
         return
     # Loads stay what they are when the matrix goes on another day: they are part of a cell.
     begun = folder / "work.json"
+    if options.like and not begun.exists():
+        shutil.copyfile(options.like / begun.name, begun)
     if begun.exists():
         asked = Work(**json.loads(begun.read_text()))
     else:
@@ -291,7 +307,11 @@ def main() -> None:
     for cell in missing:
         print(f"--- {cell.name}", flush=True)
         append(file, validate(cell, scenario, folder, asked, options))
+        if options.like:
+            append(folder / "live_twice.csv", live_twice(cell, folder, options.like))
     print(table(file))
+    if options.like:
+        print("Live twice:", table(folder / "live_twice.csv"), sep="\n\n")
 
 
 if __name__ == "__main__":

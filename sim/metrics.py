@@ -166,6 +166,22 @@ def confidence_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     return Interval(float(sample.mean()), half_width, n)
 
 
+def ratio_interval(
+    numerators: ArrayLike, denominators: ArrayLike, level: float = LEVEL
+) -> Interval:
+    """Student's t interval for the ratio of the means of values that are paired; NaN of nothing.
+
+    The mean of the pairs' own ratios is too high where the denominators vary. Variance by
+    linearisation (Cochran, Sampling Techniques, 3rd ed. 1977, chapter 6).
+    """
+    above, below = (np.asarray(it, dtype=np.float64) for it in (numerators, denominators))
+    if not (len(below) and below.mean() > 0):
+        return Interval(math.nan, math.nan, len(below))
+    ratio = float(above.mean() / below.mean())
+    half_width = confidence_interval((above - ratio * below) / below.mean(), level).half_width
+    return Interval(ratio, half_width, len(below))
+
+
 def over_training_seeds(runs: pd.DataFrame, metric: str) -> pd.Series:
     """One value per strategy, policy and training seed: over all replications' requests.
 

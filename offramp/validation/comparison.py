@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from offramp.validation.runs import ARM, RUN, Side, check_comparable, check_same_requests, read_side
-from sim.metrics import confidence_interval
+from sim.metrics import confidence_interval, ratio_interval
 
 #: How far a simulation may be off: shares in absolute numbers, the others relative to the live one.
 TARGETS = {"aud": 0.02, "latency_p50_s": 0.10, "latency_p95_s": 0.20}
@@ -27,9 +27,9 @@ class Comparison:
 
     Attributes:
         table: one row per arm and metric: mean of each world over replications with half width of
-            its 95 % interval; ``error`` (simulated less live, in points or relative to live), the
-            mean over replications of what is paired there, with its half width; ``target`` and
-            whether it is ``met``: ``yes`` if the error is within it, ``no`` if not.
+            its 95 % interval; ``error`` (simulated less live, in points or relative to live) of
+            these means, with its half width, which knows that replications are paired; ``target``
+            and whether it is ``met``: ``yes`` if the error is within it, ``no`` if not.
         same_requests: so many were found to be the same in both worlds.
         doubts: what a reader has to know.
     """
@@ -62,14 +62,7 @@ def compare(live_folder: Path, simulated_folder: Path) -> Comparison:
     live, simulated = read_side(live_folder), read_side(simulated_folder)
     check_comparable(live, simulated)
     same = check_same_requests(live, simulated)
-    metrics = [run_metrics(side) for side in (live, simulated)]
-    table = pd.DataFrame(
-        [
-            {**dict(zip(ARM, arm, strict=True)), **row}
-            for arm, mine in metrics[0].groupby(ARM, sort=False)
-            for row in _rows(mine, metrics[1].loc[mine.index])
-        ]
-    )
+    table = errors(run_metrics(live), run_metrics(simulated))
     return Comparison(live, simulated, table, same, [*_doubts(live, simulated)])
 
 
@@ -106,6 +99,17 @@ def run_metrics(side: Side) -> pd.DataFrame:
     return frame.join(work.add_prefix("utilisation_"))
 
 
+def errors(live: pd.DataFrame, simulated: pd.DataFrame) -> pd.DataFrame:
+    """How far the metrics of one world's runs are from the other's: ``Comparison.table``."""
+    return pd.DataFrame(
+        [
+            {**dict(zip(ARM, arm, strict=True)), **row}
+            for arm, mine in live.groupby(ARM, sort=False)
+            for row in _rows(mine, simulated.loc[mine.index])
+        ]
+    )
+
+
 def _rows(live: pd.DataFrame, simulated: pd.DataFrame) -> list[dict[str, object]]:
     """A row for each metric of one arm, whose runs are paired by replication."""
     found = []
@@ -117,12 +121,11 @@ def _rows(live: pd.DataFrame, simulated: pd.DataFrame) -> list[dict[str, object]
             for side in (live, simulated)
         )
         error = theirs - mine
-        if not is_share:
-            error = np.divide(
-                error, mine, out=np.full(len(error), math.nan), where=np.isfinite(mine) & (mine > 0)
-            )
+        intervals = [
+            *(confidence_interval(values) for values in (mine, theirs)),
+            confidence_interval(error) if is_share else ratio_interval(error, mine),
+        ]
         target = TARGETS.get(metric)
-        intervals = [confidence_interval(values) for values in (mine, theirs, error)]
         found.append(
             {
                 "metric": metric,

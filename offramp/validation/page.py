@@ -111,7 +111,7 @@ def _sections(findings: Findings, captions: dict[str, str]) -> Iterator[str]:
     yield (
         "Means over replications with 95 % intervals (Student's t). An error is simulated less "
         "live, paired by replication: of shares in percentage points, of the others relative to "
-        "the live value. Latencies are over answered requests, exits and exit_0 (nobody answered) "
+        "the live mean. Latencies are over answered requests, exits and exit_0 (nobody answered) "
         "over all requests offered."
     )
     for name, title in ((LATENCIES, "Latency"), (TIME_PARTS, "Where the time went")):

@@ -167,16 +167,20 @@ def test_shares_are_compared_in_points_of_all_requests_offered(compared: Any) ->
 
 def test_the_interval_of_an_error_is_of_what_is_paired_by_replication(compared: Any) -> None:
     live = World([even(0.01, 0.02), even(0.03, 0.04), even(0.05, 0.06)], work=[0.5] * 3)
-    factors = (1.00, 1.05, 1.13)
+    factors = np.array([1.00, 1.05, 1.13])
     pairs = zip(live.latency_s, factors, strict=True)
     other = World([[factor * it for it in mine] for mine, factor in pairs], work=[0.5] * 3)
     row = row_of(compared(live, other), "latency_p50_s")
-    assert row["error"] == pytest.approx(0.06)
-    errors = np.array(factors) - 1
-    half = stats.t.ppf(0.975, 2) * errors.std(ddof=1) / math.sqrt(3)
-    assert row["error_half_width"] == pytest.approx(half)
+    p50_s = np.array([0.015, 0.035, 0.055])
+    error = (factors * p50_s).sum() / p50_s.sum() - 1
+    assert row["error"] == pytest.approx(error)
+    assert row["error"] == pytest.approx(row["simulated"] / row["live"] - 1)
+    rest = (factors - 1 - error) * p50_s / p50_s.mean()
+    assert row["error_half_width"] == pytest.approx(
+        stats.t.ppf(0.975, 2) * rest.std(ddof=1) / math.sqrt(3)
+    )
     # The replications differ far more from one another than the worlds do.
-    assert row["live_half_width"] > 10 * 0.06 * row["live"] / 2
+    assert row["live_half_width"] > 5 * row["error_half_width"] * row["live"]
 
 
 @pytest.mark.parametrize(

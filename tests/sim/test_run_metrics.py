@@ -25,6 +25,7 @@ from sim.metrics import (
     confidence_interval,
     over_replications,
     over_training_seeds,
+    ratio_interval,
     run_metrics,
 )
 from sim.policy import ANSWER, DROP, run_to
@@ -165,6 +166,40 @@ def test_fewer_than_two_repetitions_give_no_interval(values, mean):
     assert interval.mean == pytest.approx(mean, nan_ok=True)
     assert math.isnan(interval.half_width)
     assert math.isnan(interval.low)
+
+
+def test_95_of_100_intervals_hold_the_ratio_of_means():
+    random = np.random.default_rng(2)
+    below = random.normal(3.0, 0.5, (2000, 8))
+    above = 1.2 * below + random.normal(0.0, 0.3, below.shape)
+    intervals = [ratio_interval(*pair) for pair in zip(above, below, strict=True)]
+    covered = np.mean([one.low <= 1.2 <= one.high for one in intervals])
+    assert abs(covered - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 2000)
+
+
+def test_a_ratio_of_means_is_not_too_high_where_the_mean_of_ratios_is():
+    random = np.random.default_rng(3)
+    above, below = random.gamma(4.0, 1.0, (2, 100_000))  # E[1 / below] is 1/3, not 1/4
+    interval = ratio_interval(above, below)
+    assert interval.mean == pytest.approx(1.0, abs=0.01)
+    assert abs(interval.mean - 1) < 2 * interval.half_width
+    assert np.mean(above / below) == pytest.approx(4 / 3, rel=0.02)
+
+
+def test_the_interval_of_a_ratio_is_none_where_pairs_say_nothing_else():
+    interval = ratio_interval([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
+    assert (interval.mean, interval.half_width, interval.n) == (0.5, pytest.approx(0), 3)
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "ratio"),
+    [([], [], math.nan), ([1.0, 1.0], [0.0, 0.0], math.nan), ([1.0], [4.0], 0.25),
+     ([1.0, 2.0], [1.0, math.nan], math.nan), ([1.0, math.nan], [1.0, 2.0], math.nan)],
+)  # fmt: skip
+def test_a_ratio_of_too_little_has_no_interval(above, below, ratio):
+    interval = ratio_interval(above, below)
+    assert interval.mean == pytest.approx(ratio, nan_ok=True)
+    assert math.isnan(interval.half_width)
 
 
 # --- comparisons ---------------------------------------------------------------------------------
