@@ -15,8 +15,8 @@ host's processors with nobody else.
         [--like FOLDER]
 
 `--half` takes every other cell, such that QoS, discipline and batching are still balanced. `--like`
-asks the same requests as an earlier matrix did, and writes how far the live runs of the two are from
-each other to `live_twice.csv`: a simulator can be no closer than this host is to itself.
+asks the same requests as an earlier matrix did, and writes how far the live runs of the two are
+from each other to `live_twice.csv`: a simulator can be no closer than this host is to itself.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ simulation: {{duration_s: 10, warm_up_s: 2, deadline_scales: [1]}}
 """
 
 DEVICES = 20
+_PILOT_HZ = 140
 BATCH = "{size: 4, wait_ms: 2}"
 POLICIES = ("fixed_exit(exit=3)", "deadline_aware")
 METRICS = ("aud", "hit_ratio", "latency_p50_s", "latency_p95_s", "latency_p99_s")
@@ -132,7 +133,9 @@ class Work:
 def work(scenario: Path, folder: Path, options: argparse.Namespace) -> Work:
     """What a pilot says."""
     pilot = folder / "pilot"
-    settings = ("mqtt.qos=0", "simulation.duration_s=3", "policies=[full]")
+    # About as often as the busiest cells ask: what a request takes depends on that.
+    rate = f"devices.cameras.arrivals.rate_hz={_PILOT_HZ / DEVICES}"
+    settings = ("mqtt.qos=0", "simulation.duration_s=3", "policies=[full]", rate)
     overrides = [it for setting in settings for it in ("--set", setting)]
     offramp("train", scenario, "--quiet")
     with broker(options.broker) as named:

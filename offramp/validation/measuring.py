@@ -24,32 +24,25 @@ from offramp.scenario import load_scenario
 from offramp.schema import MqttSection
 from offramp.stages.jobs import PolicyText
 from offramp.stages.live import ArmRun
-from offramp.validation.calibration import Calibration, NodeSamples
-from offramp.validation.excess import (
-    Spans,
-    autocorrelation_of,
-    disturb_s,
-    excess_s,
-    found_idle,
-    receives_s,
-    replies_s,
-    spans_of,
-    undisturbed,
-)
-from sim.arrivals import ClosedLoop
+from offramp.validation.calibration import Calibration
+from offramp.validation.node_samples import node_samples
+from sim.arrivals import ClosedLoop, Poisson
 from sim.distributions import Constant, Floats, Uniform
 from sim.nodes import NodeSpec
 from sim.run import Run
 from sim.samples import Drawn
+from sim.verdict import offered_loads
 from sim.workload import DeviceGroup
 from sim.world import World
 
 #: Requests of an idle node, of one that is busy half of the time, and of a busy one, about.
-IDLE_REQUESTS, HALF_BUSY_REQUESTS, BUSY_REQUESTS = 150, 600, 400
+IDLE_REQUESTS, HALF_BUSY_REQUESTS, BUSY_REQUESTS = 150, 600, 800
 
-#: Devices for each worker that keep it busy about half of the time: enough that requests come
-#: nearly at random.
-_DEVICES_OF_HALF = 8
+#: Requests that come at random keep a worker busy for these shares of the time, about; where they
+#: can.
+_HALF_BUSY, _BUSY = 0.5, 0.8
+#: Devices that send them, for each worker.
+_DEVICES = 8
 
 #: An idle device pauses between an answer and its next request for so long, in seconds: longer
 #: than caches stay warm, shorter than processors fall asleep. Uniform, in step with nothing.
@@ -80,8 +73,10 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
     """Calibrate broker, clients and nodes of a session that is about to measure.
 
     A node of each kind is started as those of the run are, with the first of its networks and the
-    policy ``full``. For each kind, one device asks and pauses, then some keep the workers busy
-    half of the time, then all the time.
+    policy ``full``. For each kind, one device asks and pauses; then requests come at random, and
+    keep a worker busy half of the time, then most of it. Where a node has several workers, or a
+    clock of its own, nobody knows which request found one idle: then they are kept busy all the
+    time instead.
 
     Raises:
         LiveError: nodes were there before, and cannot be started with another policy; or too
@@ -100,8 +95,9 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
     network = next(iter(calibrating.job.predictions))
     arm = ArmRun(network, POLICY, 0)
     used = list(dict.fromkeys(group.node for group in world.groups))
-    idle, broker_s = list[Phase](), list[float]()
-    half, busy = dict[str, Phase](), dict[str, Phase]()
+    labels = calibrating.job.predictions[network].label
+    idle, half, busy = dict[str, Phase](), dict[str, Phase](), dict[str, Phase]()
+    broker_s = list[float]()
     with calibrating.nodes(arm) as nodes:
 
         def ask(phase: str, groups: Sequence[DeviceGroup], duration_s: float) -> Any:
@@ -121,26 +117,35 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
             spec, group = world.nodes[world.kind(name)], _group_of(world, name)
             mean_s = spec.service.means()[-1]
             alone = replace(group, count=1, arrivals=ClosedLoop(Uniform(*PAUSE_S)))
-            idle.append(ask(f"{name} idle", [alone], IDLE_REQUESTS * (mean_s + sum(PAUSE_S) / 2)))
-            workers = spec.workers * spec.replicas
-            if spec.workers == 1:  # of several, nobody knows which of them was idle
-                count = _half_busy(spec)
-                think = Uniform(0.0, 4 * count / workers * mean_s)
-                some = replace(group, count=count, arrivals=ClosedLoop(think))
-                duration_s = HALF_BUSY_REQUESTS * 2 * mean_s / workers
-                half[name] = ask(f"{name} half busy", [some], duration_s)
-            crowd = replace(group, count=_kept_busy(spec), arrivals=ClosedLoop(Constant(1e-6)))
+            idle[name] = ask(f"{name} idle", [alone], IDLE_REQUESTS * (mean_s + sum(PAUSE_S) / 2))
+            served_s = _mean_inference_s(*idle[name], labels)
+            most_hz = spec.workers * spec.replicas / served_s
+            if spec.workers == 1 and all(idle[name][1].same_clock):
+                rate_hz, busy_hz = _HALF_BUSY * most_hz, _BUSY * most_hz
+                some, many = (_at_random(group, spec, it) for it in (rate_hz, busy_hz))
+                half[name] = ask(f"{name} half busy", [some], HALF_BUSY_REQUESTS / rate_hz)
+            else:
+                busy_hz = most_hz
+                many = replace(group, count=_kept_busy(spec), arrivals=ClosedLoop(Constant(1e-6)))
             before_s = _processor_s(session)
-            busy[name] = ask(f"{name} busy", [crowd], BUSY_REQUESTS * mean_s / workers)
+            busy[name] = ask(f"{name} busy", [many], BUSY_REQUESTS / busy_hz)
             broker_s.append((_processor_s(session) - before_s) / (2 * len(busy[name][1])))
-    labels = calibrating.job.predictions[network].label
-    ways = [_ways(*phase, labels) for phase in idle]
+    ways = [_ways(*phase, labels) for phase in idle.values()]
     lag_s, up_s, home_s = (np.concatenate(parts) for parts in zip(*ways, strict=True))
-    of_nodes = {
-        name: _node_samples(name, phase, half.get(name), busy[name], labels)
-        for name, phase in zip(used, idle, strict=True)
-    }
-    results = [phase[1] for phase in (*idle, *half.values(), *busy.values())]
+    asked_hz = _asked_hz(world)
+    phases = {"idle": idle, "half busy": half, "busy": busy}
+    of_nodes = {}
+    for name in used:
+        runs = {
+            phase: _measured_run(*of[name], labels, f"node {name}, {phase}")
+            for phase, of in phases.items()
+            if name in of
+        }
+        of_nodes[name] = node_samples(
+            world, name, _WARM_UP_S, runs["idle"], runs.get("half busy"), runs["busy"],
+            asked_hz[name],
+        )  # fmt: skip
+    results = [phase[1] for of in phases.values() for phase in of.values()]
     about = {
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "host": platform.node(),
@@ -150,10 +155,9 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
         "pause_s": list(PAUSE_S),
         "requests": {name: len(busy[name][1]) for name in used},
         "rate_hz": {
-            "idle": {name: _rate_hz(*phase) for name, phase in zip(used, idle, strict=True)},
-            "half busy": {name: _rate_hz(*phase) for name, phase in half.items()},
-            "busy": {name: _rate_hz(*busy[name]) for name in used},
+            phase: {name: _rate_hz(*it) for name, it in of.items()} for phase, of in phases.items()
         },
+        "asked_hz": asked_hz,
         "same_clock": all(all(result.same_clock) for result in results),
     }
     mqtt = session.loaded.scenario.mqtt or MqttSection()
@@ -194,6 +198,12 @@ def _group_of(world: World, node: str) -> DeviceGroup:
     )
 
 
+def _at_random(group: DeviceGroup, spec: NodeSpec, rate_hz: float) -> DeviceGroup:
+    """Devices from which requests come at such a rate."""
+    count = _DEVICES * spec.replicas
+    return replace(group, count=count, arrivals=Poisson(rate_hz / count))
+
+
 def _kept_busy(spec: NodeSpec) -> int:
     """Devices that keep all workers of a kind busy, without being refused."""
     at_once = spec.workers * spec.batch_size
@@ -203,10 +213,16 @@ def _kept_busy(spec: NodeSpec) -> int:
     return max(1, (at_once + waiting) * spec.replicas)
 
 
-def _half_busy(spec: NodeSpec) -> int:
-    """Devices that keep the workers of a kind busy half of the time, without being refused."""
-    count = _DEVICES_OF_HALF * spec.workers * spec.replicas
-    return count if spec.queue_limit is None else min(count, _kept_busy(spec))
+def _asked_hz(world: World) -> dict[str, float | None]:
+    """Requests per second that the scenario asks of each kind of node; None where it depends."""
+    return {
+        it.node: None if it.looping else it.rate_hz + it.sent_on_hz for it in offered_loads(world)
+    }
+
+
+def _mean_inference_s(world: World, result: FleetResult, labels: Any) -> float:
+    run = _measured_run(world, result, labels, "an idle node")
+    return float(np.nanmean((run.finished_s - run.started_s)[run.answered & run.measured(world)]))
 
 
 def _processor_s(session: LiveSession) -> float:
@@ -243,47 +259,3 @@ def _ways(world: World, result: FleetResult, labels: Any) -> tuple[Floats, Float
     lag_s, up_s = sent_s - run.requests.created_s, run.arrived_s - sent_s
     home_s = run.received_s - run.finished_s
     return tuple(np.maximum(it[rows], 0.0) for it in (lag_s, up_s, home_s))  # type: ignore[return-value]
-
-
-def _node_samples(
-    name: str, idle: Phase, half: Phase | None, busy: Phase, labels: Any
-) -> NodeSamples:
-    """What a node took besides inference; replicas of a kind are taken to be alike."""
-    world = idle[0]
-    spec, first = world.nodes[world.kind(name)], world.first_node[world.kind(name)]
-    service, numbers = spec.service, range(first, first + spec.replicas)
-
-    def spans_in(run: Run) -> list[Spans]:
-        return [spans_of(run, number, world.warm_up_s) for number in numbers]
-
-    calm = spans_in(_measured_run(*idle, labels, f"node {name}, idle"))
-    crowded = spans_in(_measured_run(*busy, labels, f"node {name}, busy"))
-    replies = [replies_s(it, spec.workers) for it in crowded]
-    alone, waited, delays = list[Spans](), list[Spans](), list[float]()
-    # When messages came is known on the node's clock alone.
-    if half is not None and all(half[1].same_clock):
-        run = run_of(*half, labels)
-        usual_s = float(np.median(np.concatenate(replies))) if any(map(len, replies)) else 0.0
-        for number, spans in zip(numbers, spans_in(run), strict=True):
-            was_idle = found_idle(spans, usual_s)
-            # Who came last to a batch says nothing of how long it takes to wake a worker.
-            alone.append(spans.where(was_idle & (spans.size == 1)))
-            waited.append(spans.where(~was_idle))
-            replies.append(replies_s(spans, spec.workers))
-            delay_s = disturb_s(run, number, spans, was_idle)
-            delays += [] if delay_s is None else [delay_s]
-    disturb = float(np.mean(delays)) if delays else None
-    by_s = max(disturb or 0.0, 0.0)
-    begin, begin_idle = (
-        [excess_s(undisturbed(it, by_s), service) for it in spans]
-        for spans in (crowded + waited, calm + alone)
-    )
-    receive = [receives_s(it, spec.batch_wait_s) for it in calm + alone]
-    # The profiler cannot have been slower than what it measures, but for chance.
-    receive_s, begin_s, begin_idle_s, reply_s = (
-        np.maximum(np.concatenate(it), 0.0) if any(map(len, it)) else np.zeros(1)
-        for it in (receive, begin, begin_idle, replies)
-    )
-    longest = undisturbed(max(crowded, key=len), by_s)
-    alike = autocorrelation_of(longest, service, begin_s)
-    return NodeSamples(receive_s, begin_s, begin_idle_s, reply_s, disturb, alike)

@@ -31,6 +31,7 @@ from offramp.validation.calibration import (
     write_calibration,
 )
 from offramp.validation.excess import (
+    at_rate,
     autocorrelation_of,
     disturb_s,
     excess_s,
@@ -40,9 +41,10 @@ from offramp.validation.excess import (
     spans_of,
     undisturbed,
 )
+from offramp.validation.node_samples import node_samples
 from offramp.validation.time_parts import Division
 from offramp.worlds import build_world, outline_of
-from sim.arrivals import ClosedLoop
+from sim.arrivals import ClosedLoop, Poisson
 from sim.autocorrelation import Autocorrelation
 from sim.distributions import Constant, Uniform
 from sim.links import Link
@@ -69,6 +71,7 @@ PROFILE = Profile(
     },
     about={"architecture": "none", "host": {}},
 )
+GROUPS = (DeviceGroup("devices", 8, Poisson(5.0), Constant(60.0), "lan", "edge", 1000, 100),)
 OVERHEADS = Overheads(
     receive=Uniform(0.0004, 0.0006),
     begin=Uniform(0.0010, 0.0020),
@@ -79,23 +82,26 @@ OVERHEADS = Overheads(
 
 def run_of(
     devices: int,
-    think_s: float,
+    think_s: float = 0.0,
     workers: int = 1,
     batch: int = 1,
     wait_s: float = 0.0,
     alike: Autocorrelation | None = None,
     disturb_s: float = 0.0,
+    rate_hz: float | None = None,
 ) -> tuple[Run, NodeSpec]:
-    """A closed loop before a node whose overheads are known, as a calibration asks it."""
+    """A node whose overheads are known, asked as in a calibration: in a closed loop, or at random.
+
+    Args:
+        rate_hz: of all devices, in an open loop.
+    """
     service = ProfiledService(PROFILE, largest_batch=batch)
     besides = replace(OVERHEADS, autocorrelation=alike, disturb_s=disturb_s)
     spec = NodeSpec(
         "edge", workers, service, batch_size=batch, batch_wait_s=wait_s, overheads=besides
     )
-    group = DeviceGroup(
-        "devices", devices, ClosedLoop(Uniform(think_s, 2 * think_s)), Constant(60.0), "lan",
-        "edge", 1000, 100,
-    )  # fmt: skip
+    arrivals = Poisson(rate_hz / devices) if rate_hz else ClosedLoop(Uniform(think_s, 2 * think_s))
+    group = DeviceGroup("devices", devices, arrivals, Constant(60.0), "lan", "edge", 1000, 100)
     world = World((group,), (spec,), {"lan": Link()}, 1.0, 30.0, seed=1)
     labels = np.zeros(10, dtype=np.int32)
     says = Predictions(
@@ -178,6 +184,66 @@ def test_of_a_node_that_one_device_asks_it_is_not_known_what_messages_delay() ->
     assert disturb_s(run, 0, spans, found_idle(spans, 0.0008)) is None
     none = spans.where(np.zeros(len(spans), dtype=bool))
     assert disturb_s(run, 0, none, found_idle(none, 0.0008)) is None
+
+
+@pytest.mark.parametrize("by_s", [0.0, 0.001])
+def test_what_a_node_takes_is_found_from_what_it_was_asked_little_and_much(by_s: float) -> None:
+    idle, spec = run_of(devices=1, think_s=0.02, disturb_s=by_s)
+    half, busy = (run_of(8, rate_hz=share / 0.0125, disturb_s=by_s)[0] for share in (0.5, 0.8))
+    world = World(GROUPS, (spec,), {"lan": Link()}, 1.0, 30.0, seed=1)
+    found = node_samples(world, "edge", 1.0, idle, half, busy, 50.0)
+    assert found.disturb_s == pytest.approx(by_s, abs=0.00015)
+    for name, mean_s in {"receive": 0.0005, "begin": 0.0015, "reply": 0.0008}.items():
+        assert found.by_name()[f"{name}_s"].mean() == pytest.approx(mean_s, rel=0.08), name
+    assert found.begin_idle_s.mean() == pytest.approx(0.0025, rel=0.08)
+    assert found.autocorrelation is None or found.autocorrelation.share < 0.15
+
+
+def test_what_a_node_takes_is_that_at_the_rate_at_which_it_is_asked() -> None:
+    idle, spec = run_of(devices=1, think_s=0.02)
+    half = run_of(8, rate_hz=40.0)[0]
+    busy = run_of(8, rate_hz=64.0)[0]
+    # A millisecond more for each, when half of the time nothing is asked.
+    slower = replace(half, finished_s=half.finished_s + 0.001)
+    world = World(GROUPS, (spec,), {"lan": Link()}, 1.0, 30.0, seed=1)
+    begin_s = {
+        rate_hz: node_samples(world, "edge", 1.0, idle, slower, busy, rate_hz).begin_s.mean()
+        for rate_hz in (10.0, 40.0, 52.0, 64.0, 90.0, None)
+    }
+    assert begin_s[40.0] == pytest.approx(0.0025, rel=0.08)
+    assert begin_s[64.0] == pytest.approx(0.0015, rel=0.08)
+    assert begin_s[10.0] == pytest.approx(begin_s[40.0], rel=0.08)
+    assert begin_s[90.0] == pytest.approx(begin_s[64.0], rel=0.08)
+    between = (begin_s[40.0] + begin_s[64.0]) / 2
+    assert begin_s[52.0] == pytest.approx(between, rel=0.05)
+    assert begin_s[None] == pytest.approx(between, rel=0.05)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_where_nobody_knows_who_was_idle_a_crowd_shows_what_a_busy_worker_takes(
+    workers: int,
+) -> None:
+    idle, spec = run_of(devices=1, think_s=0.02, workers=workers)
+    busy, _ = run_of(devices=3 + workers, think_s=1e-4, workers=workers)
+    world = World(GROUPS, (spec,), {"lan": Link()}, 1.0, 30.0, seed=1)
+    found = node_samples(world, "edge", 1.0, idle, None, busy, 50.0)
+    assert found.disturb_s is None
+    assert found.begin_s.mean() == pytest.approx(0.0015, rel=0.05)
+    assert found.begin_idle_s.mean() == pytest.approx(0.0025, rel=0.05)
+
+
+def test_samples_between_two_rates_are_a_mixture_with_the_quantiles_of_both() -> None:
+    low, high = np.linspace(1.0, 2.0, 1001), np.linspace(5.0, 7.0, 301)
+    mixed = at_rate([(100.0, high), (20.0, low), (60.0, np.zeros(0))], 40.0)
+    share = np.mean(mixed < 3)
+    assert share == pytest.approx(0.75, abs=0.001)
+    for part, of in ((mixed[mixed < 3], low), (mixed[mixed > 3], high)):
+        u = (0.05, 0.5, 0.95)
+        assert np.quantile(part, u) == pytest.approx(np.quantile(of, u), abs=0.02)
+    assert len(at_rate([], 40.0)) == 0
+    assert at_rate([(20.0, low), (20.0, high)], 40.0).mean() == pytest.approx(
+        np.concatenate([low, high]).mean(), rel=0.01
+    )
 
 
 def test_two_calibrations_are_pooled_sample_by_sample(tmp_path: Path) -> None:

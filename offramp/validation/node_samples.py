@@ -1,0 +1,91 @@
+"""What a node took besides inference, from runs in which it was asked little and much."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from offramp.validation.calibration import NodeSamples
+from offramp.validation.excess import (
+    Spans,
+    at_rate,
+    autocorrelation_of,
+    disturb_s,
+    excess_s,
+    found_idle,
+    receives_s,
+    replies_s,
+    spans_of,
+    undisturbed,
+)
+from sim.distributions import Floats
+from sim.run import Run
+from sim.world import World
+
+
+def node_samples(
+    world: World,
+    name: str,
+    from_s: float,
+    idle: Run,
+    half: Run | None,
+    busy: Run,
+    rate_hz: float | None,
+) -> NodeSamples:
+    """Samples of a kind of node, whose replicas are taken to be alike.
+
+    Args:
+        from_s: when what counts begins, in each run.
+        idle: one device asked, and paused.
+        half, busy: requests came at random, and kept the worker busy for half of the time, and for
+            most of it. No ``half``: nobody knows when a worker was idle, and in ``busy`` all of
+            them were busy all the time.
+        rate_hz: at which the samples are wanted: what a request takes depends on how often one
+            comes, see :func:`at_rate`. None: it is not known.
+    """
+    spec, first = world.nodes[world.kind(name)], world.first_node[world.kind(name)]
+    numbers = range(first, first + spec.replicas)
+    asked = [run for run in (half, busy) if run is not None]
+    spans = [spans_of(run, number, from_s) for run in asked for number in numbers]
+    calm = [spans_of(idle, number, from_s) for number in numbers]
+    reply_s = np.concatenate([replies_s(it, spec.workers) for it in spans])
+
+    waited, alone, disturb = spans, list[Spans](), None
+    if half is not None:
+        usual_s = float(np.median(reply_s)) if len(reply_s) else 0.0
+        idles = [found_idle(it, usual_s) for it in spans]
+        waited = [it.where(~rows) for it, rows in zip(spans, idles, strict=True)]
+        # Who came last to a batch says nothing of how long it takes to wake a worker.
+        alone = [it.where(rows & (it.size == 1)) for it, rows in zip(spans, idles, strict=True)]
+        of_runs = [(run, number) for run in asked for number in numbers]
+        delays = [
+            disturb_s(*of_run, it, rows)
+            for of_run, it, rows in zip(of_runs, spans, idles, strict=True)
+        ]
+        known = [delay_s for delay_s in delays if delay_s is not None]
+        disturb = float(np.mean(known)) if known else None
+    by_s = max(disturb or 0.0, 0.0)
+
+    def beyond_s(parts: list[Spans], runs: list[Run]) -> Floats:
+        """What inference took beyond the profile, at the rate that is wanted."""
+        excess = [excess_s(undisturbed(it, by_s), spec.service) for it in parts]
+        rates = [_rate_hz(run, from_s) for run in runs for _ in numbers]
+        return at_rate(list(zip(rates, excess, strict=True)), rate_hz)
+
+    alone = [*calm, *alone]
+    begin_s = beyond_s(waited, asked)
+    begin_idle_s = beyond_s(alone, [idle, *asked] if half is not None else [idle])
+    receive_s = np.concatenate([receives_s(it, spec.batch_wait_s) for it in alone])
+    # The profiler cannot have been slower than what it measures, but for chance.
+    receive_s, begin_s, begin_idle_s, reply_s = (
+        np.maximum(it, 0.0) if len(it) else np.zeros(1)
+        for it in (receive_s, begin_s, begin_idle_s, reply_s)
+    )
+    longest = undisturbed(max(spans[-spec.replicas :], key=len), by_s)
+    alike = autocorrelation_of(longest, spec.service, begin_s)
+    return NodeSamples(receive_s, begin_s, begin_idle_s, reply_s, disturb, alike)
+
+
+def _rate_hz(run: Run, from_s: float) -> float:
+    """Answered requests per second."""
+    created_s = run.requests.created_s[run.answered & (run.requests.created_s >= from_s)]
+    return len(created_s) / float(np.ptp(created_s)) if len(created_s) > 1 else 0.0
