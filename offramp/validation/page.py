@@ -259,6 +259,12 @@ def _calibration(findings: Findings) -> str:
         for phase, rates in it.about["rate_hz"].items()
         for node in rates
     )
+    asked = ", ".join(
+        f"{node} {rate_hz:.0f}/s"
+        for node, rate_hz in it.about.get("asked_hz", {}).items()
+        if rate_hz is not None
+    )
+    at_rate = f", interpolated to the rate of the scenario ({asked})" if asked else ""
     times = it.about.get("calibrations", 1)
     again = (
         f", and {counted(times - 1, 'time')} more until after the last one "
@@ -269,8 +275,8 @@ def _calibration(findings: Findings) -> str:
     alike = "".join(f" {_alike(node, samples)}" for node, samples in it.nodes.items())
     return (
         f"Measured at {it.about['measured_at']} on {it.about['host']} with requests of its own "
-        f"({rates}) and the policy {it.about['policy']}, before the first arm{again}; nothing of "
-        f"it comes from the run. Its samples are in `calibration/`. {broker}{alike}\n\n"
+        f"({rates}{at_rate}) and the policy {it.about['policy']}, before the first arm{again}; "
+        f"nothing of it comes from the run. Its samples are in `calibration/`. {broker}{alike}\n\n"
         + table(("what (ms)", "p5", "median", "p95", "mean", "samples"), rows)
     )
 
