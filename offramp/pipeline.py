@@ -9,7 +9,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,17 +121,19 @@ class Pipeline:
         results: Path,
         jobs: int | None = None,
         of_replications: Sequence[LoadedScenario] = (),
+        slow_moments: int = 0,
     ) -> None:
         """Simulate from what earlier stages left in the store; write into ``results``.
 
         Args:
             of_replications: the scenario of each, where what was measured differs between them.
+            slow_moments: of their worlds; see :class:`sim.world.World`.
         """
         _check_folder(results)
         for warning in self.loaded.warnings:
             self.console.note(f"warning: {warning}")
         inputs = find_inputs(self.loaded, self.store, self.arguments())
-        self.simulate_from(inputs, results, jobs, of_replications)
+        self.simulate_from(inputs, results, jobs, of_replications, slow_moments)
 
     def simulate_from(
         self,
@@ -139,10 +141,13 @@ class Pipeline:
         results: Path,
         jobs: int | None = None,
         of_replications: Sequence[LoadedScenario] = (),
+        slow_moments: int = 0,
     ) -> None:
         """Simulate from given networks and profile; write into ``results``."""
         world = world_of(self.loaded, inputs)
-        own_worlds = [world_of(it, inputs) for it in of_replications]
+        own_worlds = [
+            replace(world_of(it, inputs), slow_moments=slow_moments) for it in of_replications
+        ]
         self.show_load(offered_loads(world), link_loads(world, offered_traffic(world)))
         with self.timed("simulate"):
             reused = run_simulation(

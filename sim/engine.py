@@ -85,10 +85,11 @@ class Engine(ABC):
             self.node(spec, world.node_names[index], index, policy)
             for index, spec in enumerate(world.node_specs)
         ]
+        draw = [f"draw {world.slow_moments}"] if world.slow_moments else []
         #: By node; devices that compute have no overheads.
         self._alike = {
             node.index: AlikeInTime(
-                overheads.autocorrelation, workload.streams.generator("service", node.name)
+                overheads.autocorrelation, workload.streams.generator("service", node.name, *draw)
             )
             for node in self.nodes
             if (overheads := node.spec.overheads) and overheads.autocorrelation

@@ -30,6 +30,8 @@ class World:
         mqtt: how messages travel; None: from device to node at once.
         state_bytes: of what a request takes along after each exit, when it goes on to another
             tier; the first entry belongs to exit 1. Missing ones: the image.
+        slow_moments: which draw of the moments in which nodes are slow; see
+            :mod:`sim.autocorrelation`. Another one leaves requests, and all else, as they are.
     """
 
     groups: tuple[DeviceGroup, ...]
@@ -41,6 +43,7 @@ class World:
     mqtt: Mqtt | None = None
     faults: tuple[Fault, ...] = ()
     state_bytes: tuple[int, ...] = field(default=())
+    slow_moments: int = 0
 
     @property
     def horizon_s(self) -> float:

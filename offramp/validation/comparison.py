@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class Comparison:
             its 95 % interval; ``error`` (simulated less live, in points or relative to live) of
             these means, with its half width, which knows that replications are paired; ``target``
             and whether it is ``met``: ``yes`` if the error is within it, ``no`` if not.
+        draws: of slow moments, whose means the simulated values are.
         same_requests: so many were found to be the same in both worlds.
         doubts: what a reader has to know.
     """
@@ -37,6 +39,7 @@ class Comparison:
     live: Side
     simulated: Side
     table: pd.DataFrame
+    draws: int
     same_requests: int
     doubts: list[str]
 
@@ -53,8 +56,14 @@ class Comparison:
         return "AGREES" if (self.judged["met"] == "yes").all() else "DIFFERS"
 
 
-def compare(live_folder: Path, simulated_folder: Path) -> Comparison:
+def compare(
+    live_folder: Path, simulated_folder: Path, other_draws: Sequence[pd.DataFrame] = ()
+) -> Comparison:
     """Compare the results of a live run with those of a simulation of the same requests.
+
+    Args:
+        other_draws: metrics of the same simulation with other slow moments; see
+            :mod:`offramp.validation.draws`.
 
     Raises:
         ResultsError: they cannot be compared.
@@ -62,8 +71,9 @@ def compare(live_folder: Path, simulated_folder: Path) -> Comparison:
     live, simulated = read_side(live_folder), read_side(simulated_folder)
     check_comparable(live, simulated)
     same = check_same_requests(live, simulated)
-    table = errors(run_metrics(live), run_metrics(simulated))
-    return Comparison(live, simulated, table, same, [*_doubts(live, simulated)])
+    draws = [run_metrics(simulated), *other_draws]
+    table = errors(run_metrics(live), _means(draws))
+    return Comparison(live, simulated, table, len(draws), same, [*_doubts(live, simulated)])
 
 
 def run_metrics(side: Side) -> pd.DataFrame:
@@ -97,6 +107,14 @@ def run_metrics(side: Side) -> pd.DataFrame:
     frame.index = pd.MultiIndex.from_tuples(rows, names=RUN)
     work = side.nodes.pivot_table(index=RUN, columns="node", values="work")
     return frame.join(work.add_prefix("utilisation_"))
+
+
+def _means(draws: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Mean metrics of each run over draws."""
+    of_all = pd.concat(draws)
+    exits = [name for name in of_all.columns if name.startswith("exit_")]
+    of_all[exits] = of_all[exits].fillna(0.0)  # one that was not taken in some of them
+    return of_all.groupby(level=RUN, sort=False).mean()
 
 
 def errors(live: pd.DataFrame, simulated: pd.DataFrame) -> pd.DataFrame:

@@ -112,13 +112,23 @@ def _sections(findings: Findings, captions: dict[str, str]) -> Iterator[str]:
         "Means over replications with 95 % intervals (Student's t). An error is simulated less "
         "live, paired by replication: of shares in percentage points, of the others relative to "
         "the live mean. Latencies are over answered requests, exits and exit_0 (nobody answered) "
-        "over all requests offered."
+        f"over all requests offered.{_draws(comparison)}"
     )
     for name, title in ((LATENCIES, "Latency"), (TIME_PARTS, "Where the time went")):
         yield f"## {title}\n\n![{title}](figures/{name}.png)\n\n{captions[name]}"
     yield _parts(findings.parts)
     yield _clocks(findings)
     yield "## Calibration\n\n" + _calibration(findings)
+
+
+def _draws(comparison: Comparison) -> str:
+    if comparison.draws == 1:
+        return ""
+    return (
+        f" Each replication was simulated {comparison.draws} times with the same requests and "
+        "other slow moments of the host: simulated values are the means (`draws.csv`), and "
+        "figures show the first."
+    )
 
 
 def _what(findings: Findings) -> str:

@@ -25,6 +25,7 @@ from offramp.validation.calibration import (
     read_calibration,
 )
 from offramp.validation.comparison import Comparison, compare
+from offramp.validation.draws import other_draws
 from offramp.validation.figures import write_figures
 from offramp.validation.measuring import measure
 from offramp.validation.page import Findings, write_findings
@@ -116,9 +117,11 @@ def validate(
     )
     around = write_around(folder, calibrating.measured, *_replications(lived))
     of_replications = [with_calibration(samples, at) for at, samples in around]
+    of_replications = of_replications or [simulating.loaded] * _replications(lived)[0]
     simulating.simulate(results / SIMULATED, settings.jobs, of_replications)
     simulating.report(results / SIMULATED)
-    comparison = compare(results / LIVE, results / SIMULATED)
+    others = other_draws(simulating, of_replications, results, results / SIMULATED, settings.jobs)
+    comparison = compare(results / LIVE, results / SIMULATED, others)
     parts = time_parts(
         comparison.live,
         comparison.simulated,

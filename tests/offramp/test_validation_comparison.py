@@ -16,7 +16,7 @@ import pytest
 from scipy import stats
 
 from models.errors import ResultsError
-from offramp.validation.comparison import compare
+from offramp.validation.comparison import compare, run_metrics
 from offramp.validation.figures import latency_steps
 from offramp.validation.page import misses, verdict_line
 from offramp.validation.runs import read_side
@@ -181,6 +181,29 @@ def test_the_interval_of_an_error_is_of_what_is_paired_by_replication(compared: 
     )
     # The replications differ far more from one another than the worlds do.
     assert row["live_half_width"] > 5 * row["error_half_width"] * row["live"]
+
+
+def test_draws_of_slow_moments_are_averaged_within_each_replication(tmp_path: Path) -> None:
+    live = World([even(0.01, 0.02), even(0.03, 0.04)]).write(tmp_path / "live")
+    factors = ((1.0, 1.2), (1.1, 0.9), (1.2, 1.2))
+    draws = []
+    for number, pair in enumerate(factors):
+        slow = zip(pair, (even(0.01, 0.02), even(0.03, 0.04)), strict=True)
+        latencies = [[factor * it for it in part] for factor, part in slow]
+        # One draw takes another exit.
+        world = World(latencies, world="simulated", exit=2 if number == 2 else 1)
+        draws.append(world.write(tmp_path / f"simulated-{number}"))
+    others = [run_metrics(read_side(draw)) for draw in draws[1:]]
+    comparison = compare(live, draws[0], others)
+    assert comparison.draws == 3
+    row = row_of(comparison, "latency_p50_s")
+    means = np.array([0.015, 0.035]) * np.mean(factors, axis=0)
+    assert row["simulated"] == pytest.approx(means.mean())
+    assert row["error"] == pytest.approx(means.sum() / 0.05 - 1)
+    assert row["replications"] == 2
+    assert row_of(comparison, "exit_1")["simulated"] == pytest.approx(2 / 3)
+    assert row_of(comparison, "exit_2")["simulated"] == pytest.approx(1 / 3)
+    assert compare(live, draws[0]).draws == 1
 
 
 @pytest.mark.parametrize(

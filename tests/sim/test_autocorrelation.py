@@ -1,5 +1,7 @@
 """Service times that are alike for a while: what stays as it was, and what queues make of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -101,3 +103,22 @@ def queued_plainly():
 def test_devices_that_wait_for_answers_meet_the_same_slow_times():
     run = queued(Autocorrelation(0.9, 50.0), ClosedLoop(Constant(0.1)), count=2)
     assert np.corrcoef(services_s(run)[:-1], services_s(run)[1:])[0, 1] > 0.5
+
+
+def test_other_slow_moments_leave_requests_as_they_are():
+    overheads = Overheads(autocorrelation=ALIKE)
+    devices = group(Poisson(2.0), count=3)
+    alike = world(devices, node(Exponential(0.1), overheads=overheads), duration_s=200.0)
+    first, again, other = (run_of(replace(alike, slow_moments=draw)) for draw in (0, 0, 1))
+    for name in ("created_s", "deadline_s", "sample"):
+        mine, theirs = (getattr(run.requests, name) for run in (first, other))
+        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_array_equal(first.finished_s, again.finished_s)
+    taken_s, others_s = (run.finished_s - run.started_s for run in (first, other))
+    assert not np.allclose(taken_s, others_s)
+    # The same service times of their own, in part: half of the variance of their scores.
+    assert 0.2 < stats.spearmanr(taken_s, others_s).statistic < 0.8
+    plain = replace(alike, nodes=(node(Exponential(0.1)),))
+    np.testing.assert_array_equal(
+        run_of(plain).finished_s, run_of(replace(plain, slow_moments=1)).finished_s
+    )
