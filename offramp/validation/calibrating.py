@@ -69,6 +69,8 @@ class Calibrating:
             calibration = self._measure(session)
             self._measured_at = self._clock()
             calibration.about[_ARMS_BEFORE] = arms_before
+            if self.measured and self.measured[-1].about[_ARMS_BEFORE] > arms_before:
+                self.measured.clear()  # arms of another run, which begins anew
             if not self.measured:
                 _remove_parts(self._folder)
             write_calibration(self._folder / f"{_MEASURED}{len(self.measured)}", calibration)

@@ -106,18 +106,42 @@ def validate(
     ran = run_live(source, pipeline, results / LIVE, options, notes, go_on, between=calibrating)
     if ran is None:
         return None
+    try:
+        validation = _against_simulation(source, pipeline, results, settings, calibrating.measured)
+    except OSError as error:
+        raise ResultsError(f"cannot write to {results}: {error.strerror}") from error
+    (results / _BEGUN).unlink(missing_ok=True)
+    return validation
+
+
+def _against_simulation(
+    source: LoadedScenario,
+    pipeline: Pipeline,
+    results: Path,
+    settings: Settings,
+    measured: Sequence[Calibration],
+) -> Validation:
+    """Simulate what was run live, and compare.
+
+    Args:
+        measured: calibrations of this validation; none where one was given.
+
+    Raises:
+        OSError: results cannot be written.
+    """
+    folder = results / CALIBRATION
     calibration = read_calibration(folder)
-    lived = _with_links(lived, source, settings.links)
+    lived = _with_links(pipeline.loaded, source, settings.links)
+    replications, arms = _replications(lived)
 
     def with_calibration(samples: Calibration, at: Path) -> LoadedScenario:
         return calibrated(lived, samples, at, settings.links)
 
-    simulating = Pipeline(
-        with_calibration(calibration, folder), pipeline.store, console, pipeline.show_load
-    )
-    around = write_around(folder, calibrating.measured, *_replications(lived))
+    pooled = with_calibration(calibration, folder)
+    around = write_around(folder, measured, replications, arms)
     of_replications = [with_calibration(samples, at) for at, samples in around]
-    of_replications = of_replications or [simulating.loaded] * _replications(lived)[0]
+    of_replications = of_replications or [pooled] * replications
+    simulating = Pipeline(pooled, pipeline.store, pipeline.console, pipeline.show_load)
     simulating.simulate(results / SIMULATED, settings.jobs, of_replications)
     simulating.report(results / SIMULATED)
     others = other_draws(simulating, of_replications, results, results / SIMULATED, settings.jobs)
@@ -127,21 +151,16 @@ def validate(
         comparison.simulated,
         division_of(comparison.live, calibration, settings.links),
     )
-    try:
-        captions = write_figures(comparison, parts, results / FIGURES)
-        findings = Findings(
-            comparison,
-            calibration,
-            parts,
-            settings.links,
-            _command(source, results),
-            tuple(_notes(comparison)),
-        )
-        page = write_findings(results, findings, captions)
-    except OSError as error:
-        raise ResultsError(f"cannot write to {results}: {error.strerror}") from error
-    (results / _BEGUN).unlink(missing_ok=True)
-    return Validation(comparison, page)
+    captions = write_figures(comparison, parts, results / FIGURES)
+    findings = Findings(
+        comparison,
+        calibration,
+        parts,
+        settings.links,
+        _command(source, results),
+        tuple(_notes(comparison)),
+    )
+    return Validation(comparison, write_findings(results, findings, captions))
 
 
 def _profile(pipeline: Pipeline, results: Path, given: Calibration | None) -> str:

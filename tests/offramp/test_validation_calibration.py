@@ -389,6 +389,14 @@ def test_those_before_an_interruption_count_too(
     assert [it.about["arms_before"] for it in read_measured(tmp_path)] == [0, 1, 2, 3, 4]
 
 
+def test_those_of_a_run_that_began_anew_do_not_count(
+    calibrating: Callable[..., list[int]], tmp_path: Path
+) -> None:
+    # Kept are those before arms 5 and 6, and the run goes on with arm 2.
+    assert calibrating(0, 5, kept=measured_before(5, 6)) == [1, 2]
+    assert [it.about["arms_before"] for it in read_measured(tmp_path)] == [2, 3]
+
+
 def test_those_of_an_earlier_validation_do_not_count(
     calibrating: Callable[..., list[int]], tmp_path: Path
 ) -> None:
