@@ -295,8 +295,13 @@ def main() -> None:
         return
     # Loads stay what they are when the matrix goes on another day: they are part of a cell.
     begun = folder / "work.json"
-    if options.like and not begun.exists():
-        shutil.copyfile(options.like / begun.name, begun)
+    if options.like:
+        theirs = options.like / begun.name
+        if not theirs.exists() or (begun.exists() and begun.read_text() != theirs.read_text()):
+            sys.exit(f"{options.like} holds no matrix, or {folder} was begun with other loads")
+        if absent := [it.name for it in missing if not (options.like / it.name / "live").is_dir()]:
+            sys.exit(f"{options.like} has not {', '.join(absent)}")
+        shutil.copyfile(theirs, begun)
     if begun.exists():
         asked = Work(**json.loads(begun.read_text()))
     else:
@@ -309,9 +314,10 @@ def main() -> None:
     )
     for cell in missing:
         print(f"--- {cell.name}", flush=True)
-        append(file, validate(cell, scenario, folder, asked, options))
+        rows = validate(cell, scenario, folder, asked, options)
         if options.like:
             append(folder / "live_twice.csv", live_twice(cell, folder, options.like))
+        append(file, rows)
     print(table(file))
     if options.like:
         print("Live twice:", table(folder / "live_twice.csv"), sep="\n\n")

@@ -91,9 +91,10 @@ def read_measured(folder: Path) -> list[Calibration]:
     Raises:
         ArtifactError: one is damaged, or of another version.
     """
-    paths = [path.parent for path in folder.glob(f"{_MEASURED}*/{DESCRIPTION}")]
-    paths.sort(key=lambda path: int(path.name.removeprefix(_MEASURED)))
-    return [read_calibration(path) for path in paths]
+    names = (path.parent.name for path in folder.glob(f"{_MEASURED}*/{DESCRIPTION}"))
+    numbers = (name.removeprefix(_MEASURED) for name in names)
+    of_ours = sorted(int(number) for number in numbers if number.isdecimal())
+    return [read_calibration(folder / f"{_MEASURED}{number}") for number in of_ours]
 
 
 def around(calibrations: Sequence[Calibration], first: int, end: int) -> Calibration:

@@ -1,8 +1,8 @@
 """What a simulator needs to know of a real broker, network and node, as samples that were measured.
 
 A calibration is measured with requests of its own, at rates unlike those of the run that it is
-for: one device that waits for its answer and then pauses, and enough of them to keep every worker
-busy. Nothing in it comes from the run that is validated.
+for: one device that waits for its answer and then pauses, and some from which requests come at
+random. Nothing in it comes from the run that is validated.
 
 It becomes keys of the scenario: see :func:`calibrated`.
 """
@@ -133,8 +133,9 @@ def _pooled(first: Calibration, again: Calibration) -> Calibration:
 
     def both(earlier: Floats, later: Floats) -> Floats:
         # As many of each: a slow machine does less in the same time, and counts no less for it.
-        chosen = np.linspace(0, len(later) - 1, max(1, round(len(earlier) / before)))
-        return np.concatenate([earlier, later[chosen.round().astype(np.int64)]])
+        count = max(1, round(len(earlier) / before))
+        chosen = (np.arange(count) + 0.5) / count * len(later)
+        return np.concatenate([earlier, later[chosen.astype(np.int64)]])
 
     nodes = {}
     for name, samples in first.nodes.items():

@@ -21,6 +21,9 @@ from sim.service import Service
 #: Fewer services of one batch size than this tell nothing of their distribution.
 _ENOUGH_OF_A_SIZE = 10
 
+#: A worker that is free takes what waits within this time.
+_AT_ONCE_S = 0.0005
+
 #: Fewer in a row tell nothing of how alike they are.
 _ENOUGH_IN_A_ROW = 60
 #: The first part of services: so many of them are shorter.
@@ -104,6 +107,18 @@ def found_idle(spans: Spans, reply_s: float) -> NDArray[np.bool_]:
     """
     free_s = spans.ended_s + reply_s * spans.size
     return np.asarray(spans.last_arrived_s > np.concatenate([[-np.inf], free_s[:-1]]))
+
+
+def began_at_once(spans: Spans, reply_s: float) -> NDArray[np.bool_]:
+    """(S,) whether the only worker of a node took them as soon as it was free.
+
+    Where it did not, it waited for a batch to fill, and was as idle as without any request.
+
+    Args:
+        reply_s: of the worker for each answer, after it was ready.
+    """
+    free_s = spans.ended_s + reply_s * spans.size
+    return np.asarray(spans.started_s <= np.concatenate([[-np.inf], free_s[:-1]]) + _AT_ONCE_S)
 
 
 def disturb_s(run: Run, node: int, spans: Spans, idle: NDArray[np.bool_]) -> float | None:
@@ -243,19 +258,22 @@ def receives_s(spans: Spans, batch_wait_s: float) -> Floats:
     return np.maximum(spans.waited_s - batch_wait_s, 0.0)
 
 
-def replies_s(spans: Spans, workers: int) -> Floats:
+def replies_s(spans: Spans, workers: int, batch_size: int = 1, batch_wait_s: float = 0.0) -> Floats:
     """(N,) how long a worker that has the next request waiting is busy after an answer.
 
     Args:
         spans: of a node that was kept busy.
         workers: of the node. With several, nobody knows whose service came after whose: then all
             are the mean.
+        batch_size, batch_wait_s: a worker may wait for so long until so many are there, which is
+            no time of replying.
     """
     if len(spans) < 2:
         return np.zeros(0)
     if workers == 1:
         gaps = spans.started_s[1:] - spans.ended_s[:-1]
-        busy = spans.last_arrived_s[1:] <= spans.ended_s[:-1]
+        waits_s = np.where(spans.size[1:] < batch_size, batch_wait_s, 0.0)
+        busy = spans.last_arrived_s[1:] + waits_s <= spans.ended_s[:-1]
         size = spans.size[:-1][busy]
         return np.repeat(np.maximum(gaps[busy], 0.0) / size, size)
     # While all of them are busy, what is not inference of their time is the rest.

@@ -54,7 +54,7 @@ HANDSHAKES = 30
 #: Not counted, after devices begin to send.
 _WARM_UP_S = 1.0
 #: Shortest and longest window of one phase.
-_SHORTEST_S, _LONGEST_S = 2.0, 20.0
+_SHORTEST_S, _LONGEST_S = 2.0, 40.0
 #: Nobody's deadline ends a calibration.
 _DEADLINE_S = 60.0
 #: Of the random streams: other samples than those of any run.

@@ -9,6 +9,7 @@ from offramp.validation.excess import (
     Spans,
     at_rate,
     autocorrelation_of,
+    began_at_once,
     disturb_s,
     excess_s,
     found_idle,
@@ -47,13 +48,18 @@ def node_samples(
     asked = [run for run in (half, busy) if run is not None]
     spans = [spans_of(run, number, from_s) for run in asked for number in numbers]
     calm = [spans_of(idle, number, from_s) for number in numbers]
-    reply_s = np.concatenate([replies_s(it, spec.workers) for it in spans])
+    batches = (spec.batch_size, spec.batch_wait_s)
+    reply_s = np.concatenate([replies_s(it, spec.workers, *batches) for it in spans])
 
     waited, alone, disturb = spans, list[Spans](), None
     if half is not None:
         usual_s = float(np.median(reply_s)) if len(reply_s) else 0.0
         idles = [found_idle(it, usual_s) for it in spans]
-        waited = [it.where(~rows) for it, rows in zip(spans, idles, strict=True)]
+        warm = [
+            ~rows & began_at_once(it, usual_s) if spec.batch_wait_s else ~rows
+            for it, rows in zip(spans, idles, strict=True)
+        ]
+        waited = [it.where(rows) for it, rows in zip(spans, warm, strict=True)]
         # Who came last to a batch says nothing of how long it takes to wake a worker.
         alone = [it.where(rows & (it.size == 1)) for it, rows in zip(spans, idles, strict=True)]
         of_runs = [(run, number) for run in asked for number in numbers]
@@ -80,7 +86,8 @@ def node_samples(
         np.maximum(it, 0.0) if len(it) else np.zeros(1)
         for it in (receive_s, begin_s, begin_idle_s, reply_s)
     )
-    longest = undisturbed(max(spans[-spec.replicas :], key=len), by_s)
+    # Who found a worker idle takes longer by what is known already.
+    longest = undisturbed(max(waited[-spec.replicas :], key=len), by_s)
     alike = autocorrelation_of(longest, spec.service, begin_s)
     return NodeSamples(receive_s, begin_s, begin_idle_s, reply_s, disturb, alike)
 

@@ -31,6 +31,7 @@ class Findings:
     Attributes:
         parts: see :func:`offramp.validation.time_parts.time_parts`.
         links: ``measured`` or ``scenario``.
+        around: whether each replication was simulated with calibrations of its time.
         command: that simulates what was compared.
         notes: what else a reader has to know.
     """
@@ -39,6 +40,7 @@ class Findings:
     calibration: Calibration
     parts: pd.DataFrame
     links: str
+    around: bool
     command: str
     notes: tuple[str, ...] = ()
 
@@ -272,16 +274,18 @@ def _calibration(findings: Findings) -> str:
     asked = ", ".join(
         f"{node} {rate_hz:.0f}/s"
         for node, rate_hz in it.about.get("asked_hz", {}).items()
-        if rate_hz is not None
+        if rate_hz is not None and node in it.about["rate_hz"].get("half busy", {})
     )
     at_rate = f", interpolated to the rate of the scenario ({asked})" if asked else ""
     times = it.about.get("calibrations", 1)
     again = (
         f", and {counted(times - 1, 'time')} more until after the last one "
-        f"({it.about['measured_last_at']}); each replication is simulated with those around it"
+        f"({it.about['measured_last_at']})"
         if times > 1
         else ""
     )
+    if findings.around:
+        again += "; each replication is simulated with those around it"
     alike = "".join(f" {_alike(node, samples)}" for node, samples in it.nodes.items())
     return (
         f"Measured at {it.about['measured_at']} on {it.about['host']} with requests of its own "

@@ -17,7 +17,7 @@ from offramp.pipeline import Pipeline, check_writable
 from offramp.scenario import LoadedScenario
 from offramp.stages import keys
 from offramp.stages.live_parts import LIVE_PARTS
-from offramp.store import file_hash
+from offramp.store import content_key, file_hash
 from offramp.validation.calibrating import Calibrating, read_measured, write_around
 from offramp.validation.calibration import (
     Calibration,
@@ -97,8 +97,8 @@ def validate(
     def calibration_now(session: LiveSession) -> Calibration:
         with live_table(console) as table:
             measured = measure(session, table, console.note)
-        # What inference takes beyond the profile is beyond this one.
-        measured.about["profile"] = profile
+        # What inference takes beyond the profile is beyond this one, at the scenario's rate.
+        measured.about.update(profile=profile, scenario=_key(lived))
         return measured
 
     kept = [] if given else _kept(results, profile, lived, options)
@@ -109,7 +109,8 @@ def validate(
     try:
         validation = _against_simulation(source, pipeline, results, settings, calibrating.measured)
     except OSError as error:
-        raise ResultsError(f"cannot write to {results}: {error.strerror}") from error
+        reason = error.strerror or error
+        raise ResultsError(f"cannot write to {results}: {reason}") from error
     (results / _BEGUN).unlink(missing_ok=True)
     return validation
 
@@ -157,6 +158,7 @@ def _against_simulation(
         calibration,
         parts,
         settings.links,
+        bool(measured),
         _command(source, results),
         tuple(_notes(comparison)),
     )
@@ -201,8 +203,13 @@ def _kept(
     except ArtifactError:
         return []
     way = options.direct or options.broker
-    alike = {"profile": profile, "broker": way.url if way else "embedded"}
+    broker = way.url if way else "embedded"
+    alike = {"profile": profile, "broker": broker, "scenario": _key(lived)}
     return kept if all(alike.items() <= it.about.items() for it in kept) else []
+
+
+def _key(lived: LoadedScenario) -> str:
+    return content_key(lived.scenario.model_dump())
 
 
 def _replications(lived: LoadedScenario) -> tuple[int, int]:

@@ -46,7 +46,7 @@ from offramp.validation.time_parts import Division
 from offramp.worlds import build_world, outline_of
 from sim.arrivals import ClosedLoop, Poisson
 from sim.autocorrelation import Autocorrelation
-from sim.distributions import Constant, Uniform
+from sim.distributions import Constant, Distribution, Uniform
 from sim.links import Link
 from sim.nodes import NodeSpec
 from sim.overheads import Overheads
@@ -89,6 +89,7 @@ def run_of(
     alike: Autocorrelation | None = None,
     disturb_s: float = 0.0,
     rate_hz: float | None = None,
+    begin_idle: Distribution = OVERHEADS.begin_idle,
 ) -> tuple[Run, NodeSpec]:
     """A node whose overheads are known, asked as in a calibration: in a closed loop, or at random.
 
@@ -96,7 +97,7 @@ def run_of(
         rate_hz: of all devices, in an open loop.
     """
     service = ProfiledService(PROFILE, largest_batch=batch)
-    besides = replace(OVERHEADS, autocorrelation=alike, disturb_s=disturb_s)
+    besides = replace(OVERHEADS, autocorrelation=alike, disturb_s=disturb_s, begin_idle=begin_idle)
     spec = NodeSpec(
         "edge", workers, service, batch_size=batch, batch_wait_s=wait_s, overheads=besides
     )
@@ -112,7 +113,7 @@ def run_of(
         about={"architecture": "none"},
     )
     # What a node is compared with is its profile.
-    plain = NodeSpec("edge", workers, service, batch_size=batch)
+    plain = NodeSpec("edge", workers, service, batch_size=batch, batch_wait_s=wait_s)
     return simulate(world, Workload(world, labels, 0), says, Full()), plain
 
 
@@ -217,6 +218,26 @@ def test_what_a_node_takes_is_that_at_the_rate_at_which_it_is_asked() -> None:
     between = (begin_s[40.0] + begin_s[64.0]) / 2
     assert begin_s[52.0] == pytest.approx(between, rel=0.05)
     assert begin_s[None] == pytest.approx(between, rel=0.05)
+
+
+def test_that_idle_workers_take_longer_is_no_slow_moment() -> None:
+    slow = Uniform(0.005, 0.006)
+    idle, spec = run_of(devices=1, think_s=0.02, begin_idle=slow)
+    half, busy = (run_of(8, rate_hz=share / 0.0125, begin_idle=slow)[0] for share in (0.5, 0.75))
+    world = World(GROUPS, (spec,), {"lan": Link()}, 1.0, 30.0, seed=1)
+    alike = node_samples(world, "edge", 1.0, idle, half, busy, 60.0).autocorrelation
+    assert alike is None or alike.share < 0.15
+
+
+def test_waiting_for_a_batch_to_fill_is_no_reply() -> None:
+    idle, spec = run_of(devices=1, think_s=0.02, batch=4, wait_s=0.01)
+    half, busy = (
+        run_of(8, rate_hz=share / 0.0125, batch=4, wait_s=0.01)[0] for share in (0.5, 1.2)
+    )
+    world = World(GROUPS, (spec,), {"lan": Link()}, 1.0, 30.0, seed=1)
+    found = node_samples(world, "edge", 1.0, idle, half, busy, 60.0)
+    assert found.reply_s.mean() == pytest.approx(0.0008, rel=0.05)
+    assert found.begin_s.mean() == pytest.approx(0.0015, rel=0.15)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
