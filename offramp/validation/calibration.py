@@ -24,6 +24,7 @@ from models.files import whole_file, write_text
 from offramp.scenario import LoadedScenario
 from offramp.schema import DirectionSection, LinkSection, MqttSection, OverheadSection, Scenario
 from offramp.schema.distributions import EmpiricalSpec
+from offramp.validation.mixtures import evenly
 from sim.autocorrelation import Autocorrelation
 from sim.distributions import Floats
 from sim.mqtt_packets import EXCHANGES
@@ -133,9 +134,7 @@ def _pooled(first: Calibration, again: Calibration) -> Calibration:
 
     def both(earlier: Floats, later: Floats) -> Floats:
         # As many of each: a slow machine does less in the same time, and counts no less for it.
-        count = max(1, round(len(earlier) / before))
-        chosen = (np.arange(count) + 0.5) / count * len(later)
-        return np.concatenate([earlier, later[chosen.astype(np.int64)]])
+        return np.concatenate([earlier, evenly(later, max(1, round(len(earlier) / before)))])
 
     nodes = {}
     for name, samples in first.nodes.items():

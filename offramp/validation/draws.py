@@ -19,7 +19,7 @@ from models.files import whole_file
 from offramp.pipeline import Pipeline
 from offramp.scenario import LoadedScenario
 from offramp.validation.comparison import run_metrics
-from offramp.validation.runs import check_same_requests, read_side
+from offramp.validation.runs import Side, check_same_requests, read_side
 
 #: How often each replication is simulated, where service times are alike for a while.
 DRAWS = 8
@@ -50,8 +50,9 @@ def other_draws(
     (results / METRICS).unlink(missing_ok=True)
     if not any(_is_alike(loaded) for loaded in of_replications):
         return []
-    others = list(_simulated(simulating, of_replications, results, simulated, jobs))
-    of_all = [run_metrics(read_side(simulated)), *others]
+    first = read_side(simulated)
+    others = list(_simulated(simulating, of_replications, results, first, jobs))
+    of_all = [run_metrics(first), *others]
     table = pd.concat(dict(enumerate(of_all)), names=["draw"])
     with whole_file(results / METRICS) as partial:
         table.reset_index().to_csv(partial, index=False)
@@ -62,17 +63,16 @@ def _simulated(
     simulating: Pipeline,
     of_replications: Sequence[LoadedScenario],
     results: Path,
-    first: Path,
+    first: Side,
     jobs: int | None,
 ) -> Iterator[pd.DataFrame]:
     quiet = Pipeline(simulating.loaded, simulating.store)
-    before = read_side(first)
     with simulating.console.task("simulate other slow moments", DRAWS - 1) as update:
         for draw in range(1, DRAWS):
             with tempfile.TemporaryDirectory(dir=results, prefix=_FOLDER) as folder:
                 quiet.simulate(Path(folder), jobs, of_replications, draw)
                 side = read_side(Path(folder))
-            check_same_requests(before, side)
+            check_same_requests(first, side)
             update(draw)
             yield run_metrics(side)
 

@@ -97,7 +97,7 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
     used = list(dict.fromkeys(group.node for group in world.groups))
     labels = calibrating.job.predictions[network].label
     idle, half, busy = dict[str, Phase](), dict[str, Phase](), dict[str, Phase]()
-    broker_s = list[float]()
+    calm, broker_s = dict[str, Run](), list[float]()
     with calibrating.nodes(arm) as nodes:
 
         def ask(phase: str, groups: Sequence[DeviceGroup], duration_s: float) -> Any:
@@ -118,7 +118,8 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
             mean_s = spec.service.means()[-1]
             alone = replace(group, count=1, arrivals=ClosedLoop(Uniform(*PAUSE_S)))
             idle[name] = ask(f"{name} idle", [alone], IDLE_REQUESTS * (mean_s + sum(PAUSE_S) / 2))
-            served_s = _mean_inference_s(*idle[name], labels)
+            calm[name] = _measured_run(*idle[name], labels, "an idle node")
+            served_s = _mean_inference_s(idle[name][0], calm[name])
             most_hz = spec.workers * spec.replicas / served_s
             if spec.workers == 1 and all(idle[name][1].same_clock):
                 rate_hz, busy_hz = _HALF_BUSY * most_hz, _BUSY * most_hz
@@ -130,21 +131,19 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
             before_s = _processor_s(session)
             busy[name] = ask(f"{name} busy", [many], BUSY_REQUESTS / busy_hz)
             broker_s.append((_processor_s(session) - before_s) / (2 * len(busy[name][1])))
-    ways = [_ways(*phase, labels) for phase in idle.values()]
+    ways = [_ways(*idle[name], calm[name]) for name in used]
     lag_s, up_s, home_s = (np.concatenate(parts) for parts in zip(*ways, strict=True))
     asked_hz = _asked_hz(world)
     phases = {"idle": idle, "half busy": half, "busy": busy}
     of_nodes = {}
     for name in used:
-        runs = {
-            phase: _measured_run(*of[name], labels, f"node {name}, {phase}")
-            for phase, of in phases.items()
-            if name in of
-        }
+        some_run = None
+        if name in half:
+            some_run = _measured_run(*half[name], labels, f"node {name}, half busy")
+        busy_run = _measured_run(*busy[name], labels, f"node {name}, busy")
         of_nodes[name] = node_samples(
-            world, name, _WARM_UP_S, runs["idle"], runs.get("half busy"), runs["busy"],
-            asked_hz[name],
-        )  # fmt: skip
+            world, name, _WARM_UP_S, calm[name], some_run, busy_run, asked_hz[name]
+        )
     results = [phase[1] for of in phases.values() for phase in of.values()]
     about = {
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -220,8 +219,7 @@ def _asked_hz(world: World) -> dict[str, float | None]:
     }
 
 
-def _mean_inference_s(world: World, result: FleetResult, labels: Any) -> float:
-    run = _measured_run(world, result, labels, "an idle node")
+def _mean_inference_s(world: World, run: Run) -> float:
     return float(np.nanmean((run.finished_s - run.started_s)[run.answered & run.measured(world)]))
 
 
@@ -251,9 +249,8 @@ def _measured_run(world: World, result: FleetResult, labels: Any, what: str) -> 
     return run
 
 
-def _ways(world: World, result: FleetResult, labels: Any) -> tuple[Floats, Floats, Floats]:
+def _ways(world: World, result: FleetResult, run: Run) -> tuple[Floats, Floats, Floats]:
     """Lag of the device, way up and way home of the requests of an idle node."""
-    run = _measured_run(world, result, labels, "an idle node")
     rows = run.answered & run.measured(world)
     sent_s = result.seen.sent_s
     lag_s, up_s = sent_s - run.requests.created_s, run.arrived_s - sent_s

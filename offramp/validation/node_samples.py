@@ -7,7 +7,6 @@ import numpy as np
 from offramp.validation.calibration import NodeSamples
 from offramp.validation.excess import (
     Spans,
-    at_rate,
     autocorrelation_of,
     began_at_once,
     disturb_s,
@@ -18,6 +17,7 @@ from offramp.validation.excess import (
     spans_of,
     undisturbed,
 )
+from offramp.validation.mixtures import at_rate
 from sim.distributions import Floats
 from sim.run import Run
 from sim.world import World
@@ -51,7 +51,7 @@ def node_samples(
     batches = (spec.batch_size, spec.batch_wait_s)
     reply_s = np.concatenate([replies_s(it, spec.workers, *batches) for it in spans])
 
-    waited, alone, disturb = spans, list[Spans](), None
+    waited, alone, alone_in, disturb = spans, calm, [idle], None
     if half is not None:
         usual_s = float(np.median(reply_s)) if len(reply_s) else 0.0
         idles = [found_idle(it, usual_s) for it in spans]
@@ -61,7 +61,11 @@ def node_samples(
         ]
         waited = [it.where(rows) for it, rows in zip(spans, warm, strict=True)]
         # Who came last to a batch says nothing of how long it takes to wake a worker.
-        alone = [it.where(rows & (it.size == 1)) for it, rows in zip(spans, idles, strict=True)]
+        alone = [
+            *calm,
+            *(it.where(rows & (it.size == 1)) for it, rows in zip(spans, idles, strict=True)),
+        ]
+        alone_in = [idle, *asked]
         of_runs = [(run, number) for run in asked for number in numbers]
         delays = [
             disturb_s(*of_run, it, rows)
@@ -77,9 +81,7 @@ def node_samples(
         rates = [_rate_hz(run, from_s) for run in runs for _ in numbers]
         return at_rate(list(zip(rates, excess, strict=True)), rate_hz)
 
-    alone = [*calm, *alone]
-    begin_s = beyond_s(waited, asked)
-    begin_idle_s = beyond_s(alone, [idle, *asked] if half is not None else [idle])
+    begin_s, begin_idle_s = beyond_s(waited, asked), beyond_s(alone, alone_in)
     receive_s = np.concatenate([receives_s(it, spec.batch_wait_s) for it in alone])
     # The profiler cannot have been slower than what it measures, but for chance.
     receive_s, begin_s, begin_idle_s, reply_s = (

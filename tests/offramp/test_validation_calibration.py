@@ -31,7 +31,6 @@ from offramp.validation.calibration import (
     write_calibration,
 )
 from offramp.validation.excess import (
-    at_rate,
     autocorrelation_of,
     disturb_s,
     excess_s,
@@ -41,6 +40,7 @@ from offramp.validation.excess import (
     spans_of,
     undisturbed,
 )
+from offramp.validation.mixtures import at_rate
 from offramp.validation.node_samples import node_samples
 from offramp.validation.time_parts import Division
 from offramp.worlds import build_world, outline_of
@@ -71,13 +71,20 @@ PROFILE = Profile(
     },
     about={"architecture": "none", "host": {}},
 )
-GROUPS = (DeviceGroup("devices", 8, Poisson(5.0), Constant(60.0), "lan", "edge", 1000, 100),)
+AT_RANDOM = Poisson(5.0)
 OVERHEADS = Overheads(
     receive=Uniform(0.0004, 0.0006),
     begin=Uniform(0.0010, 0.0020),
     reply=Constant(0.0008),
     begin_idle=Uniform(0.0020, 0.0030),
 )
+
+
+def world_with(
+    spec: NodeSpec, devices: int = 8, arrivals: Poisson | ClosedLoop = AT_RANDOM
+) -> World:
+    group = DeviceGroup("devices", devices, arrivals, Constant(60.0), "lan", "edge", 1000, 100)
+    return World((group,), (spec,), {"lan": Link()}, 1.0, 30.0, seed=1)
 
 
 def run_of(
@@ -102,8 +109,7 @@ def run_of(
         "edge", workers, service, batch_size=batch, batch_wait_s=wait_s, overheads=besides
     )
     arrivals = Poisson(rate_hz / devices) if rate_hz else ClosedLoop(Uniform(think_s, 2 * think_s))
-    group = DeviceGroup("devices", devices, arrivals, Constant(60.0), "lan", "edge", 1000, 100)
-    world = World((group,), (spec,), {"lan": Link()}, 1.0, 30.0, seed=1)
+    world = world_with(spec, devices, arrivals)
     labels = np.zeros(10, dtype=np.int32)
     says = Predictions(
         sample=np.arange(10, dtype=np.int32),
@@ -191,7 +197,7 @@ def test_of_a_node_that_one_device_asks_it_is_not_known_what_messages_delay() ->
 def test_what_a_node_takes_is_found_from_what_it_was_asked_little_and_much(by_s: float) -> None:
     idle, spec = run_of(devices=1, think_s=0.02, disturb_s=by_s)
     half, busy = (run_of(8, rate_hz=share / 0.0125, disturb_s=by_s)[0] for share in (0.5, 0.8))
-    world = World(GROUPS, (spec,), {"lan": Link()}, 1.0, 30.0, seed=1)
+    world = world_with(spec)
     found = node_samples(world, "edge", 1.0, idle, half, busy, 50.0)
     assert found.disturb_s == pytest.approx(by_s, abs=0.00015)
     for name, mean_s in {"receive": 0.0005, "begin": 0.0015, "reply": 0.0008}.items():
@@ -206,7 +212,7 @@ def test_what_a_node_takes_is_that_at_the_rate_at_which_it_is_asked() -> None:
     busy = run_of(8, rate_hz=64.0)[0]
     # A millisecond more for each, when half of the time nothing is asked.
     slower = replace(half, finished_s=half.finished_s + 0.001)
-    world = World(GROUPS, (spec,), {"lan": Link()}, 1.0, 30.0, seed=1)
+    world = world_with(spec)
     begin_s = {
         rate_hz: node_samples(world, "edge", 1.0, idle, slower, busy, rate_hz).begin_s.mean()
         for rate_hz in (10.0, 40.0, 52.0, 64.0, 90.0, None)
@@ -224,7 +230,7 @@ def test_that_idle_workers_take_longer_is_no_slow_moment() -> None:
     slow = Uniform(0.005, 0.006)
     idle, spec = run_of(devices=1, think_s=0.02, begin_idle=slow)
     half, busy = (run_of(8, rate_hz=share / 0.0125, begin_idle=slow)[0] for share in (0.5, 0.75))
-    world = World(GROUPS, (spec,), {"lan": Link()}, 1.0, 30.0, seed=1)
+    world = world_with(spec)
     alike = node_samples(world, "edge", 1.0, idle, half, busy, 60.0).autocorrelation
     assert alike is None or alike.share < 0.15
 
@@ -234,7 +240,7 @@ def test_waiting_for_a_batch_to_fill_is_no_reply() -> None:
     half, busy = (
         run_of(8, rate_hz=share / 0.0125, batch=4, wait_s=0.01)[0] for share in (0.5, 1.2)
     )
-    world = World(GROUPS, (spec,), {"lan": Link()}, 1.0, 30.0, seed=1)
+    world = world_with(spec)
     found = node_samples(world, "edge", 1.0, idle, half, busy, 60.0)
     assert found.reply_s.mean() == pytest.approx(0.0008, rel=0.05)
     assert found.begin_s.mean() == pytest.approx(0.0015, rel=0.15)
@@ -246,7 +252,7 @@ def test_where_nobody_knows_who_was_idle_a_crowd_shows_what_a_busy_worker_takes(
 ) -> None:
     idle, spec = run_of(devices=1, think_s=0.02, workers=workers)
     busy, _ = run_of(devices=3 + workers, think_s=1e-4, workers=workers)
-    world = World(GROUPS, (spec,), {"lan": Link()}, 1.0, 30.0, seed=1)
+    world = world_with(spec)
     found = node_samples(world, "edge", 1.0, idle, None, busy, 50.0)
     assert found.disturb_s is None
     assert found.begin_s.mean() == pytest.approx(0.0015, rel=0.05)

@@ -1,0 +1,46 @@
+"""Samples of several measurements as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sim.distributions import Floats
+
+
+def evenly(values: Floats, count: int) -> Floats:
+    """So many of the values, evenly over their positions; of few, some more than once."""
+    u = (np.arange(count) + 0.5) / max(count, 1)
+    return values[(u * len(values)).astype(np.int64)]
+
+
+def at_rate(samples: Sequence[tuple[float, Floats]], rate_hz: float | None) -> Floats:
+    """Samples as they are about at a rate, from those at others: a mixture of the nearest two.
+
+    The less is asked of a host, the longer it takes for each: processors fall asleep, and others
+    use the caches meanwhile. Weights are linear in the rate; beyond the lowest and the highest it
+    is taken to be as it is there.
+
+    Args:
+        samples: rates, in requests per second, with what was measured there; may be nothing.
+        rate_hz: None where it is not known: then there are as many of each.
+    """
+    by_rate = dict[float, list[Floats]]()
+    for rate, values in sorted(samples, key=lambda pair: pair[0]):
+        if len(values):
+            by_rate.setdefault(rate, []).append(values)
+    known = [(rate, np.concatenate(it)) for rate, it in by_rate.items()]
+    if not known:
+        return np.zeros(0)
+    rates = [*by_rate]
+    each = np.eye(len(known))
+    shares = [
+        1 / len(known) if rate_hz is None else float(np.interp(rate_hz, rates, one)) for one in each
+    ]
+    count = max(len(it) for _, it in known)
+    mixed = []
+    for share, (_, values) in zip(shares, known, strict=True):
+        # By their quantiles, so that they are distributed as they were.
+        mixed.append(evenly(np.sort(values), round(share * count)))
+    return np.concatenate(mixed)
