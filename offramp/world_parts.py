@@ -215,13 +215,17 @@ def overheads(section: OverheadSection | None, folder: Path) -> Overheads | None
     """What a node takes besides inference, if that is accounted for."""
     if section is None:
         return None
+
+    def if_given(spec: DistributionSpec | None) -> Distribution | None:
+        return None if spec is None else distribution(spec, folder)
+
     return Overheads(
         receive=distribution(section.receive_ms, folder),
         begin=distribution(section.begin_ms, folder),
         reply=distribution(section.reply_ms, folder),
-        begin_idle=(
-            None if section.begin_idle_ms is None else distribution(section.begin_idle_ms, folder)
-        ),
+        begin_idle=if_given(section.begin_idle_ms),
+        ingress_busy=if_given(section.ingress_busy_ms),
+        egress_busy=if_given(section.egress_busy_ms),
         disturb_s=section.disturb_ms * MILLI,
         autocorrelation=(
             Autocorrelation(section.autocorrelation, section.autocorrelation_ms * MILLI)

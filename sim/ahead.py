@@ -43,6 +43,9 @@ class Ahead(Engine):
         if not self._apart:
             self._clocks.append(self.clock)
         self._ledger = Ledger()
+        besides = [spec.overheads for spec in world.nodes if spec.overheads]
+        self._read_late = any(it.ingress_busy is not None for it in besides)
+        self._leave_late = any(it.egress_busy is not None for it in besides)
 
     def clock_of_node(self) -> Clock:
         """See :class:`sim.engine.Engine`."""
@@ -67,7 +70,9 @@ class Ahead(Engine):
                     clock.run(until=part.until_s)
                 else:
                     clock.run()
-            done = Finished.of(self.done, bool(self.links), self.has_batches)
+            if self._read_late:
+                self._note_arrivals()
+            done = Finished.of(self.done, bool(self.links), self.has_batches, self._leave_late)
             self.done.clear()
             home, lost = self.way_home.advance(self._answers(done, ledger), part.until_s)
             pool = Finished.joined([waiting, done, Finished.never(part.lost)])
@@ -75,6 +80,15 @@ class Ahead(Engine):
             final = pool.is_final
             waiting = pool.where(~final)
             yield self.outcomes(ledger, pool.where(final))
+
+    def _note_arrivals(self) -> None:
+        """When messages were read, which may be later than they came."""
+        arrived_s = [it.began[0] if it.began else it.arrived_s for it in self.done]
+        self._ledger.note(
+            np.array([it.index for it in self.done], dtype=np.int64),
+            np.array([it.entry for it in self.done], dtype=np.int64),
+            np.array(arrived_s, dtype=np.float64),
+        )
 
     def row(self, request: Request) -> Row:
         """See :class:`sim.engine.Engine`."""

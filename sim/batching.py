@@ -117,12 +117,21 @@ class BatchingNode(Node):
         to, busy = self._next_step(staying, position)
         if self._disturb_s:
             staying[0].arrivals = self._arrivals
+        if self._reads_late:
+            self._begin_computing()
         clock.call_at(clock._now + busy, self._batch_computed, (staying, to, self._incarnation))
 
     def _asks_next(self, call: Call) -> None:
         asked, staying, position, incarnation = call.value
         if incarnation == self._incarnation:  # else lost when the node went down
             self._ask_in_turn(asked, staying, position)
+
+    def _goes_on_at_once(self) -> bool:
+        """See :class:`Node`: a batch that still fills is not begun at once."""
+        queue, spec = self._queue, self.spec
+        if not queue or len(queue) >= spec.batch_size:
+            return bool(queue)
+        return self.clock._now >= queue.head().arrived_s + spec.batch_wait_s
 
     def _goes_on(self, request: Request) -> bool:
         """Ask the policy; whether the request stays to be computed to its new target."""
@@ -147,6 +156,8 @@ class BatchingNode(Node):
         if self._disturb_s and (more_s := self._disturbed_s(batch[0])):
             self.clock.call_at(self.clock._now + more_s, self._batch_computed, call.value)
             return
+        if self._reads_late:
+            self._end_computing()
         self._go_on(batch, position)
 
     def _go_on(self, batch: list[Request], position: int) -> None:

@@ -57,17 +57,23 @@ class Finished:
         return Finished.of([])
 
     @staticmethod
-    def of(done: list[Request], has_tiers: bool = False, has_batches: bool = False) -> Finished:
+    def of(
+        done: list[Request],
+        has_tiers: bool = False,
+        has_batches: bool = False,
+        leave_late: bool = False,
+    ) -> Finished:
         """From requests that were answered, refused or lost at a node.
 
         Args:
             has_tiers: whether one may have been to several nodes.
             has_batches: whether several may have been computed together.
+            leave_late: whether answers may set out later than they were ready.
         """
         # One pass over the requests, whose memory is far from one another.
         rows = np.fromiter(map(_COLUMNS_OF, done), _ROW, len(done))
         released_s, outcome = rows["finished_s"].copy(), rows["outcome"].copy()
-        home_s = _column(done, "home_s", np.float64) if has_tiers else released_s
+        home_s = _column(done, "home_s", np.float64) if has_tiers or leave_late else released_s
         # An answer that was lost on its way home was computed all the same.
         answered = (outcome < 0) | ((outcome == records.LOST) & ~np.isnan(home_s) & has_tiers)
         nowhere = np.full(len(done), -1)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Literal, Protocol
 
 from models.errors import PolicyError
@@ -19,6 +21,8 @@ from sim.requests import Request
 from sim.service import Service
 
 Admission = Literal["all", "feasible"]
+
+_ARRIVED_S = attrgetter("arrived_s")
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,12 @@ class Node:
         self._feed: deque[Request] = deque()
         #: Requests that were expected here, and that came unexpected.
         self._expected = self._unexpected = 0
-        self._disturb_s = spec.overheads.disturb_s if spec.overheads else 0.0
+        besides = spec.overheads or Overheads()
+        self._disturb_s = besides.disturb_s
+        self._reads_late = besides.ingress_busy is not None
+        self._leaves_late = besides.egress_busy is not None
+        #: Workers that compute, and since when there are some; known where messages are read late.
+        self._computing, self._computing_since_s = 0, math.inf
         self._waking = False
         self._factors: list[float] = []
         self._slowness = 1.0
@@ -152,6 +161,7 @@ class Node:
         if isinstance(spec.service, ServiceWithOverheads):
             self._reply_s = spec.service.reply_s
             self._taken = spec.service.taken
+            self._ingress_s, self._egress_s = spec.service.ingress_s, spec.service.egress_s
 
     # --- what a policy may know ----------------------------------------------------------------
 
@@ -201,14 +211,25 @@ class Node:
         before = len(self._feed)
         self._feed.extend(requests)
         self._expected += len(self._feed) - before
+        if self._reads_late and before:
+            # Who is read late may come after the first of them.
+            in_order = sorted(self._feed, key=_ARRIVED_S)
+            self._feed.clear()
+            self._feed.extend(in_order)
         self._await_next()
 
     def arrive(self, request: Request) -> None:
         """A request has reached the node now."""
-        self._unexpected += 1
         self._admit_arrived()
+        if self._computing and self._is_read_later(request):
+            self.clock.call_at(request.arrived_s, self._is_read, request)
+            return
+        self._unexpected += 1
         self._admit(request)
         self._start()
+
+    def _is_read(self, call: Call) -> None:
+        self.arrive(call.value)
 
     def _await_next(self) -> None:
         """While a worker is idle, wake when the next expected request arrives."""
@@ -230,7 +251,31 @@ class Node:
         """Whatever has arrived by now joins the queue."""
         feed, admit, now = self._feed, self._admit, self.clock._now
         while feed and feed[0].arrived_s <= now:
-            admit(feed.popleft())
+            request = feed.popleft()
+            if self._computing and self._is_read_later(request):
+                insort(feed, request, key=_ARRIVED_S)
+            else:
+                admit(request)
+
+    def _is_read_later(self, request: Request) -> bool:
+        """Whether a message that came while a worker computes is read later: then it waits so long.
+
+        It is read late once, whatever is computed then.
+        """
+        if request.is_read_late or request.arrived_s <= self._computing_since_s:
+            return False
+        request.is_read_late = True
+        request.arrived_s += self._ingress_s(request.drawn)
+        return True
+
+    def _begin_computing(self) -> None:
+        if not self._computing:
+            self._computing_since_s = self.clock._now
+        self._computing += 1
+
+    def _end_computing(self) -> None:
+        self._admit_arrived()
+        self._computing -= 1
 
     def _admit_if(self, request: Request) -> None:
         """Let a request join the queue unless the node is full, or it would be in vain."""
@@ -304,7 +349,10 @@ class Node:
                 request.finished_s = request.home_s = now
                 if self._takes_notes:
                     self._note_leaving(request, now)
-                self._answered(request)
+                if self._leaves_late and self._goes_on_at_once():
+                    self._answer_later(request)
+                else:
+                    self._answered(request)
             elif decision.__class__ is Decision and request.exit < decision.exit <= self.exit_count:
                 exit, since = decision.exit, request.exit
                 if exit != since + 1:
@@ -314,6 +362,7 @@ class Node:
                 if (
                     not alone
                     or self._disturb_s
+                    or self._reads_late
                     or (decision.within_s is not None and busy > decision.within_s)
                     or not self._undisturbed_until(done_s)
                 ):
@@ -379,6 +428,8 @@ class Node:
         """A worker computes on to the exit that was decided; the request is its own event."""
         request.target = decision.exit
         within = decision.within_s
+        if self._reads_late:
+            self._begin_computing()
         if self._disturb_s:
             request.arrivals = self._arrivals
             request.cut_at_s = math.inf if within is None else self.clock._now + within
@@ -398,6 +449,8 @@ class Node:
             request.callbacks = self._when_cut_off if is_cut else self._when_computed
             self.clock.push(min(done_s, request.cut_at_s), request)
             return
+        if self._reads_late:
+            self._end_computing()
         request.exit = exit = request.target
         request.confidence = self.scores[request.sample][exit - 1]
         self._serve(request, alone=True)
@@ -418,6 +471,8 @@ class Node:
         """Time is up: the last exit that was finished answers."""
         if request.outcome < 0:
             self._admit_arrived()
+            if self._reads_late:
+                self._end_computing()
             self._leave(request, ANSWER if request.exit else DROP)
             self._idle += 1
             self._freed_s = self.clock._now
@@ -431,7 +486,10 @@ class Node:
         elif decision is ANSWER and request.exit:
             request.finished_s = request.home_s = now
             self._note_leaving(request, now)
-            self._answered(request)
+            if self._leaves_late and self._goes_on_at_once():
+                self._answer_later(request)
+            else:
+                self._answered(request)
         elif decision is OFFLOAD and self.next_tier is not None:
             self._note_leaving(request, now)
             if request.began is None:
@@ -439,6 +497,18 @@ class Node:
             self._site.sent_on(request)
         else:
             raise self._impossible(request, decision)
+
+    def _goes_on_at_once(self) -> bool:
+        """Whether the worker that has just answered has the next request waiting."""
+        return bool(self._queue)
+
+    def _answer_later(self, request: Request) -> None:
+        """An answer leaves late, since its worker computes again."""
+        request.home_s += self._egress_s(request.drawn)
+        self.clock.call_at(request.home_s, self._leaves, request)
+
+    def _leaves(self, call: Call) -> None:
+        self._answered(call.value)
 
     def _refuse(self, request: Request, outcome: int, left_s: float) -> None:
         request.outcome = outcome
@@ -477,7 +547,7 @@ class Node:
         lost = [*self._queue, *sorted(self._serving, key=lambda request: request.index)]
         self._queue.clear()
         self._serving.clear()
-        self._idle = 0
+        self._idle = self._computing = 0
         self._incarnation += 1
         for request in lost:
             self._refuse(request, LOST, now)

@@ -3,7 +3,8 @@
 A node is a program on an operating system. Its network thread reads a message and wakes a worker
 before that can begin; a worker takes longer for a request than a profiler for the same inference,
 which keeps the caches warm and waits for nobody; and it sends the reply itself before it takes the
-next request. A worker is busy with the last two, not with the first.
+next request. A worker is busy with the last two, not with the first. While an inference is on, the
+threads that read messages and send answers wait for processors and locks.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ class Overheads:
         autocorrelation: of service times that follow one another; None: there is none.
         disturb_s: by which a message that arrives delays whatever workers compute meanwhile: it is
             received on processors, caches and locks that they share.
+        ingress_busy: by which a message is read later that comes while a worker computes; None: it
+            is not.
+        egress_busy: by which an answer leaves later whose worker has the next request waiting;
+            None: it does not.
     """
 
     receive: Distribution = field(default_factory=lambda: Constant(0.0))
@@ -43,6 +48,8 @@ class Overheads:
     begin_idle: Distribution | None = None
     autocorrelation: Autocorrelation | None = None
     disturb_s: float = 0.0
+    ingress_busy: Distribution | None = None
+    egress_busy: Distribution | None = None
 
     @property
     def occupied_s(self) -> float:
@@ -51,8 +58,11 @@ class Overheads:
 
 
 #: What the service drew, seconds to begin at a worker that was busy, at one that was idle, and to
-#: reply, and the exit with which it came.
-Drawn = tuple[Any, float, float, float, int]
+#: reply, those by which it is read and leaves later if a worker computes, and the exit with which
+#: it came.
+Drawn = tuple[Any, float, float, float, float, float, int]
+
+_NO_TIME = Constant(0.0)
 
 
 class ServiceWithOverheads:
@@ -70,13 +80,17 @@ class ServiceWithOverheads:
         self._service = service
         self._begin, self._reply = overheads.begin, overheads.reply
         self._begin_idle = overheads.begin_idle or overheads.begin
+        self._ingress_busy = overheads.ingress_busy or _NO_TIME
+        self._egress_busy = overheads.egress_busy or _NO_TIME
 
     def draw(self, u: Floats) -> Sequence[Drawn]:
         """See :class:`Service`."""
         u_begin = scrambled(u, 1)
         begin_s, begin_idle_s = self._begin.ppf(u_begin), self._begin_idle.ppf(u_begin)
         reply_s = self._reply.ppf(scrambled(u, 2))
-        columns = (begin_s.tolist(), begin_idle_s.tolist(), reply_s.tolist())
+        ingress_s = self._ingress_busy.ppf(scrambled(u, 3))
+        egress_s = self._egress_busy.ppf(scrambled(u, 4))
+        columns = (it.tolist() for it in (begin_s, begin_idle_s, reply_s, ingress_s, egress_s))
         return list(zip(self._service.draw(u), *columns, repeat(0)))
 
     def taken(self, drawn: Drawn, warm: bool) -> Drawn:
@@ -87,29 +101,36 @@ class ServiceWithOverheads:
         """
         if warm:
             return drawn
-        inner, _, begin_idle_s, reply_s, came_with = drawn
-        return inner, begin_idle_s, begin_idle_s, reply_s, came_with
+        inner, _, begin_idle_s, *others = drawn
+        return inner, begin_idle_s, begin_idle_s, *others
 
     def seconds(self, drawn: Drawn, since: int, to: int) -> float:
         """See :class:`Service`."""
-        inner, begin_s, _, _, came_with = drawn
+        inner, begin_s, *_, came_with = drawn
         step_s = self._service.seconds(inner, since, to)
         return step_s + begin_s if since == came_with else step_s
 
     def batch_seconds(self, drawn: Sequence[Drawn], since: int, to: int) -> float:
         """See :class:`Service`: a worker begins with a whole batch as with its first member."""
         step_s = self._service.batch_seconds([one[0] for one in drawn], since, to)
-        return step_s + next((one[1] for one in drawn if since == one[4]), 0.0)
+        return step_s + next((one[1] for one in drawn if since == one[-1]), 0.0)
 
     def resumed(self, drawn: Drawn, since: int) -> Drawn:
         """See :class:`Service`."""
         inner, *overheads_s, _ = drawn
-        begin_s, begin_idle_s, reply_s = overheads_s
-        return self._service.resumed(inner, since), begin_s, begin_idle_s, reply_s, since
+        return self._service.resumed(inner, since), *overheads_s, since
 
     def reply_s(self, drawn: Drawn) -> float:
         """Seconds of a worker to send the reply."""
         return drawn[3]
+
+    def ingress_s(self, drawn: Drawn) -> float:
+        """Seconds by which its message is read later if a worker computes when it comes."""
+        return drawn[4]
+
+    def egress_s(self, drawn: Drawn) -> float:
+        """Seconds by which its answer leaves later if the worker goes on at once."""
+        return drawn[5]
 
     def quantiles(self, q: float, since: int, resumed: bool = False) -> tuple[float, ...]:
         """See :class:`Service`: of inference."""

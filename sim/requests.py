@@ -33,6 +33,7 @@ class Request:
         came_with: the last exit that was computed before it came to its node; ``passed_over``: bits
             of the exits that were not computed on the way to a later one here.
         arrivals: how many requests had come to its node when it was last looked at.
+        is_read_late: whether it came to its node while a worker computed, and had to wait for it.
         cut_at_s: when whatever exit was reached by then is to answer.
         outcome: an index into :data:`sim.records.OUTCOMES` once it is lost or refused, else -1.
     """
@@ -54,6 +55,7 @@ class Request:
         "group",
         "home_s",
         "index",
+        "is_read_late",
         "node",
         "outcome",
         "passed_over",
@@ -96,6 +98,7 @@ class Request:
         self.confidence = self.started_s = self.finished_s = self.home_s = NEVER
         self.began: tuple[float, float] | None = None
         self.batch = 1
+        self.is_read_late = False
 
     @property
     def has_left(self) -> bool:
@@ -123,6 +126,7 @@ class Request:
         self.came_with, self.passed_over = self.exit, 0
         self.started_s = NEVER
         self.batch = 1
+        self.is_read_late = False
 
     @property
     def remaining_s(self) -> float:

@@ -11,6 +11,15 @@ from offramp.schema.world import ClosedLoopArrivals, TraceArrivals
 #: Keys and list positions that lead to a value.
 Place = tuple[str | int, ...]
 
+_OVERHEADS = (
+    "receive_ms",
+    "begin_ms",
+    "begin_idle_ms",
+    "reply_ms",
+    "ingress_busy_ms",
+    "egress_busy_ms",
+)
+
 
 def distributions_in(scenario: Scenario) -> Iterator[tuple[Place, DistributionSpec]]:
     """Every distribution that is written, and its place."""
@@ -23,7 +32,7 @@ def distributions_in(scenario: Scenario) -> Iterator[tuple[Place, DistributionSp
         if node.service_ms is not None:
             yield ("nodes", name, "service_ms"), node.service_ms
         if node.overhead is not None:
-            for key in ("receive_ms", "begin_ms", "begin_idle_ms", "reply_ms"):
+            for key in _OVERHEADS:
                 if (spec := getattr(node.overhead, key)) is not None:
                     yield ("nodes", name, "overhead", key), spec
     for name, group in scenario.devices.items():

@@ -63,6 +63,16 @@ class OverheadSection(Section):
         description="by which a message that arrives delays what workers compute meanwhile: it is "
         "received on processors that they share",
     )
+    ingress_busy_ms: DistributionSpec | None = Field(
+        None,
+        description="by which a message is read later that arrives while a worker computes: it "
+        "waits for a processor; absent: it is not",
+    )
+    egress_busy_ms: DistributionSpec | None = Field(
+        None,
+        description="by which an answer leaves later whose worker has the next request waiting; "
+        "absent: it does not",
+    )
     autocorrelation: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
         description="of inferences that follow one another, between normal scores of their times: "

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from sim.autocorrelation import Autocorrelation
 from sim.distributions import Floats
 from sim.mqtt_packets import EXCHANGES
 
-FORMAT = "offramp-calibration-3"
+FORMAT = "offramp-calibration-4"
 
 DESCRIPTION = "calibration.json"
 SAMPLES = "samples.csv"
@@ -39,7 +39,7 @@ _NOTHING: Floats = np.zeros(1)
 
 #: Samples of all of a calibration, and of each node.
 _OF_ALL = ("rtt_s", "lag_s", "up_s", "home_s")
-_OF_NODE = ("receive_s", "begin_s", "begin_idle_s", "reply_s")
+_OF_NODE = ("receive_s", "begin_s", "begin_idle_s", "reply_s", "ingress_busy_s", "egress_busy_s")
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class NodeSamples:
             profile says.
         begin_idle_s: of an idle one, likewise.
         reply_s: of a busy worker, between an answer and the next request.
+        ingress_busy_s: by which a message was read later that came while the worker computed.
+        egress_busy_s: by which an answer came later whose worker went on at once.
         disturb_s: by which inference is delayed by a message that arrives meanwhile: an estimate,
             which chance may take below 0; None: not known.
         autocorrelation: of the inference of a busy worker; None: there is none.
@@ -61,6 +63,8 @@ class NodeSamples:
     begin_s: Floats
     begin_idle_s: Floats
     reply_s: Floats
+    ingress_busy_s: Floats = field(default_factory=lambda: _NOTHING)
+    egress_busy_s: Floats = field(default_factory=lambda: _NOTHING)
     disturb_s: float | None = None
     autocorrelation: Autocorrelation | None = None
 
@@ -71,7 +75,7 @@ class NodeSamples:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Samples in seconds, (N,) each, of as many requests as there were.
+    """Samples in seconds; ``lag_s`` and ``up_s`` are of the same requests, others of others.
 
     Attributes:
         rtt_s: of the network between this host's devices and the broker: TCP handshakes.
@@ -139,13 +143,13 @@ def _pooled(first: Calibration, again: Calibration) -> Calibration:
     nodes = {}
     for name, samples in first.nodes.items():
         later = again.nodes[name]
-        receive_s, begin_s, begin_idle_s, reply_s = (
-            both(values, later.by_name()[what]) for what, values in samples.by_name().items()
-        )
+        seconds = {
+            what: both(values, later.by_name()[what]) for what, values in samples.by_name().items()
+        }
         known = [it.disturb_s for it in (samples, later) if it.disturb_s is not None]
         disturb_s = (1 - share) * known[0] + share * known[-1] if known else None
         alike = _alike(samples.autocorrelation, later.autocorrelation, share)
-        nodes[name] = NodeSamples(receive_s, begin_s, begin_idle_s, reply_s, disturb_s, alike)
+        nodes[name] = NodeSamples(**seconds, disturb_s=disturb_s, autocorrelation=alike)
     ways = {name: both(getattr(first, name), getattr(again, name)) for name in _OF_ALL}
     broker_s = (1 - share) * first.broker_s + share * again.broker_s
     last = {"measured_last_at": again.about["measured_at"], "calibrations": before + 1}
@@ -210,20 +214,17 @@ def calibrated(
         uplink=DirectionSection(latency_ms=file("up_ms")),
         downlink=DirectionSection(latency_ms=file("home_ms")),
     )
-    nodes = {
-        name: node.model_copy(
-            update={
-                "overhead": OverheadSection(
-                    receive_ms=file(f"{name}-receive_ms"),
-                    begin_ms=file(f"{name}-begin_ms"),
-                    begin_idle_ms=file(f"{name}-begin_idle_ms"),
-                    reply_ms=file(f"{name}-reply_ms"),
-                    **_scenario_keys(calibration.nodes[name]),
-                )
-            }
-        )
-        for name, node in scenario.nodes.items()
-    }
+    nodes = {}
+    for name, node in scenario.nodes.items():
+        samples = calibration.nodes[name]
+        overhead: dict[str, Any] = {
+            _key(what): file(f"{name}-{_key(what)}")
+            for what, seconds in samples.by_name().items()
+            # Waiting for an inference costs the simulator time; only where it was found.
+            if seconds.any() or not what.endswith("_busy_s")
+        }
+        section = OverheadSection(**overhead, **_scenario_keys(samples))
+        nodes[name] = node.model_copy(update={"overhead": section})
     update: dict[str, Any] = {
         "links": every_link,
         "nodes": nodes,
@@ -238,6 +239,11 @@ def calibrated(
 def _scenario_keys(samples: NodeSamples) -> dict[str, float]:
     # What is below nothing is so by chance.
     return {key: max(value, 0.0) for key, value in _keys(samples).items()}
+
+
+def _key(what: str) -> str:
+    """The name in a scenario of what was measured in seconds."""
+    return what.removesuffix("_s") + "_ms"
 
 
 def _keys(samples: NodeSamples) -> dict[str, float]:
@@ -280,7 +286,7 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
     _write_ms(folder / "home_ms.txt", calibration.rest_s(calibration.home_s))
     for name, samples in calibration.nodes.items():
         for what, seconds in samples.by_name().items():
-            _write_ms(folder / f"{name}-{what.removesuffix('_s')}_ms.txt", seconds)
+            _write_ms(folder / f"{name}-{_key(what)}.txt", seconds)
     description = {
         "format": FORMAT,
         "qos": calibration.qos,
@@ -313,15 +319,13 @@ def _table(calibration: Calibration) -> pd.DataFrame:
 def _node_samples(
     groups: dict[tuple[str, str], Floats], node: str, keys: dict[str, float]
 ) -> NodeSamples:
-    receive_s, begin_s, begin_idle_s, reply_s = (
-        groups[node, what.removesuffix("_s")] for what in _OF_NODE
-    )
+    seconds = {what: groups[node, what.removesuffix("_s")] for what in _OF_NODE}
     alike = None
     if "autocorrelation" in keys:
         share, time_ms = float(keys["autocorrelation"]), float(keys["autocorrelation_ms"])
         alike = Autocorrelation(share, 1e-3 * time_ms)
     disturb_s = 1e-3 * float(keys["disturb_ms"]) if "disturb_ms" in keys else None
-    return NodeSamples(receive_s, begin_s, begin_idle_s, reply_s, disturb_s, alike)
+    return NodeSamples(**seconds, disturb_s=disturb_s, autocorrelation=alike)
 
 
 def read_calibration(folder: Path) -> Calibration:

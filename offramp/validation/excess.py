@@ -21,7 +21,7 @@ from sim.service import Service
 _ENOUGH_OF_A_SIZE = 10
 
 #: A worker that is free takes what waits within this time.
-_AT_ONCE_S = 0.0005
+AT_ONCE_S = 0.0005
 
 #: Fewer in a row tell nothing of how alike they are.
 _ENOUGH_IN_A_ROW = 60
@@ -117,7 +117,7 @@ def began_at_once(spans: Spans, reply_s: float) -> NDArray[np.bool_]:
         reply_s: of the worker for each answer, after it was ready.
     """
     free_s = spans.ended_s + reply_s * spans.size
-    return np.asarray(spans.started_s <= np.concatenate([[-np.inf], free_s[:-1]]) + _AT_ONCE_S)
+    return np.asarray(spans.started_s <= np.concatenate([[-np.inf], free_s[:-1]]) + AT_ONCE_S)
 
 
 def disturb_s(run: Run, node: int, spans: Spans, idle: NDArray[np.bool_]) -> float | None:

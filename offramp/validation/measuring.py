@@ -25,7 +25,10 @@ from offramp.schema import MqttSection
 from offramp.stages.jobs import PolicyText
 from offramp.stages.live import ArmRun
 from offramp.validation.calibration import Calibration
+from offramp.validation.excess import spans_of
+from offramp.validation.mixtures import at_rate
 from offramp.validation.node_samples import node_samples
+from offramp.validation.ways import answered_hz, ways_of
 from sim.arrivals import ClosedLoop, Poisson
 from sim.distributions import Constant, Floats, Uniform
 from sim.nodes import NodeSpec
@@ -131,19 +134,24 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
             before_s = _processor_s(session)
             busy[name] = ask(f"{name} busy", [many], BUSY_REQUESTS / busy_hz)
             broker_s.append((_processor_s(session) - before_s) / (2 * len(busy[name][1])))
-    ways = [_ways(*idle[name], calm[name]) for name in used]
-    lag_s, up_s, home_s = (np.concatenate(parts) for parts in zip(*ways, strict=True))
     asked_hz = _asked_hz(world)
     phases = {"idle": idle, "half busy": half, "busy": busy}
-    of_nodes = {}
+    of_nodes, ways = {}, list[tuple[Floats, Floats, Floats]]()
     for name in used:
         some_run = None
         if name in half:
             some_run = _measured_run(*half[name], labels, f"node {name}, half busy")
         busy_run = _measured_run(*busy[name], labels, f"node {name}, busy")
-        of_nodes[name] = node_samples(
+        of_nodes[name] = samples = node_samples(
             world, name, _WARM_UP_S, calm[name], some_run, busy_run, asked_hz[name]
         )
+        known = [(calm[name], idle[name][1])]
+        if some_run is not None:
+            known += [(some_run, half[name][1]), (busy_run, busy[name][1])]
+        first = world.first_node[world.kind(name)]
+        replicas = range(first, first + world.nodes[world.kind(name)].replicas)
+        ways.append(_calm_ways(known, replicas, float(np.median(samples.reply_s)), asked_hz[name]))
+    lag_s, up_s, home_s = (np.concatenate(parts) for parts in zip(*ways, strict=True))
     results = [phase[1] for of in phases.values() for phase in of.values()]
     about = {
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -249,10 +257,22 @@ def _measured_run(world: World, result: FleetResult, labels: Any, what: str) -> 
     return run
 
 
-def _ways(world: World, result: FleetResult, run: Run) -> tuple[Floats, Floats, Floats]:
-    """Lag of the device, way up and way home of the requests of an idle node."""
-    rows = run.answered & run.measured(world)
-    sent_s = result.seen.sent_s
-    lag_s, up_s = sent_s - run.requests.created_s, run.arrived_s - sent_s
-    home_s = run.received_s - run.finished_s
-    return tuple(np.maximum(it[rows], 0.0) for it in (lag_s, up_s, home_s))  # type: ignore[return-value]
+def _calm_ways(
+    phases: Sequence[tuple[Run, FleetResult]],
+    nodes: Sequence[int],
+    reply_s: float,
+    rate_hz: float | None,
+) -> tuple[Floats, Floats, Floats]:
+    """Lag of the device, way up and way home where no inference was in the way, at a rate."""
+    ups, homes = list[tuple[float, Floats]](), list[tuple[float, Floats]]()
+    for run, result in phases:
+        run_hz = answered_hz(run, _WARM_UP_S)
+        lag_s = result.seen.sent_s - run.requests.created_s
+        for node in nodes:
+            spans = spans_of(run, node, _WARM_UP_S)
+            ways = ways_of(run, node, _WARM_UP_S, spans, reply_s)
+            came = lag_s[ways.row[~ways.met]]
+            ups.append((run_hz, np.column_stack([came, ways.up_s[~ways.met] - came])))
+            homes.append((run_hz, ways.home_s[~ways.followed]))
+    up_s = np.maximum(at_rate(ups, rate_hz), 0.0)
+    return up_s[:, 0], up_s[:, 1], np.maximum(at_rate(homes, rate_hz), 0.0)

@@ -23,7 +23,8 @@ def at_rate(samples: Sequence[tuple[float, Floats]], rate_hz: float | None) -> F
     is taken to be as it is there.
 
     Args:
-        samples: rates, in requests per second, with what was measured there; may be nothing.
+        samples: rates, in requests per second, with what was measured there: (N,) values, or
+            (N, k) parts of values that stay together; may be nothing.
         rate_hz: None where it is not known: then there are as many of each.
     """
     by_rate = dict[float, list[Floats]]()
@@ -32,7 +33,7 @@ def at_rate(samples: Sequence[tuple[float, Floats]], rate_hz: float | None) -> F
             by_rate.setdefault(rate, []).append(values)
     known = [(rate, np.concatenate(it)) for rate, it in by_rate.items()]
     if not known:
-        return np.zeros(0)
+        return samples[0][1][:0] if samples else np.zeros(0)
     rates = [*by_rate]
     each = np.eye(len(known))
     shares = [
@@ -42,5 +43,6 @@ def at_rate(samples: Sequence[tuple[float, Floats]], rate_hz: float | None) -> F
     mixed = []
     for share, (_, values) in zip(shares, known, strict=True):
         # By their quantiles, so that they are distributed as they were.
-        mixed.append(evenly(np.sort(values), round(share * count)))
+        order = np.argsort(values.reshape(len(values), -1).sum(axis=1), kind="stable")
+        mixed.append(evenly(values[order], round(share * count)))
     return np.concatenate(mixed)

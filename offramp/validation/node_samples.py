@@ -18,6 +18,7 @@ from offramp.validation.excess import (
     undisturbed,
 )
 from offramp.validation.mixtures import at_rate
+from offramp.validation.ways import Ways, answered_hz, ways_of
 from sim.distributions import Floats
 from sim.run import Run
 from sim.world import World
@@ -52,6 +53,7 @@ def node_samples(
     reply_s = np.concatenate([replies_s(it, spec.workers, *batches) for it in spans])
 
     waited, alone, alone_in, disturb = spans, calm, [idle], None
+    ways = list[Ways]()
     if half is not None:
         usual_s = float(np.median(reply_s)) if len(reply_s) else 0.0
         idles = [found_idle(it, usual_s) for it in spans]
@@ -67,6 +69,9 @@ def node_samples(
         ]
         alone_in = [idle, *asked]
         of_runs = [(run, number) for run in asked for number in numbers]
+        ways = [
+            ways_of(*of_run, from_s, it, usual_s) for of_run, it in zip(of_runs, spans, strict=True)
+        ]
         delays = [
             disturb_s(*of_run, it, rows)
             for of_run, it, rows in zip(of_runs, spans, idles, strict=True)
@@ -75,26 +80,29 @@ def node_samples(
         disturb = float(np.mean(known)) if known else None
     by_s = max(disturb or 0.0, 0.0)
 
+    def as_asked(parts: list[Floats], runs: list[Run]) -> Floats:
+        """Samples of the replicas in some runs, at the rate that is wanted."""
+        rates = [answered_hz(run, from_s) for run in runs for _ in numbers]
+        return at_rate(list(zip(rates, parts, strict=True)), rate_hz)
+
     def beyond_s(parts: list[Spans], runs: list[Run]) -> Floats:
-        """What inference took beyond the profile, at the rate that is wanted."""
-        excess = [excess_s(undisturbed(it, by_s), spec.service) for it in parts]
-        rates = [_rate_hz(run, from_s) for run in runs for _ in numbers]
-        return at_rate(list(zip(rates, excess, strict=True)), rate_hz)
+        """What inference took beyond the profile."""
+        return as_asked([excess_s(undisturbed(it, by_s), spec.service) for it in parts], runs)
 
     begin_s, begin_idle_s = beyond_s(waited, asked), beyond_s(alone, alone_in)
     receive_s = np.concatenate([receives_s(it, spec.batch_wait_s) for it in alone])
-    # The profiler cannot have been slower than what it measures, but for chance.
-    receive_s, begin_s, begin_idle_s, reply_s = (
+    ingress_s, egress_s = np.zeros(0), np.zeros(0)
+    if ways:
+        ingress_s = as_asked([it.ingress_busy_s for it in ways], asked)
+        egress_s = as_asked([it.egress_busy_s for it in ways], asked)
+    # The profiler cannot have been slower than what it measures, but for chance, and so on.
+    receive_s, begin_s, begin_idle_s, reply_s, ingress_s, egress_s = (
         np.maximum(it, 0.0) if len(it) else np.zeros(1)
-        for it in (receive_s, begin_s, begin_idle_s, reply_s)
+        for it in (receive_s, begin_s, begin_idle_s, reply_s, ingress_s, egress_s)
     )
     # Who found a worker idle takes longer by what is known already.
     longest = undisturbed(max(waited[-spec.replicas :], key=len), by_s)
     alike = autocorrelation_of(longest, spec.service, begin_s)
-    return NodeSamples(receive_s, begin_s, begin_idle_s, reply_s, disturb, alike)
-
-
-def _rate_hz(run: Run, from_s: float) -> float:
-    """Answered requests per second."""
-    created_s = run.requests.created_s[run.answered & (run.requests.created_s >= from_s)]
-    return len(created_s) / float(np.ptp(created_s)) if len(created_s) > 1 else 0.0
+    return NodeSamples(
+        receive_s, begin_s, begin_idle_s, reply_s, ingress_s, egress_s, disturb, alike
+    )

@@ -260,6 +260,8 @@ def _calibration(findings: Findings) -> str:
             _spread(f"node {name}, inference beyond the profile (busy)", samples.begin_s),
             _spread(f"node {name}, inference beyond the profile (idle)", samples.begin_idle_s),
             _spread(f"node {name}, reply until the next request (busy)", samples.reply_s),
+            _spread(f"node {name}, way there beyond that (computing)", samples.ingress_busy_s),
+            _spread(f"node {name}, way home beyond that (computing)", samples.egress_busy_s),
         ]
     broker = (
         "The broker is not ours: what it takes is in the ways."

@@ -46,8 +46,8 @@ from offramp.validation.time_parts import Division
 from offramp.worlds import build_world, outline_of
 from sim.arrivals import ClosedLoop, Poisson
 from sim.autocorrelation import Autocorrelation
-from sim.distributions import Constant, Distribution, Uniform
-from sim.links import Link
+from sim.distributions import Constant, Distribution, Empirical, Uniform
+from sim.links import Direction, Link
 from sim.nodes import NodeSpec
 from sim.overheads import Overheads
 from sim.policies import Full
@@ -81,10 +81,13 @@ OVERHEADS = Overheads(
 
 
 def world_with(
-    spec: NodeSpec, devices: int = 8, arrivals: Poisson | ClosedLoop = AT_RANDOM
+    spec: NodeSpec,
+    devices: int = 8,
+    arrivals: Poisson | ClosedLoop = AT_RANDOM,
+    link: Link = Link(),  # noqa: B008
 ) -> World:
     group = DeviceGroup("devices", devices, arrivals, Constant(60.0), "lan", "edge", 1000, 100)
-    return World((group,), (spec,), {"lan": Link()}, 1.0, 30.0, seed=1)
+    return World((group,), (spec,), {"lan": link}, 1.0, 30.0, seed=1)
 
 
 def run_of(
@@ -97,19 +100,24 @@ def run_of(
     disturb_s: float = 0.0,
     rate_hz: float | None = None,
     begin_idle: Distribution = OVERHEADS.begin_idle,
+    link: Link = Link(),  # noqa: B008
+    **busy: Distribution,
 ) -> tuple[Run, NodeSpec]:
     """A node whose overheads are known, asked as in a calibration: in a closed loop, or at random.
 
     Args:
         rate_hz: of all devices, in an open loop.
+        busy: further overheads.
     """
     service = ProfiledService(PROFILE, largest_batch=batch)
-    besides = replace(OVERHEADS, autocorrelation=alike, disturb_s=disturb_s, begin_idle=begin_idle)
+    besides = replace(
+        OVERHEADS, autocorrelation=alike, disturb_s=disturb_s, begin_idle=begin_idle, **busy
+    )
     spec = NodeSpec(
         "edge", workers, service, batch_size=batch, batch_wait_s=wait_s, overheads=besides
     )
     arrivals = Poisson(rate_hz / devices) if rate_hz else ClosedLoop(Uniform(think_s, 2 * think_s))
-    world = world_with(spec, devices, arrivals)
+    world = world_with(spec, devices, arrivals, link)
     labels = np.zeros(10, dtype=np.int32)
     says = Predictions(
         sample=np.arange(10, dtype=np.int32),
@@ -204,6 +212,38 @@ def test_what_a_node_takes_is_found_from_what_it_was_asked_little_and_much(by_s:
         assert found.by_name()[f"{name}_s"].mean() == pytest.approx(mean_s, rel=0.08), name
     assert found.begin_idle_s.mean() == pytest.approx(0.0025, rel=0.08)
     assert found.autocorrelation is None or found.autocorrelation.share < 0.15
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_by_how_much_ways_are_longer_while_a_worker_computes_is_found(batch: int) -> None:
+    way = Direction(delay=Uniform(0.001, 0.002))
+    asked: dict[str, Any] = {
+        "link": Link(uplink=way, downlink=way),
+        "batch": batch,
+        "ingress_busy": Empirical(np.array([0.0, 0.0, 0.0, 0.004])),
+        "egress_busy": Empirical(np.array([0.0, 0.0, 0.002])),
+    }
+    idle, spec = run_of(devices=1, think_s=0.02, **asked)
+    half, busy = (run_of(8, rate_hz=share / 0.0125, **asked)[0] for share in (0.5, 0.8))
+    found = node_samples(world_with(spec), "edge", 1.0, idle, half, busy, 50.0)
+    assert found.ingress_busy_s.mean() == pytest.approx(0.001, rel=0.2)
+    assert found.egress_busy_s.mean() == pytest.approx(0.002 / 3, rel=0.15)
+    # A part of them waits, and the others do not.
+    assert np.quantile(found.ingress_busy_s, [0.6, 0.9]) == pytest.approx([0, 0.004], abs=0.0006)
+    assert np.quantile(found.egress_busy_s, [0.5, 0.9]) == pytest.approx([0, 0.002], abs=0.0006)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_ways_that_are_never_longer_are_not_found_to_be(batch: int) -> None:
+    way = Direction(delay=Uniform(0.001, 0.002))
+    link = Link(uplink=way, downlink=way)
+    idle, spec = run_of(devices=1, think_s=0.02, batch=batch, link=link)
+    half, busy = (
+        run_of(8, rate_hz=share / 0.0125, batch=batch, link=link)[0] for share in (0.5, 0.8)
+    )
+    found = node_samples(world_with(spec), "edge", 1.0, idle, half, busy, 50.0)
+    assert found.ingress_busy_s.mean() < 0.00003
+    assert found.egress_busy_s.mean() < 0.00003
 
 
 def test_what_a_node_takes_is_that_at_the_rate_at_which_it_is_asked() -> None:
@@ -618,6 +658,7 @@ OVERHEAD = {
     "nodes.edge.overhead.receive_ms": 0.5,
     "nodes.edge.overhead.begin_ms": {"distribution": "uniform", "low": 1, "high": 3},
     "nodes.edge.overhead.disturb_ms": 0.25,
+    "nodes.edge.overhead.egress_busy_ms": 2,
     "nodes.edge.overhead.autocorrelation": 0.5,
     "nodes.edge.overhead.autocorrelation_ms": 200,
 }
@@ -633,10 +674,15 @@ def test_overheads_are_written_in_milliseconds(scenario: Callable[..., Path]) ->
     assert overheads.reply == Constant(0.0)
     assert overheads.autocorrelation == Autocorrelation(0.5, 0.2)
     assert overheads.disturb_s == pytest.approx(0.00025)
+    assert overheads.ingress_busy is None
+    assert overheads.egress_busy == Constant(0.002)
     assert world.nodes[0].service.means() == pytest.approx((0.005, 0.005))
 
 
-@pytest.mark.parametrize("key", ["receive_ms", "begin_ms", "begin_idle_ms", "reply_ms"])
+@pytest.mark.parametrize(
+    "key",
+    ["receive_ms", "begin_ms", "begin_idle_ms", "reply_ms", "ingress_busy_ms", "egress_busy_ms"],
+)
 def test_a_file_of_overheads_that_is_not_there_is_refused_with_its_place(
     scenario: Callable[..., Path], place_of: Callable[..., str], key: str
 ) -> None:

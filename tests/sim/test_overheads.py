@@ -124,6 +124,61 @@ def test_a_crash_loses_what_is_delayed():
     assert run.finished_s[2] == 13.0
 
 
+def late(times_s, seconds_of, *, workers=1, faults=(), batch_size=1, batch_wait_s=0.0, **besides):
+    service = WrittenService([[it] for it in seconds_of])
+    busy = {name: Constant(it) for name, it in besides.items()}
+    spec = node(
+        service,
+        workers=workers,
+        batch_size=batch_size,
+        batch_wait_s=batch_wait_s,
+        overheads=Overheads(**busy),
+    )
+    devices = group(arrivals=AtTimes((tuple(times_s),)), deadline=100.0)
+    return run_of(world(devices, spec, duration_s=200.0, faults=tuple(faults)))
+
+
+def test_a_message_that_comes_while_a_worker_computes_is_read_later():
+    # The second comes during the first, and is read after it; the third when nothing is computed,
+    # before the second is read; the fourth during the third.
+    run = late([0.0, 2.0, 3.25, 4.5, 50.0], [3.0, 3.0, 3.0, 3.0, 3.0], ingress_busy=2.0)
+    assert run.arrived_s.tolist() == [0.0, 4.0, 3.25, 6.5, 50.0]
+    assert run.started_s.tolist() == [0.0, 6.25, 3.25, 9.25, 50.0]
+
+
+def test_a_message_is_read_late_once_and_those_behind_it_may_be_read_first():
+    run = late([0.0, 1.0, 2.0, 3.5], [3.0, 3.0, 3.0, 3.0], ingress_busy=2.75)
+    # The second is read during the inference of the fourth, which found the worker idle.
+    assert run.arrived_s.tolist() == [0.0, 3.75, 4.75, 3.5]
+    assert run.started_s.tolist() == [0.0, 6.5, 9.5, 3.5]
+
+
+def test_an_idle_worker_waits_for_what_is_read_late_because_of_another():
+    run = late([0.0, 1.0], [3.0, 3.0], workers=2, ingress_busy=0.5)
+    assert run.started_s.tolist() == [0.0, 1.5]
+
+
+def test_a_crash_loses_no_message_that_was_not_read_yet():
+    down = Fault("node_crash", "edge", schedule=((2.0, 6.0),))
+    run = late([0.0, 1.0], [3.0, 3.0], faults=[down], ingress_busy=3.0)
+    assert run.answered.tolist() == [False, True]
+    assert run.started_s[1] == 6.0
+
+
+def test_an_answer_leaves_later_if_its_worker_goes_on_at_once():
+    run = late([0.0, 1.0, 50.0], [3.0, 3.0, 3.0], egress_busy=0.5)
+    assert run.finished_s.tolist() == [3.0, 6.0, 53.0]
+    assert run.received_s.tolist() == [3.5, 6.0, 53.0]
+
+
+def test_a_batch_that_still_fills_keeps_no_answer():
+    times_s = [0.0, 0.0, 2.5, 10.0, 10.0, 11.0, 11.0]
+    run = late(times_s, [3.0] * 7, batch_size=2, batch_wait_s=2.0, egress_busy=0.5)
+    # The third waits until 4.5 for another, which keeps the worker idle; the last two do not.
+    assert run.started_s.tolist() == [0.0, 0.0, 4.5, 10.0, 10.0, 13.0, 13.0]
+    assert run.received_s.tolist() == [3.0, 3.0, 7.5, 13.5, 13.5, 16.0, 16.0]
+
+
 def test_it_delays_all_workers_that_compute():
     run = disturbed([0.0, 0.0, 1.0], [3.0, 4.0, 1.0], 0.5, workers=2)
     # The first two came before either was computed.
@@ -254,6 +309,8 @@ RANDOM = Overheads(
     Exponential(0.03),
     autocorrelation=Autocorrelation(0.5, 2.0),
     disturb_s=0.02,
+    ingress_busy=Exponential(0.1),
+    egress_busy=Exponential(0.05),
 )
 
 
@@ -269,9 +326,12 @@ def test_following_messages_one_by_one_gives_the_same(batch_size):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_overheads_of_zero_change_nothing(batch_size):
+@pytest.mark.parametrize(
+    "nothing", [Overheads(), Overheads(ingress_busy=Constant(0.0), egress_busy=Constant(0.0))]
+)
+def test_overheads_of_zero_change_nothing(batch_size, nothing):
     plain = node(Exponential(0.2), batch_size=batch_size, workers=2)
-    zero = node(Exponential(0.2), batch_size=batch_size, workers=2, overheads=Overheads())
+    zero = node(Exponential(0.2), batch_size=batch_size, workers=2, overheads=nothing)
     before, after = run_of(random_world(plain)), run_of(random_world(zero))
     for name in ("arrived_s", "started_s", "finished_s", "received_s", "batch"):
         np.testing.assert_array_equal(getattr(before, name), getattr(after, name), err_msg=name)

@@ -1,0 +1,93 @@
+"""Ways of requests to a node, and of answers from it, while its worker is idle or computes.
+
+Threads that read messages and send answers share processors and locks with an inference. Who meets
+one is on its way for longer, in the broker and in the devices' process too where they are on the
+same host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp.validation.excess import AT_ONCE_S, Spans
+from sim.distributions import Floats
+from sim.run import Run
+
+#: A message comes to its node about so late as half of them are read. Some are taken for others:
+#: where ways differ by a tenth of an inference, a sixth of the delay is not found.
+_TYPICAL = 0.5
+
+#: Fewer than this tell nothing of a distribution.
+_ENOUGH = 30
+
+
+@dataclass(frozen=True)
+class Ways:
+    """Of requests that one node answered; arrays of length N.
+
+    Attributes:
+        row: of the run.
+        up_s: from the creation of a request until it was read.
+        home_s: from when its answer was ready until the device had it.
+        met: whether it came while the only worker computed.
+        followed: whether the worker had the next request waiting, and began with it at once.
+    """
+
+    row: NDArray[np.int64]
+    up_s: Floats
+    home_s: Floats
+    met: NDArray[np.bool_]
+    followed: NDArray[np.bool_]
+
+    @property
+    def ingress_busy_s(self) -> Floats:
+        """By how much those that met an inference were read later; may be negative by chance."""
+        return _beyond(self.up_s[self.met], self.up_s[~self.met])
+
+    @property
+    def egress_busy_s(self) -> Floats:
+        """By how much answers came later whose worker went on at once, likewise."""
+        return _beyond(self.home_s[self.followed], self.home_s[~self.followed])
+
+
+def ways_of(run: Run, node: int, from_s: float, spans: Spans, reply_s: float) -> Ways:
+    """Ways of requests that were created from ``from_s`` on.
+
+    Args:
+        spans: services of the node.
+        reply_s: of the worker for each answer, after it was ready.
+    """
+    rows = run.answered & (run.node == node) & (run.requests.created_s >= from_s)
+    row = np.flatnonzero(rows)
+    part = run.where(rows)
+    up_s = part.arrived_s - part.requests.created_s
+    home_s = part.received_s - part.finished_s
+    if not len(row) or not len(spans):
+        nothing = np.zeros(len(row), dtype=bool)
+        return Ways(row, up_s, home_s, nothing, nothing)
+    came_s = part.requests.created_s + np.quantile(up_s, _TYPICAL)
+    before = np.searchsorted(spans.started_s, came_s, side="right") - 1
+    under_way = (before >= 0) & (came_s < spans.ended_s[before])
+    # One that was faster than most is not met by its own service.
+    met = under_way & (spans.started_s[before] < part.started_s)
+    started_s = np.append(spans.started_s, np.inf)
+    next_s = started_s[np.searchsorted(spans.started_s, part.finished_s)]
+    followed = next_s - part.finished_s <= reply_s * part.batch + AT_ONCE_S
+    return Ways(row, up_s, home_s, met, followed)
+
+
+def _beyond(values: Floats, others: Floats) -> Floats:
+    """(N,) by how much the distribution of some values lies above that of others, by quantiles."""
+    if min(len(values), len(others)) < _ENOUGH:
+        return np.zeros(0)
+    u = (np.arange(len(values)) + 0.5) / len(values)
+    return np.asarray(np.sort(values) - np.quantile(others, u))
+
+
+def answered_hz(run: Run, from_s: float) -> float:
+    """Answered requests per second, of those created from ``from_s`` on."""
+    created_s = run.requests.created_s[run.answered & (run.requests.created_s >= from_s)]
+    return len(created_s) / float(np.ptp(created_s)) if len(created_s) > 1 else 0.0
