@@ -124,7 +124,8 @@ class Node:
         self._seconds = spec.service.seconds
         self._site = site
         self.scores = scores
-        self._answered = site.answered
+        late = spec.overheads is not None and spec.overheads.egress_busy is not None
+        self._answered = self._answer_late_if_busy if late else site.answered
         self._visits = visits
         self._queue: Queue[Request] = queue_of(spec.discipline)
         self._idle = spec.workers
@@ -134,7 +135,6 @@ class Node:
         besides = spec.overheads or Overheads()
         self._disturb_s = besides.disturb_s
         self._reads_late = besides.ingress_busy is not None
-        self._leaves_late = besides.egress_busy is not None
         #: Workers that compute, and since when there are some; known where messages are read late.
         self._computing, self._computing_since_s = 0, math.inf
         self._waking = False
@@ -349,10 +349,7 @@ class Node:
                 request.finished_s = request.home_s = now
                 if self._takes_notes:
                     self._note_leaving(request, now)
-                if self._leaves_late and self._goes_on_at_once():
-                    self._answer_later(request)
-                else:
-                    self._answered(request)
+                self._answered(request)
             elif decision.__class__ is Decision and request.exit < decision.exit <= self.exit_count:
                 exit, since = decision.exit, request.exit
                 if exit != since + 1:
@@ -486,10 +483,7 @@ class Node:
         elif decision is ANSWER and request.exit:
             request.finished_s = request.home_s = now
             self._note_leaving(request, now)
-            if self._leaves_late and self._goes_on_at_once():
-                self._answer_later(request)
-            else:
-                self._answered(request)
+            self._answered(request)
         elif decision is OFFLOAD and self.next_tier is not None:
             self._note_leaving(request, now)
             if request.began is None:
@@ -502,13 +496,16 @@ class Node:
         """Whether the worker that has just answered has the next request waiting."""
         return bool(self._queue)
 
-    def _answer_later(self, request: Request) -> None:
-        """An answer leaves late, since its worker computes again."""
-        request.home_s += self._egress_s(request.drawn)
-        self.clock.call_at(request.home_s, self._leaves, request)
+    def _answer_late_if_busy(self, request: Request) -> None:
+        """An answer leaves late if its worker computes again."""
+        if self._goes_on_at_once():
+            request.home_s += self._egress_s(request.drawn)
+            self.clock.call_at(request.home_s, self._leaves, request)
+        else:
+            self._site.answered(request)
 
     def _leaves(self, call: Call) -> None:
-        self._answered(call.value)
+        self._site.answered(call.value)
 
     def _refuse(self, request: Request, outcome: int, left_s: float) -> None:
         request.outcome = outcome
