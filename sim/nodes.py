@@ -137,6 +137,8 @@ class Node:
         self._reads_late = besides.ingress_busy is not None
         #: Workers that compute, and since when there are some; known where messages are read late.
         self._computing, self._computing_since_s = 0, math.inf
+        #: When the last of the messages that are read late is read.
+        self._reads_again_s = -math.inf
         self._waking = False
         self._factors: list[float] = []
         self._slowness = 1.0
@@ -221,15 +223,18 @@ class Node:
     def arrive(self, request: Request) -> None:
         """A request has reached the node now."""
         self._admit_arrived()
-        if self._computing and self._is_read_later(request):
-            self.clock.call_at(request.arrived_s, self._is_read, request)
+        if self._reads_late and self._is_read_later(request):
+            insort(self._feed, request, key=_ARRIVED_S)
+            self._expected += 1
+            self.clock.call_at(request.arrived_s, self._reads, None)
             return
         self._unexpected += 1
         self._admit(request)
         self._start()
 
-    def _is_read(self, call: Call) -> None:
-        self.arrive(call.value)
+    def _reads(self, call: Call) -> None:
+        self._admit_arrived()
+        self._start()
 
     def _await_next(self) -> None:
         """While a worker is idle, wake when the next expected request arrives."""
@@ -250,22 +255,29 @@ class Node:
     def _admit_arrived(self) -> None:
         """Whatever has arrived by now joins the queue."""
         feed, admit, now = self._feed, self._admit, self.clock._now
+        reads_late = self._reads_late
         while feed and feed[0].arrived_s <= now:
             request = feed.popleft()
-            if self._computing and self._is_read_later(request):
+            if reads_late and self._is_read_later(request):
                 insort(feed, request, key=_ARRIVED_S)
             else:
                 admit(request)
 
     def _is_read_later(self, request: Request) -> bool:
-        """Whether a message that came while a worker computes is read later: then it waits so long.
+        """Whether a message is read later than it came: then it has that time from now on.
 
-        It is read late once, whatever is computed then.
+        One that comes while a worker computes waits, once, whatever is computed then. Messages are
+        read in the order in which they come: one that comes while another waits is read with it.
         """
-        if request.is_read_late or request.arrived_s <= self._computing_since_s:
+        if request.is_read_late:
             return False
+        came_s = request.arrived_s
+        if came_s >= self._reads_again_s:
+            if not self._computing or came_s <= self._computing_since_s:
+                return False
+            self._reads_again_s = came_s + self._ingress_s(request.drawn)
+        request.arrived_s = self._reads_again_s
         request.is_read_late = True
-        request.arrived_s += self._ingress_s(request.drawn)
         return True
 
     def _begin_computing(self) -> None:

@@ -36,8 +36,8 @@ class Overheads:
         autocorrelation: of service times that follow one another; None: there is none.
         disturb_s: by which a message that arrives delays whatever workers compute meanwhile: it is
             received on processors, caches and locks that they share.
-        ingress_busy: by which a message is read later that comes while a worker computes; None: it
-            is not.
+        ingress_busy: by which a message is read later that comes while a worker computes; those
+            that come while it waits are read with it. None: it is not.
         egress_busy: by which an answer leaves later whose worker has the next request waiting;
             None: it does not.
     """
@@ -125,7 +125,7 @@ class ServiceWithOverheads:
         return drawn[3]
 
     def ingress_s(self, drawn: Drawn) -> float:
-        """Seconds by which its message is read later if a worker computes when it comes."""
+        """Seconds by which its message is read later if a worker computes, and none waits yet."""
         return drawn[4]
 
     def egress_s(self, drawn: Drawn) -> float:

@@ -33,7 +33,7 @@ class Request:
         came_with: the last exit that was computed before it came to its node; ``passed_over``: bits
             of the exits that were not computed on the way to a later one here.
         arrivals: how many requests had come to its node when it was last looked at.
-        is_read_late: whether it came to its node while a worker computed, and had to wait for it.
+        is_read_late: whether its node read it later than it came, since a worker computed.
         cut_at_s: when whatever exit was reached by then is to answer.
         outcome: an index into :data:`sim.records.OUTCOMES` once it is lost or refused, else -1.
     """

@@ -66,7 +66,8 @@ class OverheadSection(Section):
     ingress_busy_ms: DistributionSpec | None = Field(
         None,
         description="by which a message is read later that arrives while a worker computes: it "
-        "waits for a processor; absent: it is not",
+        "waits for a processor, and those that arrive meanwhile are read with it; absent: it is "
+        "not",
     )
     egress_busy_ms: DistributionSpec | None = Field(
         None,

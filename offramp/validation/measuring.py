@@ -271,8 +271,9 @@ def _calm_ways(
         for node in nodes:
             spans = spans_of(run, node, _WARM_UP_S)
             ways = ways_of(run, node, _WARM_UP_S, spans, reply_s)
-            came = lag_s[ways.row[~ways.met]]
-            ups.append((run_hz, np.column_stack([came, ways.up_s[~ways.met] - came])))
+            rows = ways.nothing_met
+            came = lag_s[ways.row[rows]]
+            ups.append((run_hz, np.column_stack([came, ways.up_s[rows] - came])))
             homes.append((run_hz, ways.home_s[~ways.followed]))
     up_s = np.maximum(at_rate(ups, rate_hz), 0.0)
     return up_s[:, 0], up_s[:, 1], np.maximum(at_rate(homes, rate_hz), 0.0)

@@ -16,9 +16,9 @@ from offramp.validation.excess import AT_ONCE_S, Spans
 from sim.distributions import Floats
 from sim.run import Run
 
-#: A message comes to its node about so late as half of them are read. Some are taken for others:
-#: where ways differ by a tenth of an inference, a sixth of the delay is not found.
-_TYPICAL = 0.5
+#: A message comes to its node about so late as half of those are read that met nothing. Who those
+#: are depends on it again: at first, this share of all messages is taken to have come by then.
+_AT_FIRST, _ROUNDS = 0.25, 3
 
 #: Fewer than this tell nothing of a distribution.
 _ENOUGH = 30
@@ -33,6 +33,7 @@ class Ways:
         up_s: from the creation of a request until it was read.
         home_s: from when its answer was ready until the device had it.
         met: whether it came while the only worker computed.
+        behind: whether one that met an inference still waited when it came, and held it up.
         followed: whether the worker had the next request waiting, and began with it at once.
     """
 
@@ -40,12 +41,21 @@ class Ways:
     up_s: Floats
     home_s: Floats
     met: NDArray[np.bool_]
+    behind: NDArray[np.bool_]
     followed: NDArray[np.bool_]
 
     @property
+    def nothing_met(self) -> NDArray[np.bool_]:
+        """Whether nothing was in its way up."""
+        return ~self.met & ~self.behind
+
+    @property
     def ingress_busy_s(self) -> Floats:
-        """By how much those that met an inference were read later; may be negative by chance."""
-        return _beyond(self.up_s[self.met], self.up_s[~self.met])
+        """By how much those that met an inference were read later; may be negative by chance.
+
+        Those that came behind another waited for less: they were read with it.
+        """
+        return _beyond(self.up_s[self.met & ~self.behind], self.up_s[self.nothing_met])
 
     @property
     def egress_busy_s(self) -> Floats:
@@ -67,16 +77,36 @@ def ways_of(run: Run, node: int, from_s: float, spans: Spans, reply_s: float) ->
     home_s = part.received_s - part.finished_s
     if not len(row) or not len(spans):
         nothing = np.zeros(len(row), dtype=bool)
-        return Ways(row, up_s, home_s, nothing, nothing)
-    came_s = part.requests.created_s + np.quantile(up_s, _TYPICAL)
-    before = np.searchsorted(spans.started_s, came_s, side="right") - 1
-    under_way = (before >= 0) & (came_s < spans.ended_s[before])
-    # One that was faster than most is not met by its own service.
-    met = under_way & (spans.started_s[before] < part.started_s)
+        return Ways(row, up_s, home_s, nothing, nothing, nothing)
+    typical_s = float(np.quantile(up_s, _AT_FIRST))
+    for _ in range(_ROUNDS):
+        came_s = part.requests.created_s + typical_s
+        met = _met(came_s, part.started_s, spans)
+        behind = _held_up(came_s, np.where(met, part.arrived_s, -np.inf))
+        if np.sum(rest := ~met & ~behind) < _ENOUGH:
+            break
+        typical_s = float(np.median(up_s[rest]))
     started_s = np.append(spans.started_s, np.inf)
     next_s = started_s[np.searchsorted(spans.started_s, part.finished_s)]
     followed = next_s - part.finished_s <= reply_s * part.batch + AT_ONCE_S
-    return Ways(row, up_s, home_s, met, followed)
+    return Ways(row, up_s, home_s, met, behind, followed)
+
+
+def _met(came_s: Floats, started_s: Floats, spans: Spans) -> NDArray[np.bool_]:
+    """Whether each message came during a service, other than its own."""
+    before = np.searchsorted(spans.started_s, came_s, side="right") - 1
+    under_way = (before >= 0) & (came_s < spans.ended_s[before])
+    # One that was faster than most is not met by its own service.
+    return np.asarray(under_way & (spans.started_s[before] < started_s))
+
+
+def _held_up(came_s: Floats, until_s: Floats) -> NDArray[np.bool_]:
+    """Whether one that came before each message was there until after that had come."""
+    order = np.argsort(came_s, kind="stable")
+    earlier_s = np.maximum.accumulate(np.append(-np.inf, until_s[order])[:-1])
+    held_up = np.empty(len(came_s), dtype=bool)
+    held_up[order] = earlier_s > came_s[order]
+    return held_up
 
 
 def _beyond(values: Floats, others: Floats) -> Floats:

@@ -43,6 +43,7 @@ from offramp.validation.excess import (
 from offramp.validation.mixtures import at_rate
 from offramp.validation.node_samples import node_samples
 from offramp.validation.time_parts import Division
+from offramp.validation.ways import ways_of
 from offramp.worlds import build_world, outline_of
 from sim.arrivals import ClosedLoop, Poisson
 from sim.autocorrelation import Autocorrelation
@@ -231,6 +232,25 @@ def test_by_how_much_ways_are_longer_while_a_worker_computes_is_found(batch: int
     # A part of them waits, and the others do not.
     assert np.quantile(found.ingress_busy_s, [0.6, 0.9]) == pytest.approx([0, 0.004], abs=0.0006)
     assert np.quantile(found.egress_busy_s, [0.5, 0.9]) == pytest.approx([0, 0.002], abs=0.0006)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_who_came_behind_one_that_waited_is_told_from_the_others(batch: int) -> None:
+    way = Direction(delay=Constant(0.001))
+    run, _ = run_of(
+        8,
+        rate_hz=60.0,
+        batch=batch,
+        link=Link(uplink=way, downlink=way),
+        ingress_busy=Constant(0.002),
+    )
+    ways = ways_of(run, 0, 1.0, spans_of(run, 0, 1.0), 0.0008)
+    waited_s = ways.up_s - np.min(ways.up_s)
+    assert 20 < np.sum(ways.behind) < len(ways.row) / 3
+    assert (waited_s[ways.behind] <= 0.002 + 1e-9).all()
+    # Some of those that came just before a service, or just after, are taken for others.
+    assert np.mean(np.abs(waited_s[ways.met & ~ways.behind] - 0.002) < 1e-9) > 0.9
+    assert np.mean(waited_s[ways.nothing_met] < 1e-9) > 0.8
 
 
 @pytest.mark.parametrize("batch", [1, 4])
