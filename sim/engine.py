@@ -277,9 +277,13 @@ class Engine(ABC):
         entry, arrived_s = ledger.entries(pool.index)
         ledger.close(pool.index)
         if self._reception is not None:
-            # It arrived when its message did, and could be taken a little later.
-            it = requests
-            arrived_s = arrived_s - self._reception(it.group, it.local, it.number, entry)
+            # It arrived when its message did, and could be taken a little later; at a device that
+            # computes, no message did.
+            by_message = ~np.isin(requests.device, self.world.computing_devices)
+            it = requests.where(by_message)
+            arrived_s[by_message] -= self._reception(
+                it.group, it.local, it.number, entry[by_message]
+            )
         deadline_s = requests.deadline_s * self.deadline_scale
         answered = ~np.isnan(pool.received_s)
         computed = pool.exit > 0

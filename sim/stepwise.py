@@ -64,7 +64,7 @@ class Stepwise(Engine):
         arrived_s = [it.began[0] if it.began else it.arrived_s for it in self.done]
         ledger.note(
             np.array([it.index for it in self.done], dtype=np.int64),
-            np.array([it.node.index for it in self.done], dtype=np.int64),
+            np.array([it.entry for it in self.done], dtype=np.int64),
             np.array(arrived_s, dtype=np.float64),
         )
         pool = Finished.of(self.done, has_tiers=True, has_batches=self.has_batches)
@@ -209,7 +209,7 @@ class Stepwise(Engine):
         if at_s == math.inf:
             request = self._requests.pop(message.request)
             request.outcome = records.LOST
-            request.node = self.nodes[message.node]
+            request.entry, request.node = message.node, self.nodes[message.node]
             self.refused(request)
             return
         self.clock.call_at(at_s, self._at_hop, (message, hop + 1))

@@ -25,6 +25,7 @@ from sim.faults import Fault
 from sim.links import Link
 from sim.mqtt import Mqtt
 from sim.network import draw_absences
+from sim.overheads import Overheads
 from sim.policy import ANSWER, DROP, OFFLOAD, run_to
 from sim.service import DistributedService, ProfiledService
 from sim.streams import Streams
@@ -359,6 +360,32 @@ def test_a_device_sends_its_state_on_to_the_edge():
     assert done.received_s.tolist() == pytest.approx([reached + 6.0 + 1.0 + 0.5])
     assert (done.arrived_s.tolist(), done.started_s.tolist()) == ([5.0], [5.0])
     assert records_of(a_world, done, SAYS)["node"].tolist() == ["edge"]
+
+
+#: A node takes half a second to read a message, and reads it later while it computes.
+READING = Overheads(receive=Constant(0.5), ingress_busy=Constant(1.0))
+
+
+def test_a_request_arrives_at_its_own_device_at_once_whatever_the_edge_takes_to_read():
+    edge = node(SERVICE, overheads=READING)
+    a_world = tiers([5.0, 20.0], edge, link=ACCESS, group_more=computing(1))
+    stay = Deciding(lambda request, node: ANSWER if request.exit else run_to(1))
+    for policy, at_edge in ((stay, []), (up_to({"cameras": 1, "edge": 3}), [11.75, 26.75])):
+        done = run_of(a_world, policy, SAYS)
+        assert done.arrived_s.tolist() == done.started_s.tolist() == [5.0, 20.0]
+        # 2 s on the device, 400 bytes on its link, and half a second to read them.
+        assert done.visits.arrived_s[done.visits.node == 0].tolist() == pytest.approx(at_edge)
+
+
+@pytest.mark.parametrize("inflight", [None, 1000])
+def test_when_a_message_arrived_is_told_by_the_node_that_it_reached_first(inflight):
+    # One more than may be on the way: messages are followed as events.
+    mqtt = Mqtt(qos=1, inflight=inflight)
+    first = edge(overheads=READING)
+    a_world = tiers([5.0, 60.0], first, cloud(), link=Link(direction(0.25)), mqtt=mqtt)
+    done = run_of(a_world, up_to({"edge": 2, "cloud": 3}), SAYS)
+    assert done.arrived_s.tolist() == pytest.approx([5.25, 60.25])
+    assert done.started_s.tolist() == pytest.approx([5.75, 60.75])
 
 
 @pytest.mark.parametrize("mqtt", [None, Mqtt(qos=0)])
