@@ -56,8 +56,9 @@ class BatchingNode(Node):
                 self._serve_batch(batch, position, alone)
 
     def _ripe(self, call: Call) -> None:
-        self._admit_arrived()
-        self._start(alone=True)
+        if not self._is_down:
+            self._admit_arrived()
+            self._start(alone=True)
 
     def _serve_batch(self, batch: list[Request], position: int, alone: bool) -> None:
         """Ask about every member whose exit was reached; compute on those that stay."""
@@ -146,6 +147,9 @@ class BatchingNode(Node):
                 at = self.clock._now + decision.within_s
                 self.clock.call_at(at, self._cut_member, (request, request.exit))
             return True
+        if request.exit == request.came_with:
+            # Nothing was computed of it here: others of its batch kept the worker until now.
+            request.started_s = self.clock._now
         self._leave(request, decision)
         return False
 

@@ -22,6 +22,7 @@ from sim.finished import Finished
 from sim.ledger import Ledger
 from sim.network import reception_times, ways
 from sim.nodes import Node, NodeSpec
+from sim.overheads import ServiceWithOverheads
 from sim.policy import Policy, policy_text
 from sim.requests import Request
 from sim.run import Run
@@ -264,8 +265,11 @@ class Engine(ABC):
 
     def _services(self, node: Node, u: Floats, at_s: Floats) -> Sequence[Any]:
         """What the service of a node makes of uniform numbers, for requests that come at a time."""
-        alike = self._alike.get(node.index)
-        return node.spec.service.draw(u if alike is None else alike(u, at_s))
+        alike, service = self._alike.get(node.index), node.spec.service
+        if alike is None:
+            return service.draw(u)
+        assert isinstance(service, ServiceWithOverheads)
+        return service.draw(u, alike(u, at_s))
 
     def _priorities(self, requests: Requests) -> list[int]:
         priorities = [group.priority for group in self.world.groups]
@@ -281,9 +285,9 @@ class Engine(ABC):
             # computes, no message did.
             by_message = ~np.isin(requests.device, self.world.computing_devices)
             it = requests.where(by_message)
-            arrived_s[by_message] -= self._reception(
-                it.group, it.local, it.number, entry[by_message]
-            )
+            read_s = self._reception(it.group, it.local, it.number, entry[by_message])
+            # Rounding must not let it come before it was made.
+            arrived_s[by_message] = np.maximum(arrived_s[by_message] - read_s, it.created_s)
         deadline_s = requests.deadline_s * self.deadline_scale
         answered = ~np.isnan(pool.received_s)
         computed = pool.exit > 0

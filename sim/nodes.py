@@ -61,9 +61,12 @@ class NodeSpec:
     overheads: Overheads | None = None
 
     def __post_init__(self) -> None:
-        if self.overheads is not None and not isinstance(self.service, ServiceWithOverheads):
-            service = ServiceWithOverheads(self.service, self.overheads)
-            object.__setattr__(self, "service", service)
+        service = self.service
+        if isinstance(service, ServiceWithOverheads):
+            service = service.inference
+        if self.overheads is not None:
+            service = ServiceWithOverheads(service, self.overheads)
+        object.__setattr__(self, "service", service)
 
 
 class Site(Protocol):
@@ -143,6 +146,7 @@ class Node:
         self._factors: list[float] = []
         self._slowness = 1.0
         self._incarnation = 0
+        self._is_down = False
         self._serving: set[Request] | None = None
         self._batches = spec.batch_size > 1
         self._takes_notes = visits is not None
@@ -222,19 +226,27 @@ class Node:
 
     def arrive(self, request: Request) -> None:
         """A request has reached the node now."""
+        if self._is_down:
+            self._expect_again(request)
+            return
         self._admit_arrived()
         if self._reads_late and self._is_read_later(request):
-            insort(self._feed, request, key=_ARRIVED_S)
-            self._expected += 1
+            self._expect_again(request)
             self.clock.call_at(request.arrived_s, self._reads, None)
             return
         self._unexpected += 1
         self._admit(request)
         self._start()
 
+    def _expect_again(self, request: Request) -> None:
+        """A request that came waits among those that are expected."""
+        insort(self._feed, request, key=_ARRIVED_S)
+        self._expected += 1
+
     def _reads(self, call: Call) -> None:
-        self._admit_arrived()
-        self._start()
+        if not self._is_down:
+            self._admit_arrived()
+            self._start()
 
     def _await_next(self) -> None:
         """While a worker is idle, wake when the next expected request arrives."""
@@ -558,12 +570,14 @@ class Node:
         self._serving.clear()
         self._idle = self._computing = 0
         self._incarnation += 1
+        self._is_down = True
         for request in lost:
             self._refuse(request, LOST, now)
 
     def come_back(self) -> None:
-        """Repaired: every worker is idle, and what has arrived since is there."""
+        """Repaired: every worker is idle, and what was not read before is read now."""
         self._idle = self.workers
+        self._is_down = False
         self._admit_arrived()
         self._start()
 

@@ -72,26 +72,33 @@ class ServiceWithOverheads:
     node knows no others.
 
     Args:
-        service: times of inference.
+        inference: its times alone.
     """
 
-    def __init__(self, service: Service, overheads: Overheads) -> None:
-        self.exit_count = service.exit_count
-        self._service = service
+    def __init__(self, inference: Service, overheads: Overheads) -> None:
+        self.exit_count = inference.exit_count
+        self.inference = inference
         self._begin, self._reply = overheads.begin, overheads.reply
         self._begin_idle = overheads.begin_idle or overheads.begin
         self._ingress_busy = overheads.ingress_busy or _NO_TIME
         self._egress_busy = overheads.egress_busy or _NO_TIME
 
-    def draw(self, u: Floats) -> Sequence[Drawn]:
-        """See :class:`Service`."""
+    def draw(self, u: Floats, inference_u: Floats | None = None) -> Sequence[Drawn]:
+        """See :class:`Service`.
+
+        Args:
+            inference_u: (N,) numbers for the inference, if it has others. What is made of ``u``
+                changes altogether with its last bit: nothing that is computed belongs there.
+        """
         u_begin = scrambled(u, 1)
         begin_s, begin_idle_s = self._begin.ppf(u_begin), self._begin_idle.ppf(u_begin)
         reply_s = self._reply.ppf(scrambled(u, 2))
         ingress_s = self._ingress_busy.ppf(scrambled(u, 3))
         egress_s = self._egress_busy.ppf(scrambled(u, 4))
         columns = (it.tolist() for it in (begin_s, begin_idle_s, reply_s, ingress_s, egress_s))
-        return list(zip(self._service.draw(u), *columns, repeat(0)))
+        return list(
+            zip(self.inference.draw(u if inference_u is None else inference_u), *columns, repeat(0))
+        )
 
     def taken(self, drawn: Drawn, warm: bool) -> Drawn:
         """What was drawn, now that a worker takes the request.
@@ -107,18 +114,18 @@ class ServiceWithOverheads:
     def seconds(self, drawn: Drawn, since: int, to: int) -> float:
         """See :class:`Service`."""
         inner, begin_s, *_, came_with = drawn
-        step_s = self._service.seconds(inner, since, to)
+        step_s = self.inference.seconds(inner, since, to)
         return step_s + begin_s if since == came_with else step_s
 
     def batch_seconds(self, drawn: Sequence[Drawn], since: int, to: int) -> float:
         """See :class:`Service`: a worker begins with a whole batch as with its first member."""
-        step_s = self._service.batch_seconds([one[0] for one in drawn], since, to)
+        step_s = self.inference.batch_seconds([one[0] for one in drawn], since, to)
         return step_s + next((one[1] for one in drawn if since == one[-1]), 0.0)
 
     def resumed(self, drawn: Drawn, since: int) -> Drawn:
         """See :class:`Service`."""
         inner, *overheads_s, _ = drawn
-        return self._service.resumed(inner, since), *overheads_s, since
+        return self.inference.resumed(inner, since), *overheads_s, since
 
     def reply_s(self, drawn: Drawn) -> float:
         """Seconds of a worker to send the reply."""
@@ -134,11 +141,11 @@ class ServiceWithOverheads:
 
     def quantiles(self, q: float, since: int, resumed: bool = False) -> tuple[float, ...]:
         """See :class:`Service`: of inference."""
-        return self._service.quantiles(q, since, resumed)
+        return self.inference.quantiles(q, since, resumed)
 
     def means(self) -> tuple[float, ...]:
         """See :class:`Service`: of inference."""
-        return self._service.means()
+        return self.inference.means()
 
 
 class Reception:

@@ -80,7 +80,8 @@ class Visits:
         """(V,) which service of :meth:`services` each visit was part of; -1 if never started.
 
         Requests of one batch start together at one node, and share a service. If several batches
-        of the same size start at one instant, it does not matter who is said to be in which.
+        of the same size start at one instant, those that leave first are said to be in one: then
+        no more workers are busy than were.
         """
         number = np.full(len(self), -1)
         started = ~np.isnan(self.started_s)
@@ -90,7 +91,7 @@ class Visits:
         if not len(batched):
             return number
         keys = (self.batch[batched], self.started_s[batched], self.node[batched])
-        order = np.lexsort(keys)
+        order = np.lexsort((self.left_s[batched], *keys))
         new_key = np.ones(len(order), dtype=bool)
         new_key[1:] = np.any([key[order][1:] != key[order][:-1] for key in keys], axis=0)
         position = np.arange(len(order))

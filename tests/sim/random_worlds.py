@@ -14,6 +14,7 @@ from tiny_worlds import Fickle
 
 from models.artifacts import Profile
 from sim.arrivals import ClosedLoop, Diurnal, OnOff, Periodic, Poisson
+from sim.autocorrelation import Autocorrelation
 from sim.capacity import Capacity, ConstantCapacity, TracedCapacity
 from sim.distributions import (
     Constant,
@@ -28,6 +29,7 @@ from sim.faults import Fault, FaultKind
 from sim.links import Direction, Link
 from sim.mqtt import Mqtt
 from sim.nodes import NodeSpec
+from sim.overheads import Overheads, ServiceWithOverheads
 from sim.policies import (
     Anytime,
     Confidence,
@@ -173,6 +175,18 @@ class _Drawer:
             return DistributedService(law, EXITS, speed)
         return ProfiledService(_profile(self.random.randint(0, 99)), speed, 4)
 
+    def overheads(self) -> Overheads:
+        some = self.random.choice
+        alike = Autocorrelation(self.random.uniform(0.1, 0.9), self.seconds())
+        return Overheads(
+            *(Exponential(self.seconds() / 10) for _ in range(3)),
+            begin_idle=some([None, Exponential(self.seconds() / 10)]),
+            autocorrelation=some([None, alike]),
+            disturb_s=some([0.0, self.seconds() / 20]),
+            ingress_busy=some([None, Exponential(self.seconds() / 5)]),
+            egress_busy=some([None, Exponential(self.seconds() / 5)]),
+        )
+
     def node(self, name: str, **more: Any) -> NodeSpec:
         choice = self.random.choice
         batch = choice([1, 1, 2, 4])
@@ -186,6 +200,7 @@ class _Drawer:
             batch_size=batch,
             batch_wait_s=self.seconds() / 4 if batch > 1 else 0.0,
             replicas=choice([1, 1, 2]),
+            overheads=self.overheads() if self.chance(0.3) else None,
             **more,
         )
 
@@ -313,6 +328,8 @@ POWERS: dict[type, dict[str, int]] = {
     Direction: {"rtt_s": 1},
     Mqtt: {"reconnect_s": 1, "keep_alive_s": 1},
     Fault: {"mtbf_s": 1, "mttr_s": 1},
+    Autocorrelation: {"time_s": 1},
+    Overheads: {"disturb_s": 1},
     NodeSpec: {"batch_wait_s": 1},
     World: {"warm_up_s": 1, "duration_s": 1},
 }
@@ -322,6 +339,8 @@ def scaled(thing: Any, factor: float) -> Any:
     """The same with every time multiplied by ``factor``, and every rate divided."""
     if isinstance(thing, DistributedService | ProfiledService):
         return Slower(thing, factor)
+    if isinstance(thing, ServiceWithOverheads):
+        return scaled(thing.inference, factor)
     if isinstance(thing, tuple):
         return tuple(scaled(one, factor) for one in thing)
     if isinstance(thing, dict):

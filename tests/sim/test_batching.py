@@ -26,6 +26,7 @@ from sim.links import Link
 from sim.policies import Confidence
 from sim.policy import ANSWER, DROP, run_to
 from sim.service import DistributedService, ProfiledService
+from sim.visits import Visits
 
 
 def measured(by_size):
@@ -382,3 +383,18 @@ def test_records_of_batches_look_like_any_others():
     spans = visits.services()
     order = np.argsort(spans.started_s)
     assert (spans.started_s[order][1:] >= spans.ended_s[order][:-1]).all(), "one batch at a time"
+
+
+def test_batches_that_begin_together_are_told_apart_by_when_they_end():
+    # Two workers take two each at one instant; the first and the last are done first.
+    visits = Visits(
+        request=np.arange(4),
+        node=np.zeros(4, dtype=np.int64),
+        arrived_s=np.zeros(4),
+        started_s=np.ones(4),
+        left_s=np.array([2.0, 5.0, 5.0, 2.0]),
+        batch=np.full(4, 2),
+    )
+    services = visits.services()
+    assert services.started_s.tolist() == [1.0, 1.0]
+    assert sorted(services.ended_s.tolist()) == [2.0, 5.0]

@@ -179,6 +179,18 @@ def test_a_crash_loses_no_message_that_was_not_read_yet():
     assert run.started_s[1] == 6.0
 
 
+@pytest.mark.parametrize("mqtt", [Mqtt(), Mqtt(inflight=10_000)])
+def test_a_node_that_crashes_reads_what_it_had_not_read_when_it_is_back(mqtt):
+    # With messages known ahead, and followed as events. The first comes before the crash, and would
+    # be read during it: full is a node that has workers, and no room.
+    down = Fault("node_crash", "edge", schedule=((2.0, 6.0),))
+    spec = node(Constant(3.0), queue_limit=0, overheads=overheads(receive=1.0))
+    devices = group(arrivals=AtTimes(((1.5, 20.0),)), deadline=100.0)
+    run = run_of(world(devices, spec, duration_s=50.0, mqtt=mqtt, faults=(down,)))
+    assert run.arrived_s.tolist() == [1.5, 20.0]
+    assert run.started_s.tolist() == [6.0, 21.0]
+
+
 def test_an_answer_leaves_later_if_its_worker_goes_on_at_once():
     run = late([0.0, 1.0, 50.0], [3.0, 3.0, 3.0], egress_busy=0.5)
     assert run.finished_s.tolist() == [3.0, 6.0, 53.0]
@@ -281,6 +293,27 @@ def test_a_message_delays_a_whole_batch():
     assert run.finished_s.tolist() == [5.0, 5.0, 5.0, 9.0, 9.0]
 
 
+def test_a_refused_member_of_a_batch_keeps_no_second_worker():
+    seen = []
+
+    def decide(request, node):
+        seen.append(request.index)
+        return DROP if len(seen) <= 2 else ANSWER if request.exit else run_to(1)
+
+    spec = node(
+        DistributedService(Constant(4.0), exit_count=1),
+        batch_size=3,
+        overheads=overheads(reply=0.5),
+    )
+    devices = group(arrivals=AtTimes(((0.0, 0.0, 0.0),)), deadline=100.0)
+    run = run_of(world(devices, spec, duration_s=50.0), Deciding(decide))
+    # The second is asked, and refused, when the first has been told.
+    assert run.started_s.tolist() == [0.0, 0.5, 0.0]
+    assert run.released_s.tolist() == [0.0, 0.5, 5.0]
+    services = run.visits.services()
+    assert (services.ended_s - services.started_s).sum() == 5.0
+
+
 def test_who_leaves_a_batch_keeps_the_rest_waiting_for_its_reply():
     says = predictions(confidence=[[0.9, 0.9], [0.5, 0.9]])
     service = DistributedService(Constant(4.0), exit_count=2)
@@ -337,6 +370,16 @@ def test_following_messages_one_by_one_gives_the_same(batch_size):
     for name in ("arrived_s", "started_s", "finished_s", "received_s"):
         mine, theirs = getattr(ahead, name), getattr(stepwise, name)
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-9, err_msg=name)
+
+
+def test_overheads_do_not_depend_on_the_last_bit_of_a_time():
+    # Which differs between hosts, and between messages known ahead and followed as events.
+    spec = node(Exponential(0.2), overheads=replace(RANDOM, autocorrelation=None))
+    u = np.linspace(0.01, 0.99, 50)
+    one, other = spec.service.draw(u, u), spec.service.draw(u, np.nextafter(u, 1.0))
+    for mine, theirs in zip(one, other, strict=True):
+        assert mine[1:] == theirs[1:]
+        assert mine[0] == pytest.approx(theirs[0])
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
@@ -398,6 +441,9 @@ def test_the_offered_load_counts_what_occupies_workers():
 
 def test_a_node_with_overheads_has_a_service_that_knows_them_once():
     spec = node(mean_s=0.1, overheads=overheads(begin=1.0))
-    assert isinstance(spec.service, ServiceWithOverheads)
-    again = replace(spec, workers=3)
-    assert again.service is spec.service
+    plain = replace(spec, overheads=None).service
+    for again in (spec, replace(spec, workers=3)):
+        assert isinstance(again.service, ServiceWithOverheads)
+        assert again.service.inference is plain
+    drawn = replace(spec, overheads=overheads(begin=2.0)).service.draw(np.array([0.5]))
+    assert drawn[0][1] == 2.0
