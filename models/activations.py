@@ -111,6 +111,8 @@ class StoredInputs:
         ArtifactError: the files are not whole, or not of ``labels`` many samples.
     """
 
+    generator: torch.Generator | None = None
+
     def __init__(
         self, folder: Path, labels: NDArray[np.int64], device: torch.device | None = None
     ) -> None:

@@ -24,9 +24,11 @@ class Inputs(Protocol):
 
     Attributes:
         labels: (N,) classes.
+        generator: of the random numbers that it draws; None: it draws none.
     """
 
     labels: Tensor
+    generator: torch.Generator | None
 
     def features(
         self, network: MultiExitNetwork, positions: NDArray[np.int64], exits: Collection[int]
@@ -57,14 +59,13 @@ class ImageInputs:
         self.images = torch.from_numpy(split.images).to(device)
         self.labels = torch.from_numpy(split.labels).to(device)
         self.info = info
-        self.augment = augment
         self.equilibrium = equilibrium
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(seed) if augment else None
 
     def batch(self, positions: NDArray[np.int64]) -> Tensor:
         """Normalised images (len(positions), C, H, W), augmented if asked."""
         images = self.images[torch.from_numpy(positions).to(self.images.device)]
-        if self.augment:
+        if self.generator is not None:
             images = random_crop_and_flip(images, self.info, self.generator)
         return normalise(images, self.info).contiguous(memory_format=torch.channels_last)
 

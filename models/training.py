@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from models.inputs import Inputs
 from models.losses import build_loss
 from models.multi_exit import MultiExitNetwork
 from models.regimes import Phase, trained_parameters, trained_parts
+from models.training_state import StateKeeper, TrainingState, random_states, set_random_states
 
 #: Told after each step the number of steps done and the loss.
 OnStep = Callable[[int, float], None]
@@ -120,12 +122,14 @@ def train(
     validation: Inputs | None,
     settings: TrainingSettings,
     on_step: OnStep | None = None,
+    keeper: StateKeeper | None = None,
 ) -> TrainingCurve:
     """Train ``network`` in place, one step for each of ``batches`` (positions in ``inputs``).
 
     Args:
         validation: what the learning curve is taken on; without it there is none.
         on_step: called after each step with the number of steps done and the loss.
+        keeper: keeps the state of the training, and knows that of one which was stopped.
 
     Raises:
         DivergedError: the loss is not finite.
@@ -149,12 +153,19 @@ def train(
         round(phase.steps * (part + 1) / settings.evaluations)
         for part in range(settings.evaluations)
     }
-    curve, losses, step = TrainingCurve(), [], 0
-    good_step, good_state = 0, _copy_of_state(network)
+    curve, losses, step = TrainingCurve(), list[float](), 0
     # A mask of -inf, say, is a buffer that never was.
     finite_at_first = _finite(network)
+    if keeper and (state := keeper.state):
+        step, losses, curve = state.step, list(state.losses), TrainingCurve(**state.curve)
+        network.load_state_dict(state.network)
+        optimiser.load_state_dict(state.optimiser)
+        objective.loss.load_state_dict(state.loss)
+        set_random_states(state.random, network.device, inputs.generator)
+    good_step, good_state = step, _copy_of_state(network)
     _set_training(parts)
-    for step, batch in enumerate(batches, start=1):
+    to_do = islice(batches, good_step, None)
+    for step, batch in enumerate(to_do, start=good_step + 1):
         optimiser.param_groups[0]["lr"] = learning_rate_at(step - 1, phase.steps, settings)
         loss = objective(batch)
         optimiser.zero_grad(set_to_none=True)
@@ -182,6 +193,18 @@ def train(
                 curve.validation_accuracy.append(accuracy_per_exit(network, validation))
                 losses.clear()
                 _set_training(parts)
+        if keeper and keeper.is_due() and not finite_at_first - _finite(network):
+            keeper.keep(
+                TrainingState(
+                    step,
+                    network.state_dict(),
+                    optimiser.state_dict(),
+                    objective.loss.state_dict(),
+                    asdict(curve),
+                    losses,
+                    random_states(network.device, inputs.generator),
+                )
+            )
     if step != phase.steps:
         raise TrainingError(f"{step} batches were given for a budget of {phase.steps} steps")
     network.eval()

@@ -42,6 +42,7 @@ from offramp.stages.scoring import Scoring
 from offramp.stages.starting_networks import StartingNetworks
 from offramp.stages.steps import pacing_function, random_numbers, steps_shown, training_settings
 from offramp.stages.training_data import TrainingData
+from offramp.stages.unfinished import UnfinishedTraining
 from offramp.store import Store
 
 
@@ -136,7 +137,7 @@ class TrainingStage:
         origin = partial(self._origin, strategy, seed)
         with (
             steps_shown(self.console, f"train {strategy}, seed {seed}", total) as on_step,
-            self._keeping_the_last_good(network, origin, made_from),
+            self._kept(network, origin, made_from) as unfinished,
         ):
             curve = self._train_phases(
                 network,
@@ -148,8 +149,10 @@ class TrainingStage:
                 self.settings,
                 seed,
                 on_step,
+                unfinished,
             )
         self._store_trained(made_from, network, origin(training.steps, curve))
+        unfinished.forget()
 
     def _train_backbone(
         self, network: MultiExitNetwork, seed: int, made_from: dict[str, Any]
@@ -160,7 +163,7 @@ class TrainingStage:
         origin = partial(self._origin, "standard", seed, regime="backbone")
         with (
             steps_shown(self.console, f"train backbone, seed {seed}", phase.steps) as on_step,
-            self._keeping_the_last_good(network, origin, made_from),
+            self._kept(network, origin, made_from) as unfinished,
         ):
             curve = self._train_phases(
                 network,
@@ -172,21 +175,25 @@ class TrainingStage:
                 replace(self.settings, loss="cross_entropy", exit_weights=()),
                 seed,
                 on_step,
+                unfinished,
             )
         with self.store.make("backbone", made_from) as folder:
             save_checkpoint(folder / CHECKPOINT, network, origin(phase.steps, curve))
+        unfinished.forget()
 
     @contextmanager
-    def _keeping_the_last_good(
+    def _kept(
         self,
         network: MultiExitNetwork,
         origin: Callable[[int, TrainingCurve], Origin],
         made_from: dict[str, Any],
-    ) -> Iterator[None]:
-        """Store the network as it was last known to be good, if its training diverges."""
+    ) -> Iterator[UnfinishedTraining]:
+        """What a training keeps: its state, to go on from, and the last good one if it diverges."""
+        unfinished = UnfinishedTraining(self.store, made_from, self.console)
         try:
-            yield
+            yield unfinished
         except DivergedError as error:
+            unfinished.forget()
             self.store.discard("diverged", made_from)
             with self.store.make("diverged", made_from) as folder:
                 save_checkpoint(
@@ -210,13 +217,17 @@ class TrainingStage:
         settings: TrainingSettings,
         seed: int,
         on_step: OnStep,
+        unfinished: UnfinishedTraining,
     ) -> TrainingCurve:
         pacing = strategy_pacing(strategy, pacing_function(self.experiment.training.pacing))
-        curve, done = TrainingCurve(), 0
+        curve, done = unfinished.curve, 0
         separate = len({phase.steps for phase in parts}) == 1 and not any(
             phase.segments for phase in parts
         )
         for number, phase in enumerate(parts):
+            if number < unfinished.phase:
+                done += phase.steps
+                continue
             ranking = easiness
             if easiness is not None and easiness.ndim == 2:
                 ranking = easiness[:, max(phase.exits) - 1]
@@ -239,6 +250,7 @@ class TrainingStage:
                         validation,
                         settings,
                         counted_from(done, on_step),
+                        unfinished.of_phase(number, curve),
                     )
             except DivergedError as error:
                 raise DivergedError(str(error), done + error.good_step) from error

@@ -1,6 +1,7 @@
 """The training stage: every regime, strategy, score and loss, and what one training shares."""
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -29,11 +30,14 @@ from models.multi_exit import MultiExitNetwork, build_network
 from models.regimes import REGIMES, Phase
 from models.strategies import RANKED_STRATEGIES, STRATEGIES, sample_order
 from models.training import DivergedError, class_probabilities
+from models.training_state import TrainingState
 from offramp.console import Console
 from offramp.experiment import Experiment
 from offramp.schema import DataSection, ModelSection, TrainingSection
 from offramp.stages import keys
+from offramp.stages import unfinished as unfinished_module
 from offramp.stages.training import TrainingStage, run_training
+from offramp.stages.unfinished import UnfinishedTraining
 from offramp.store import Store
 
 DIGITS = load_dataset("digits")
@@ -415,7 +419,7 @@ def test_images_that_change_or_a_backbone_that_learns_has_no_store(
     run(made, empty_store)
     assert not artefacts(empty_store, "activations")
     assert all(isinstance(inputs, ImageInputs) for inputs in spied.inputs)
-    assert all(inputs.augment == made.training.augment for inputs in spied.inputs)
+    assert all((inputs.generator is not None) == made.training.augment for inputs in spied.inputs)
 
 
 def test_over_its_limit_nothing_is_stored_and_that_is_said_once(
@@ -689,13 +693,13 @@ def test_samples_are_scored_without_augmentation(empty_store: Store) -> None:
         network, _ = stage.initial_network(0)
         plain = stage.plain(0, network)
         assert isinstance(plain, ImageInputs)
-        assert not plain.augment
+        assert plain.generator is None
         trained_on = stage.inputs("train", 0, network)
         assert isinstance(trained_on, ImageInputs)
-        assert trained_on.augment == augment
+        assert (trained_on.generator is not None) == augment
         validation = stage.inputs("validation", 0, network)
         assert isinstance(validation, ImageInputs)
-        assert not validation.augment
+        assert validation.generator is None
 
 
 # --- label noise ---------------------------------------------------------------------------------
@@ -1089,3 +1093,112 @@ def test_on_the_command_line_a_diverging_training_ends_with_one_message(
     assert "lower the learning rate" in ran.err
     (file,) = (tmp_path / "store" / "diverged").glob("*/checkpoint.safetensors")
     assert str(file) in ran.err
+
+
+# --- trainings that are stopped ------------------------------------------------------------------
+
+
+class StoppedError(Exception):
+    """A training was stopped."""
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, kept: int) -> list[int]:
+    """Keep a state after each step, stop once there are so many, and tell the steps."""
+    real, seen = UnfinishedTraining.keep, list[int]()
+
+    def keep(self: UnfinishedTraining, state: TrainingState) -> None:
+        real(self, state)
+        seen.append(state.step)
+        if len(seen) == kept:
+            raise StoppedError
+
+    monkeypatch.setattr(unfinished_module, "KEEP_EVERY_S", 0.0)
+    monkeypatch.setattr(UnfinishedTraining, "keep", keep)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("training", "model"),
+    [
+        ({"regime": "end_to_end"}, {}),
+        ({"regime": "end_to_end", "loss": "byot", "gradient_equilibrium": True}, {}),
+        ({"regime": "layer_wise"}, {}),
+        ({"regime": "mixed"}, {}),
+        (FROZEN, {}),
+        ({}, {"backbone": "mobilenet_v2", "exits": ["features.3"]}),  # which has dropout
+    ],
+    ids=["end_to_end", "byot", "layer_wise", "mixed", "classifier_wise", "dropout"],
+)
+def test_a_training_that_is_stopped_goes_on_and_ends_as_if_it_had_not_been(
+    training: dict[str, Any],
+    model: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = {"strategies": ["curriculum"], "steps": 6, "evaluations": 2, "augment": True}
+    made = experiment(model=model, **{**values, **training})
+    whole = Store(tmp_path / "whole")
+    at_once = run(made, whole)["curriculum", 0]
+    for kept in (1, 3, 5):
+        store = Store(tmp_path / f"stopped after {kept}")
+        with monkeypatch.context() as patch:
+            stop_after(patch, kept)
+            with pytest.raises(StoppedError):
+                run(made, store)
+        (state,) = (store.root / "unfinished").iterdir()
+        notes = Notes()
+        with monkeypatch.context() as patch:
+            # It is stopped a second time.
+            stop_after(patch, 1)
+            with pytest.raises(StoppedError):
+                run(made, store, notes)
+        assert [line for line in notes.lines if "was stopped" in line and str(state) in line]
+        resumed = run(made, store)["curriculum", 0]
+        assert not changed(network_of(at_once), network_of(resumed))
+        assert origin_of(at_once) == origin_of(resumed)
+        assert not list((store.root / "unfinished").iterdir())
+
+
+def test_a_state_that_cannot_be_read_is_none(
+    empty_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = experiment(strategies=["standard"])
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(StoppedError):
+            run(made, empty_store)
+    (state,) = (empty_store.root / "unfinished").iterdir()
+    whole = state.read_bytes()
+    at_once = run(made, Store(tmp_path / "whole"))["standard", 0]
+    for damaged in (b"", whole[: len(whole) // 2], b"something else", pickle.dumps({"format": 1})):
+        state.write_bytes(damaged)
+        with monkeypatch.context() as patch:
+            steps = stop_after(patch, 1)
+            with pytest.raises(StoppedError):
+                run(made, empty_store)
+        assert steps == [1]
+    assert not changed(network_of(at_once), network_of(run(made, empty_store)["standard", 0]))
+
+
+def test_a_state_that_cannot_be_kept_stops_no_training(
+    empty_store: Store, console: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_state(*_: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(unfinished_module, "KEEP_EVERY_S", 0.0)
+    monkeypatch.setattr(unfinished_module, "write_state", write_state)
+    assert run(experiment(strategies=["standard"]), empty_store, console)
+    assert any("No space left" in line for line in console.lines)
+
+
+def test_a_training_that_diverges_does_not_go_on_from_there(
+    empty_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfinished_module, "KEEP_EVERY_S", 0.0)
+    made = experiment(
+        learning_rate=1e4, warm_up_fraction=0.0, steps=30, evaluations=30, strategies=["standard"]
+    )
+    with pytest.raises(DivergedError, match="lower the learning rate"):
+        run(made, empty_store)
+    assert not list((empty_store.root / "unfinished").iterdir())
