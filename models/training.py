@@ -156,7 +156,7 @@ def train(
     curve, losses, step = TrainingCurve(), list[float](), 0
     # A mask of -inf, say, is a buffer that never was.
     finite_at_first = _finite(network)
-    if keeper and (state := keeper.state):
+    if keeper and (state := keeper.take()):
         step, losses, curve = state.step, list(state.losses), TrainingCurve(**state.curve)
         network.load_state_dict(state.network)
         optimiser.load_state_dict(state.optimiser)
@@ -198,8 +198,8 @@ def train(
                 TrainingState(
                     step,
                     network.state_dict(),
-                    optimiser.state_dict(),
                     objective.loss.state_dict(),
+                    optimiser.state_dict(),
                     asdict(curve),
                     losses,
                     random_states(network.device, inputs.generator),

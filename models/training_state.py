@@ -1,16 +1,19 @@
 """A training between two steps, as a file: one that was stopped goes on from there.
 
-It ends in the same weights, to the last bit on the same host: what later steps depend on is all
-there, random numbers included.
+It ends in the same weights, to the last bit where the same steps give the same numbers, as on one
+processor: what later steps depend on is all there, random numbers included.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from models.files import whole_file
@@ -24,28 +27,27 @@ class TrainingState:
 
     Attributes:
         step: steps done.
-        network, optimiser, loss: state dicts; a loss may have parameters of its own.
+        network, loss: state dicts; a loss may have parameters of its own.
+        optimiser: state dict of PyTorch's SGD.
         curve: of the phase so far, as a dict, and ``losses`` since its last evaluation.
         random: :func:`random_states`.
     """
 
     step: int
     network: dict[str, Tensor]
+    loss: dict[str, Tensor]
     optimiser: dict[str, Any]
-    loss: dict[str, Any]
     curve: dict[str, Any]
     losses: list[float]
     random: dict[str, Tensor]
 
 
 class StateKeeper(Protocol):
-    """Where the state of a phase is kept.
+    """Where the state of a phase is kept."""
 
-    Attributes:
-        state: from which it goes on; None: it begins.
-    """
-
-    state: TrainingState | None
+    def take(self) -> TrainingState | None:
+        """The state from which the phase goes on; None: it begins."""
+        ...
 
     def is_due(self) -> bool:
         """Whether a state should be kept now."""
@@ -78,24 +80,66 @@ def set_random_states(
 
 
 def write_state(path: Path, state: TrainingState, about: dict[str, Any]) -> None:
-    """Write a state, whole or not at all.
+    """Write a state, whole or not at all: safetensors, and what is no tensor in its header.
 
     Args:
-        about: what else is to be known of it: numbers, texts, lists and dicts.
+        about: what else is to be known of it, as JSON has it.
+
+    Raises:
+        OSError: it cannot be written.
     """
-    # Not asdict, which copies every tensor.
-    values = {field.name: getattr(state, field.name) for field in fields(state)}
+    tensors = {
+        f"{part}/{name}": tensor.contiguous().clone()
+        for part in ("network", "loss", "random")
+        for name, tensor in getattr(state, part).items()
+    }
+    for number, of_parameter in state.optimiser["state"].items():
+        for name, tensor in of_parameter.items():
+            if tensor is not None:  # there is no momentum where it is 0
+                tensors[f"optimiser/{number}/{name}"] = tensor.contiguous().clone()
+    described = {
+        "step": state.step,
+        "curve": state.curve,
+        "losses": state.losses,
+        "groups": state.optimiser["param_groups"],
+        "about": about,
+    }
+    content = save(tensors, {"format": FORMAT, "state": json.dumps(described)})
     with whole_file(path) as partial:
-        torch.save({"format": FORMAT, "about": about, "state": values}, partial)
+        partial.write_bytes(content)
 
 
 def read_state(path: Path) -> tuple[TrainingState, dict[str, Any]] | None:
     """A state and what is known of it; None if there is none, or none that can be read."""
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        if found["format"] != FORMAT:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if header.get("format") != FORMAT:
             return None
-        return TrainingState(**found["state"]), found["about"]
-    except Exception:
-        # Of a damaged file, unpickling raises whatever its bytes lead to.
+        described = json.loads(header["state"])
+        of_parameters: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _of_part(tensors, "optimiser").items():
+            number, _, what = name.partition("/")
+            of_parameters.setdefault(int(number), {})[what] = tensor
+        state = TrainingState(
+            described["step"],
+            _of_part(tensors, "network"),
+            _of_part(tensors, "loss"),
+            {"state": of_parameters, "param_groups": described["groups"]},
+            described["curve"],
+            described["losses"],
+            _of_part(tensors, "random"),
+        )
+        return state, described["about"]
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _of_part(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    prefix = f"{part}/"
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }

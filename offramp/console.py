@@ -50,26 +50,30 @@ class Console:
             RichConsole(highlight=False, width=160).print(table)
 
     @contextmanager
-    def task(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show a task of ``total`` parts; the yielded function is told how many are done."""
+    def task(self, description: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+        """Show a task of ``total`` parts; the yielded function is told how many are done.
+
+        Args:
+            done: how many are done already.
+        """
         if self.quiet:
             yield lambda done: None
         elif self.rich.is_terminal:
             with _bar(self.rich) as progress:
-                task = progress.add_task(description, total=total)
+                task = progress.add_task(description, total=total, completed=done)
                 yield lambda done: progress.update(task, completed=done)
         else:
-            yield self._plain_progress(description, total)
+            yield self._plain_progress(description, total, done)
 
-    def _plain_progress(self, description: str, total: int) -> Callable[[int], None]:
+    def _plain_progress(self, description: str, total: int, before: int) -> Callable[[int], None]:
         start = last = time.monotonic()
 
         def update(done: int) -> None:
             nonlocal last
             now = time.monotonic()
-            if now - last >= PLAIN_INTERVAL_S and 0 < done < total:
+            if now - last >= PLAIN_INTERVAL_S and before < done < total:
                 last = now
-                left = (now - start) / done * (total - done)
+                left = (now - start) / (done - before) * (total - done)
                 print(f"{description}: {done} of {total}, about {left:.0f} s left")
                 sys.stdout.flush()
 

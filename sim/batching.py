@@ -53,10 +53,12 @@ class BatchingNode(Node):
             if len(batch) == 1:
                 self._serve(batch[0], alone)
             else:
+                for request in batch:
+                    request.batch = 0  # until it is computed with others
                 self._serve_batch(batch, position, alone)
 
     def _ripe(self, call: Call) -> None:
-        if not self._is_down:
+        if not self.is_down:
             self._admit_arrived()
             self._start(alone=True)
 
@@ -147,9 +149,6 @@ class BatchingNode(Node):
                 at = self.clock._now + decision.within_s
                 self.clock.call_at(at, self._cut_member, (request, request.exit))
             return True
-        if request.exit == request.came_with:
-            # Nothing was computed of it here: others of its batch kept the worker until now.
-            request.started_s = self.clock._now
         self._leave(request, decision)
         return False
 
@@ -175,6 +174,13 @@ class BatchingNode(Node):
             if request.target == position:
                 request.exit = position
                 request.confidence = self.scores[request.sample][position - 1]
+
+    def _note_leaving(self, request: Request, left_s: float) -> None:
+        """See :class:`Node`."""
+        if not request.batch:
+            # Nothing was computed of it here: others of its batch kept the worker until now.
+            request.batch, request.started_s = 1, left_s
+        super()._note_leaving(request, left_s)
 
     def _cut_member(self, call: Call) -> None:
         """Time is up for one member: it is answered, and the rest of its batch goes on."""

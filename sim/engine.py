@@ -194,18 +194,13 @@ class Engine(ABC):
         assert name is not None
         kind = self.world.kind(name)
         pool = self.nodes[self.world.first_node[kind] : self.world.first_node[kind + 1]]
-        up = [node for node in pool if not self._is_down(node)]
+        up = [node for node in pool if not node.is_down]
         if up:
             self._turns[kind] += 1
             self.enter(request, up[(self._turns[kind] - 1) % len(up)])
         else:
             request.node, request.outcome = pool[0], records.LOST
             self.refused(request)
-
-    def _is_down(self, node: Node) -> bool:
-        down = self.workload.absences.nodes
-        here, now = np.array([node.index]), np.array([self.clock._now])
-        return down is not None and bool(np.isfinite(down.until(here, now)[0]))
 
     def enter(self, request: Request, node: Node) -> None:
         """A request reaches a node that it was not made for."""

@@ -141,12 +141,13 @@ class Node:
         #: Workers that compute, and since when there are some; known where messages are read late.
         self._computing, self._computing_since_s = 0, math.inf
         #: When the last of the messages that are read late is read.
-        self._reads_again_s = -math.inf
+        self._put_off_until_s = -math.inf
         self._waking = False
         self._factors: list[float] = []
         self._slowness = 1.0
         self._incarnation = 0
-        self._is_down = False
+        #: Whether it has crashed, and when it was last repaired.
+        self.is_down, self._back_s = False, -math.inf
         self._serving: set[Request] | None = None
         self._batches = spec.batch_size > 1
         self._takes_notes = visits is not None
@@ -226,13 +227,13 @@ class Node:
 
     def arrive(self, request: Request) -> None:
         """A request has reached the node now."""
-        if self._is_down:
+        if self.is_down:
             self._expect_again(request)
             return
         self._admit_arrived()
-        if self._reads_late and self._is_read_later(request):
+        if self._reads_late and self._put_off(request):
             self._expect_again(request)
-            self.clock.call_at(request.arrived_s, self._reads, None)
+            self.clock.call_at(request.arrived_s, self._read_those_put_off, None)
             return
         self._unexpected += 1
         self._admit(request)
@@ -243,8 +244,8 @@ class Node:
         insort(self._feed, request, key=_ARRIVED_S)
         self._expected += 1
 
-    def _reads(self, call: Call) -> None:
-        if not self._is_down:
+    def _read_those_put_off(self, call: Call) -> None:
+        if not self.is_down:
             self._admit_arrived()
             self._start()
 
@@ -270,13 +271,13 @@ class Node:
         reads_late = self._reads_late
         while feed and feed[0].arrived_s <= now:
             request = feed.popleft()
-            if reads_late and self._is_read_later(request):
+            if reads_late and self._put_off(request):
                 insort(feed, request, key=_ARRIVED_S)
             else:
                 admit(request)
 
-    def _is_read_later(self, request: Request) -> bool:
-        """Whether a message is read later than it came: then it has that time from now on.
+    def _put_off(self, request: Request) -> bool:
+        """Let a message come when it is read, if that is later than it came; whether it is.
 
         One that comes while a worker computes waits, once, whatever is computed then. Messages are
         read in the order in which they come: one that comes while another waits is read with it.
@@ -284,11 +285,11 @@ class Node:
         if request.is_read_late:
             return False
         came_s = request.arrived_s
-        if came_s >= self._reads_again_s:
+        if came_s > self._put_off_until_s:
             if not self._computing or came_s <= self._computing_since_s:
                 return False
-            self._reads_again_s = came_s + self._ingress_s(request.drawn)
-        request.arrived_s = self._reads_again_s
+            self._put_off_until_s = came_s + self._ingress_s(request.drawn)
+        request.arrived_s = self._put_off_until_s
         request.is_read_late = True
         return True
 
@@ -307,15 +308,17 @@ class Node:
         waiting = len(self._queue)
         # A worker that is idle takes it at once: nobody waits then.
         refuse = limit is not None and waiting >= limit + self._idle
+        # What came while the node was down is read when it is back.
+        at_s = max(request.arrived_s, self._back_s)
         if not refuse and self._mean_s:
             request.node = self
             before = max(0, waiting + 1 - self._idle)
             work_s = before / self.workers * self._mean_s[0]
-            remaining_s = request.deadline_at_s - request.arrived_s
+            remaining_s = request.deadline_at_s - at_s
             needed_s = work_s + self._mean_s[0] + request.way_home_s(0.5)
             refuse = needed_s > remaining_s
         if refuse:
-            self._refuse(request, DROPPED, request.arrived_s)
+            self._refuse(request, DROPPED, at_s)
         else:
             self._queue.push(request)
 
@@ -570,14 +573,14 @@ class Node:
         self._serving.clear()
         self._idle = self._computing = 0
         self._incarnation += 1
-        self._is_down = True
+        self.is_down = True
         for request in lost:
             self._refuse(request, LOST, now)
 
     def come_back(self) -> None:
         """Repaired: every worker is idle, and what was not read before is read now."""
         self._idle = self.workers
-        self._is_down = False
+        self.is_down, self._back_s = False, self.clock._now
         self._admit_arrived()
         self._start()
 

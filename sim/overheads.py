@@ -68,7 +68,7 @@ _NO_TIME = Constant(0.0)
 class ServiceWithOverheads:
     """Service times with what a worker takes besides.
 
-    What a policy is told, and what admission goes by, are the times of ``service`` alone: a live
+    What a policy is told, and what admission goes by, are the times of ``inference`` alone: a live
     node knows no others.
 
     Args:

@@ -23,7 +23,7 @@ from offramp.store import file_hash
 #: Raise when a change of code changes what a stage makes from the same settings.
 TRAINING_VERSION = 2
 PROFILING_VERSION = 4
-SIMULATION_VERSION = 9
+SIMULATION_VERSION = 10
 
 
 def _data_key(experiment: Experiment) -> dict[str, Any]:

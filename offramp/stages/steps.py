@@ -53,7 +53,11 @@ def random_numbers(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def steps_shown(console: Console, description: str, total: int) -> Iterator[OnStep]:
-    """Show how many of ``total`` steps are done; the yielded function is told after each."""
-    with console.task(description, total) as update:
+def steps_shown(console: Console, description: str, total: int, done: int = 0) -> Iterator[OnStep]:
+    """Show how many of ``total`` steps are done; the yielded function is told after each.
+
+    Args:
+        done: how many are done already.
+    """
+    with console.task(description, total, done) as update:
         yield lambda step, loss: update(step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -133,11 +133,10 @@ class TrainingStage:
         network, whole = self.initial_network(seed)
         easiness = self.easiness(seed, network, whole) if ranked else None
         parts = self.networks.phases(whole, ranked)
-        total = sum(phase.steps for phase in parts)
         origin = partial(self._origin, strategy, seed)
         with (
-            steps_shown(self.console, f"train {strategy}, seed {seed}", total) as on_step,
             self._kept(network, origin, made_from) as unfinished,
+            self._shown(f"train {strategy}, seed {seed}", parts, unfinished) as on_step,
         ):
             curve = self._train_phases(
                 network,
@@ -162,8 +161,8 @@ class TrainingStage:
         phase = backbone_phase(network.exit_count, training.backbone_steps or training.steps)
         origin = partial(self._origin, "standard", seed, regime="backbone")
         with (
-            steps_shown(self.console, f"train backbone, seed {seed}", phase.steps) as on_step,
             self._kept(network, origin, made_from) as unfinished,
+            self._shown(f"train backbone, seed {seed}", [phase], unfinished) as on_step,
         ):
             curve = self._train_phases(
                 network,
@@ -180,6 +179,12 @@ class TrainingStage:
         with self.store.make("backbone", made_from) as folder:
             save_checkpoint(folder / CHECKPOINT, network, origin(phase.steps, curve))
         unfinished.forget()
+
+    def _shown(
+        self, description: str, parts: list[Phase], unfinished: UnfinishedTraining
+    ) -> AbstractContextManager[OnStep]:
+        total = sum(phase.steps for phase in parts)
+        return steps_shown(self.console, description, total, unfinished.steps_done(parts))
 
     @contextmanager
     def _kept(

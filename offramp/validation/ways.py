@@ -18,7 +18,7 @@ from sim.run import Run
 
 #: A message comes to its node about so late as half of those are read that met nothing. Who those
 #: are depends on it again: at first, this share of all messages is taken to have come by then.
-_AT_FIRST, _ROUNDS = 0.25, 3
+_AT_FIRST, _ROUNDS = 0.25, 2
 
 #: Fewer than this tell nothing of a distribution.
 _ENOUGH = 30
@@ -78,26 +78,32 @@ def ways_of(run: Run, node: int, from_s: float, spans: Spans, reply_s: float) ->
     if not len(row) or not len(spans):
         nothing = np.zeros(len(row), dtype=bool)
         return Ways(row, up_s, home_s, nothing, nothing, nothing)
-    typical_s = float(np.quantile(up_s, _AT_FIRST))
+    met, behind = _in_the_way(part, float(np.quantile(up_s, _AT_FIRST)), spans)
     for _ in range(_ROUNDS):
-        came_s = part.requests.created_s + typical_s
-        met = _met(came_s, part.started_s, spans)
-        behind = _held_up(came_s, np.where(met, part.arrived_s, -np.inf))
-        if np.sum(rest := ~met & ~behind) < _ENOUGH:
+        rest = up_s[~met & ~behind]
+        if len(rest) < _ENOUGH:
             break
-        typical_s = float(np.median(up_s[rest]))
+        met, behind = _in_the_way(part, float(np.median(rest)), spans)
     started_s = np.append(spans.started_s, np.inf)
     next_s = started_s[np.searchsorted(spans.started_s, part.finished_s)]
     followed = next_s - part.finished_s <= reply_s * part.batch + AT_ONCE_S
     return Ways(row, up_s, home_s, met, behind, followed)
 
 
-def _met(came_s: Floats, started_s: Floats, spans: Spans) -> NDArray[np.bool_]:
-    """Whether each message came during a service, other than its own."""
+def _in_the_way(
+    run: Run, typical_s: float, spans: Spans
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether each message met a service, and one that waited for one.
+
+    Args:
+        typical_s: after which messages come to their node.
+    """
+    came_s = run.requests.created_s + typical_s
     before = np.searchsorted(spans.started_s, came_s, side="right") - 1
     under_way = (before >= 0) & (came_s < spans.ended_s[before])
     # One that was faster than most is not met by its own service.
-    return np.asarray(under_way & (spans.started_s[before] < started_s))
+    met = np.asarray(under_way & (spans.started_s[before] < run.started_s))
+    return met, _held_up(came_s, np.where(met, run.arrived_s, -np.inf))
 
 
 def _held_up(came_s: Floats, until_s: Floats) -> NDArray[np.bool_]:

@@ -225,6 +225,18 @@ def test_without_a_terminal_long_work_says_now_and_then_how_far_it_is(
     ]
 
 
+def test_what_was_done_before_tells_nothing_of_how_long_the_rest_takes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("offramp.console.time.monotonic", lambda: now)
+    with Console().task("train standard", 100, done=60) as update:
+        for done in range(61, 101):
+            now += 1.0
+            update(done)
+    assert capsys.readouterr().out == "train standard: 90 of 100, about 10 s left\n"
+
+
 def test_short_work_says_nothing_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with Console().task("train standard", 3) as update:
         for done in (1, 2, 3):

@@ -995,7 +995,7 @@ class Impatient(Console):
         self.done = done
 
     @contextlib.contextmanager
-    def task(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
+    def task(self, description: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
         def update(done: int) -> None:
             if description == "train" and done == self.done:
                 raise KeyboardInterrupt

@@ -1,7 +1,8 @@
 """The training stage: every regime, strategy, score and loss, and what one training shares."""
 
 import json
-import pickle
+import os
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -1125,9 +1126,20 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, kept: int) -> list[int]:
         ({"regime": "layer_wise"}, {}),
         ({"regime": "mixed"}, {}),
         (FROZEN, {}),
+        ({**FROZEN, "scoring": {"folds": 2, "steps": 2, "per_exit": True}}, {}),
+        ({"momentum": 0.0}, {}),
         ({}, {"backbone": "mobilenet_v2", "exits": ["features.3"]}),  # which has dropout
     ],
-    ids=["end_to_end", "byot", "layer_wise", "mixed", "classifier_wise", "dropout"],
+    ids=[
+        "end_to_end",
+        "byot",
+        "layer_wise",
+        "mixed",
+        "classifier_wise",
+        "per_exit",
+        "no momentum",
+        "dropout",
+    ],
 )
 def test_a_training_that_is_stopped_goes_on_and_ends_as_if_it_had_not_been(
     training: dict[str, Any],
@@ -1170,7 +1182,7 @@ def test_a_state_that_cannot_be_read_is_none(
     (state,) = (empty_store.root / "unfinished").iterdir()
     whole = state.read_bytes()
     at_once = run(made, Store(tmp_path / "whole"))["standard", 0]
-    for damaged in (b"", whole[: len(whole) // 2], b"something else", pickle.dumps({"format": 1})):
+    for damaged in (b"", whole[: len(whole) // 2], b"something else"):
         state.write_bytes(damaged)
         with monkeypatch.context() as patch:
             steps = stop_after(patch, 1)
@@ -1183,13 +1195,34 @@ def test_a_state_that_cannot_be_read_is_none(
 def test_a_state_that_cannot_be_kept_stops_no_training(
     empty_store: Store, console: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write_state(*_: Any) -> None:
-        raise OSError("No space left on device")
+    real = unfinished_module.write_state
+
+    def write_state(*arguments: Any) -> None:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        try:
+            real(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     monkeypatch.setattr(unfinished_module, "KEEP_EVERY_S", 0.0)
     monkeypatch.setattr(unfinished_module, "write_state", write_state)
     assert run(experiment(strategies=["standard"]), empty_store, console)
-    assert any("No space left" in line for line in console.lines)
+    assert any("is not kept" in line and "File too large" in line for line in console.lines)
+    assert not list((empty_store.root / "unfinished").iterdir())
+
+
+def test_states_that_nobody_goes_on_with_are_removed(
+    empty_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = empty_store.root / "unfinished"
+    folder.mkdir(parents=True)
+    (old := folder / ".half-written.partial").write_bytes(b"")
+    (young := folder / "other.safetensors").write_bytes(b"")
+    os.utime(old, (0, 0))
+    monkeypatch.setattr(unfinished_module, "KEEP_EVERY_S", 0.0)
+    run(experiment(strategies=["standard"]), empty_store)
+    assert list(folder.iterdir()) == [young]
 
 
 def test_a_training_that_diverges_does_not_go_on_from_there(
