@@ -83,26 +83,37 @@ def run_study(
                             told.add(line)
                     update(done)
         failures: list[str] = []
-        with console.task("train", len(missing)) as update:
-            for done, (made_from, outcome) in enumerate(
-                _parallel(_train, firsts, store, workers), start=1
-            ):
-                if isinstance(outcome, str):
-                    failures.append(outcome)
-                else:
-                    table.add(trainings[made_from], outcome)
-                update(done)
+        try:
+            with console.task("train", len(missing)) as update:
+                for done, (made_from, outcome) in enumerate(
+                    _parallel(_train, firsts, store, workers), start=1
+                ):
+                    if isinstance(outcome, str):
+                        failures.append(outcome)
+                    else:
+                        table.add(trainings[made_from], outcome)
+                    update(done)
+        except KeyboardInterrupt:
+            if page := _write_what_is_there(study, results):
+                console.note(f"{page} shows the trainings that are finished")
+            raise
         if failures:
-            table = Table(study, results)
-            if len(table.accuracy) and "standard" in set(table.accuracy["strategy"]):
-                write_results(study, table.accuracy, table.curves, results)
+            _write_what_is_there(study, results)
             raise TrainingError(
                 f"{len(failures)} of {len(missing)} trainings failed; what {results} shows is "
                 "without them:\n" + "\n".join(failures)
             )
-    table = Table(
-        study, results
-    )  # rounded as on disk, so that a page that is made anew is the same
+    page = _write_what_is_there(study, results)
+    assert page is not None
+    return page
+
+
+def _write_what_is_there(study: Study, results: Path) -> Path | None:
+    """The page of what is in the tables; None if that has no baseline."""
+    # Rounded as on disk, so that a page that is made anew is the same.
+    table = Table(study, results)
+    if not len(table.accuracy) or "standard" not in set(table.accuracy["strategy"]):
+        return None
     return write_results(study, table.accuracy, table.curves, results)
 
 

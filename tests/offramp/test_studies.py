@@ -1015,6 +1015,7 @@ def test_a_training_that_is_done_is_in_the_table_before_its_progress_is_shown(
     with pytest.raises(KeyboardInterrupt):
         run_study(found, store, results, Impatient(done), jobs=1)
     assert trainings_in(table_of(results)) == TRAININGS[:done]
+    assert (results / "report.md").exists()
     begun.clear()
     run_study(found, store, results, Console(quiet=True), jobs=1)
     assert begun == TRAININGS[done:]
