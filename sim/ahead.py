@@ -71,7 +71,7 @@ class Ahead(Engine):
                 else:
                     clock.run()
             if self._read_late:
-                self._note_arrivals()
+                self.note_arrivals(ledger)
             done = Finished.of(self.done, bool(self.links), self.has_batches, self._leave_late)
             self.done.clear()
             home, lost = self.way_home.advance(self._answers(done, ledger), part.until_s)
@@ -80,15 +80,6 @@ class Ahead(Engine):
             final = pool.is_final
             waiting = pool.where(~final)
             yield self.outcomes(ledger, pool.where(final))
-
-    def _note_arrivals(self) -> None:
-        """When messages were read, which may be later than they came."""
-        arrived_s = [it.began[0] if it.began else it.arrived_s for it in self.done]
-        self._ledger.note(
-            np.array([it.index for it in self.done], dtype=np.int64),
-            np.array([it.entry for it in self.done], dtype=np.int64),
-            np.array(arrived_s, dtype=np.float64),
-        )
 
     def row(self, request: Request) -> Row:
         """See :class:`sim.engine.Engine`."""

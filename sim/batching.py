@@ -39,7 +39,7 @@ class BatchingNode(Node):
             if wait_s and len(queue) < size:
                 ripe_s = queue.head().arrived_s + wait_s
                 if self.clock._now < ripe_s:
-                    self.clock.call_at(ripe_s, self._ripe, None)
+                    self.clock.call_at(ripe_s, self._look_for_work, None)
                     break
             self._idle -= 1
             if len(queue) == 1:
@@ -56,11 +56,6 @@ class BatchingNode(Node):
                 for request in batch:
                     request.batch = 0  # until it is computed with others
                 self._serve_batch(batch, position, alone)
-
-    def _ripe(self, call: Call) -> None:
-        if not self.is_down:
-            self._admit_arrived()
-            self._start(alone=True)
 
     def _serve_batch(self, batch: list[Request], position: int, alone: bool) -> None:
         """Ask about every member whose exit was reached; compute on those that stay."""

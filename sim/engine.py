@@ -270,6 +270,15 @@ class Engine(ABC):
         priorities = [group.priority for group in self.world.groups]
         return [priorities[group] for group in requests.group.tolist()]
 
+    def note_arrivals(self, ledger: Ledger) -> None:
+        """Which node the requests that are done reached first, and when it read them."""
+        arrived_s = [it.began[0] if it.began else it.arrived_s for it in self.done]
+        ledger.note(
+            np.array([it.index for it in self.done], dtype=np.int64),
+            np.array([it.entry for it in self.done], dtype=np.int64),
+            np.array(arrived_s, dtype=np.float64),
+        )
+
     def outcomes(self, ledger: Ledger, pool: Finished) -> Run:
         """Take what is final out of the pool, as a part of the run."""
         requests = ledger.rows(pool.index)

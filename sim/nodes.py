@@ -127,8 +127,6 @@ class Node:
         self._seconds = spec.service.seconds
         self._site = site
         self.scores = scores
-        late = spec.overheads is not None and spec.overheads.egress_busy is not None
-        self._answered = self._answer_late_if_busy if late else site.answered
         self._visits = visits
         self._queue: Queue[Request] = queue_of(spec.discipline)
         self._idle = spec.workers
@@ -136,6 +134,8 @@ class Node:
         #: Requests that were expected here, and that came unexpected.
         self._expected = self._unexpected = 0
         besides = spec.overheads or Overheads()
+        late = besides.egress_busy is not None
+        self._answered = self._answer_late_if_busy if late else site.answered
         self._disturb_s = besides.disturb_s
         self._reads_late = besides.ingress_busy is not None
         #: Workers that compute, and since when there are some; known where messages are read late.
@@ -233,7 +233,7 @@ class Node:
         self._admit_arrived()
         if self._reads_late and self._put_off(request):
             self._expect_again(request)
-            self.clock.call_at(request.arrived_s, self._read_those_put_off, None)
+            self.clock.call_at(request.arrived_s, self._look_for_work, None)
             return
         self._unexpected += 1
         self._admit(request)
@@ -244,10 +244,10 @@ class Node:
         insort(self._feed, request, key=_ARRIVED_S)
         self._expected += 1
 
-    def _read_those_put_off(self, call: Call) -> None:
+    def _look_for_work(self, call: Call) -> None:
         if not self.is_down:
             self._admit_arrived()
-            self._start()
+            self._start(alone=True)
 
     def _await_next(self) -> None:
         """While a worker is idle, wake when the next expected request arrives."""
@@ -494,9 +494,10 @@ class Node:
     def _cut_off(self, request: Request) -> None:
         """Time is up: the last exit that was finished answers."""
         if request.outcome < 0:
-            self._admit_arrived()
             if self._reads_late:
                 self._end_computing()
+            else:
+                self._admit_arrived()
             self._leave(request, ANSWER if request.exit else DROP)
             self._idle += 1
             self._freed_s = self.clock._now

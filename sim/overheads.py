@@ -106,16 +106,12 @@ class ServiceWithOverheads:
         Args:
             warm: whether the worker has just served another, or takes it behind another.
         """
-        if warm:
-            return drawn
-        inner, _, begin_idle_s, *others = drawn
-        return inner, begin_idle_s, begin_idle_s, *others
+        return drawn if warm else (drawn[0], drawn[2], *drawn[2:])
 
     def seconds(self, drawn: Drawn, since: int, to: int) -> float:
         """See :class:`Service`."""
-        inner, begin_s, *_, came_with = drawn
-        step_s = self.inference.seconds(inner, since, to)
-        return step_s + begin_s if since == came_with else step_s
+        step_s = self.inference.seconds(drawn[0], since, to)
+        return step_s + drawn[1] if since == drawn[-1] else step_s
 
     def batch_seconds(self, drawn: Sequence[Drawn], since: int, to: int) -> float:
         """See :class:`Service`: a worker begins with a whole batch as with its first member."""
@@ -124,8 +120,7 @@ class ServiceWithOverheads:
 
     def resumed(self, drawn: Drawn, since: int) -> Drawn:
         """See :class:`Service`."""
-        inner, *overheads_s, _ = drawn
-        return self.inference.resumed(inner, since), *overheads_s, since
+        return self.inference.resumed(drawn[0], since), *drawn[1:-1], since
 
     def reply_s(self, drawn: Drawn) -> float:
         """Seconds of a worker to send the reply."""

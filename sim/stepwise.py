@@ -61,12 +61,7 @@ class Stepwise(Engine):
         self.clock.run()
         ledger = Ledger()
         ledger.add(0, requests_of(self._created))
-        arrived_s = [it.began[0] if it.began else it.arrived_s for it in self.done]
-        ledger.note(
-            np.array([it.index for it in self.done], dtype=np.int64),
-            np.array([it.entry for it in self.done], dtype=np.int64),
-            np.array(arrived_s, dtype=np.float64),
-        )
+        self.note_arrivals(ledger)
         pool = Finished.of(self.done, has_tiers=True, has_batches=self.has_batches)
         received_s = np.where(pool.outcome < 0, pool.home_s, np.nan)
         pool = Finished.joined([replace(pool, received_s=received_s)])
