@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from models.architecture import Architecture, code_hash, read_architecture
 from models.errors import CheckpointError, NetworkError
-from models.files import whole_file
 from models.multi_exit import MultiExitNetwork
+from models.tensor_files import read_tensors, write_tensors
 from models.training import TrainingCurve
 from models.weights import as_state_dict
 
@@ -46,10 +45,7 @@ def save_checkpoint(path: Path, network: MultiExitNetwork, origin: Origin) -> No
         "curve": asdict(origin.curve),
     }
     header = {"format": FORMAT, "origin": json.dumps(described, sort_keys=True)}
-    # Cloned, since weights that two layers share are written twice.
-    tensors = {name: tensor.contiguous().clone() for name, tensor in network.state_dict().items()}
-    with whole_file(path) as partial:
-        save_file(tensors, partial, metadata=header)
+    write_tensors(path, network.state_dict(), header)
 
 
 def load_checkpoint(path: Path, folder: Path = Path()) -> tuple[MultiExitNetwork, Origin]:
@@ -63,10 +59,7 @@ def load_checkpoint(path: Path, folder: Path = Path()) -> tuple[MultiExitNetwork
             the architecture that it names.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
+        tensors, header = read_tensors(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path}: not a readable checkpoint (truncated, or no safetensors file): {error}"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -37,6 +39,18 @@ def try_to_write(folder: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, f"{existing} is a file", str(existing))
     with tempfile.TemporaryFile(dir=existing):
         pass
+
+
+def remove_old(paths: Iterable[Path], age_s: float) -> None:
+    """Remove files and folders that nobody has changed for so long, as far as that is possible."""
+    for path in paths:
+        with suppress(OSError):  # another process was first
+            if time.time() - path.stat().st_mtime <= age_s:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
 from torch import Tensor
 
-from models.files import whole_file
+from models.tensor_files import read_tensors, write_tensors
 
 FORMAT = "offramp-training-state-1"
 
@@ -89,14 +88,16 @@ def write_state(path: Path, state: TrainingState, about: dict[str, Any]) -> None
         OSError: it cannot be written.
     """
     tensors = {
-        f"{part}/{name}": tensor.contiguous().clone()
+        f"{part}/{name}": tensor
         for part in ("network", "loss", "random")
         for name, tensor in getattr(state, part).items()
     }
-    for number, of_parameter in state.optimiser["state"].items():
-        for name, tensor in of_parameter.items():
-            if tensor is not None:  # there is no momentum where it is 0
-                tensors[f"optimiser/{number}/{name}"] = tensor.contiguous().clone()
+    tensors |= {
+        f"optimiser/{number}/{name}": tensor
+        for number, of_parameter in state.optimiser["state"].items()
+        for name, tensor in of_parameter.items()
+        if tensor is not None  # there is no momentum where it is 0
+    }
     described = {
         "step": state.step,
         "curve": state.curve,
@@ -104,17 +105,13 @@ def write_state(path: Path, state: TrainingState, about: dict[str, Any]) -> None
         "groups": state.optimiser["param_groups"],
         "about": about,
     }
-    content = save(tensors, {"format": FORMAT, "state": json.dumps(described)})
-    with whole_file(path) as partial:
-        partial.write_bytes(content)
+    write_tensors(path, tensors, {"format": FORMAT, "state": json.dumps(described)})
 
 
 def read_state(path: Path) -> tuple[TrainingState, dict[str, Any]] | None:
     """A state and what is known of it; None if there is none, or none that can be read."""
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, header = read_tensors(path)
         if header.get("format") != FORMAT:
             return None
         described = json.loads(header["state"])

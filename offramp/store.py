@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,7 +22,7 @@ import filelock
 import platformdirs
 
 from models.errors import ArtifactError
-from models.files import try_to_write
+from models.files import remove_old, try_to_write
 from models.host import host_facts
 
 DESCRIPTION = "artifact.json"
@@ -58,13 +57,6 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sweep_abandoned(folder: Path) -> None:
-    """Remove what killed processes left behind."""
-    for partial in folder.glob(f"{_PARTIAL}*"):
-        if time.time() - partial.stat().st_mtime > _ABANDONED_AFTER_S:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 class Store:
@@ -178,7 +170,7 @@ class Store:
         path = self.path(kind, made_from)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _sweep_abandoned(path.parent)
+            remove_old(path.parent.glob(f"{_PARTIAL}*"), _ABANDONED_AFTER_S)
             partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=path.parent))
         except OSError as error:
             raise ArtifactError(

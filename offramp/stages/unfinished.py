@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from models.files import remove_old
 from models.regimes import Phase
 from models.training import TrainingCurve
 from models.training_state import TrainingState, read_state, write_state
@@ -68,7 +67,8 @@ class UnfinishedTraining:
         """See :class:`models.training_state.StateKeeper`."""
         try:
             write_state(self._path, state, {"phase": self.phase, "curve": asdict(self.curve)})
-            _sweep_forgotten(self._path.parent)
+            # States of other trainings, too, and what is half-written.
+            remove_old(self._path.parent.iterdir(), _FORGOTTEN_AFTER_S)
         except OSError as error:
             # The training is worth more than what it could go on from.
             self._console.note(f"the state of the training is not kept in {self._path}: {error}")
@@ -77,11 +77,3 @@ class UnfinishedTraining:
     def forget(self) -> None:
         """The training has come to its end."""
         self._path.unlink(missing_ok=True)
-
-
-def _sweep_forgotten(folder: Path) -> None:
-    """Remove the states of trainings that nobody has gone on with, and what is half-written."""
-    for file in folder.iterdir():
-        with suppress(FileNotFoundError):  # another process was first
-            if time.time() - file.stat().st_mtime > _FORGOTTEN_AFTER_S:
-                file.unlink()

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny_networks import TINY, TINY_CONV, changed, some_images, state_of
 
-import models.checkpoint
 from models.architecture import Architecture, code_hash
 from models.checkpoint import Origin, load_checkpoint, save_checkpoint
 from models.errors import ArtifactError, CheckpointError
@@ -299,11 +299,13 @@ def test_an_architecture_that_this_version_cannot_build(checkpoint, part):
 
 
 def test_saving_leaves_nothing_behind_when_it_fails(tmp_path, monkeypatch):
-    def full_disk(tensors, path, metadata):
-        path.write_bytes(b"half a chec")
+    write_bytes = Path.write_bytes
+
+    def full_disk(path, content):
+        write_bytes(path, content[: len(content) // 2])
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(models.checkpoint, "save_file", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="No space left"):
         save_checkpoint(
             tmp_path / "checkpoint.safetensors", build_network(TINY, 0), origin_of(TINY)
@@ -314,10 +316,10 @@ def test_saving_leaves_nothing_behind_when_it_fails(tmp_path, monkeypatch):
 def test_saving_that_fails_keeps_the_checkpoint_before(checkpoint, monkeypatch):
     before = checkpoint.read_bytes()
 
-    def full_disk(tensors, path, metadata):
+    def full_disk(path, content):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(models.checkpoint, "save_file", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="No space left"):
         save_checkpoint(checkpoint, build_network(TINY, 0), origin_of(TINY))
     assert checkpoint.read_bytes() == before
