@@ -69,19 +69,18 @@ def run_study(
         for configuration in _networks(missing):
             check_network(configuration.experiment, partial(study.error_at, configuration))
         workers = min(jobs or os.cpu_count() or 1, len(missing))
-        firsts = [training[0] for training in missing]
+        firsts = _scores_first([training[0] for training in missing])
         told: set[str] = set()
-        for title, work, cells_of in (
-            ("prepare backbones and activations", _prepare_backbone, _frozen_backbones(firsts)),
-            ("score difficulty", _prepare_scores, _scores(firsts)),
-        ):
-            with console.task(title, len(cells_of)) as update:
-                for done, notes in enumerate(_parallel(work, cells_of, store, workers), start=1):
-                    for line in notes:
-                        if line not in told:
-                            console.note(line)
-                            told.add(line)
-                    update(done)
+        frozen = _frozen_backbones(firsts)
+        with console.task("prepare backbones and activations", len(frozen)) as update:
+            for done, notes in enumerate(
+                _parallel(_prepare_backbone, frozen, store, workers), start=1
+            ):
+                for line in notes:
+                    if line not in told:
+                        console.note(line)
+                        told.add(line)
+                update(done)
         failures: list[str] = []
         try:
             with console.task("train", len(missing)) as update:
@@ -219,14 +218,21 @@ def _frozen_backbones(missing: list[Cell]) -> list[Cell]:
     return list(needed.values())
 
 
-def _scores(missing: list[Cell]) -> list[Cell]:
-    """One training for each set of scores."""
-    needed: dict[str, Cell] = {}
+def _scores_first(missing: list[Cell]) -> list[Cell]:
+    """In an order in which few trainings wait for difficulty scores that another one makes.
+
+    Of each seed, those that each make other scores, then those that need none, then the rest.
+    """
+    made: set[str] = set()
+    places = []
     for cell in missing:
+        place = 1
         if cell.strategy in RANKED_STRATEGIES:
-            key = keys.scores_key(cell.configuration.experiment, cell.seed)
-            needed.setdefault(content_key(key), cell)
-    return list(needed.values())
+            scores = content_key(keys.scores_key(cell.configuration.experiment, cell.seed))
+            place = 2 if scores in made else 0
+            made.add(scores)
+        places.append((cell.seed, place))
+    return [missing[at] for at in sorted(range(len(missing)), key=places.__getitem__)]
 
 
 class _Kept(Console):
@@ -258,16 +264,6 @@ def _prepare_backbone(cell: Cell, store_root: Path, threads: int | None) -> list
         network, _ = stage.initial_network(cell.seed)
         for split in ("train", "validation", "test"):
             stage.inputs(split, cell.seed, network)
-    return console.notes
-
-
-def _prepare_scores(cell: Cell, store_root: Path, threads: int | None) -> list[str]:
-    """Score the samples, likewise."""
-    console = _Kept()
-    stage = _stage(cell, store_root, threads, console)
-    with suppress(OfframpError):
-        network, whole = stage.initial_network(cell.seed)
-        stage.easiness(cell.seed, network, whole)
     return console.notes
 
 

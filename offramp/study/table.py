@@ -11,7 +11,7 @@ import pandas as pd
 from models.errors import ResultsError
 from models.files import whole_file
 from offramp.study.cells import Cell
-from offramp.study.definition import Study
+from offramp.study.definition import Configuration, Study
 
 #: Rows of the table of accuracies, and of that of learning curves.
 Outcome = tuple[list[dict[str, Any]], list[dict[str, Any]]]
@@ -43,9 +43,27 @@ class Table:
             axis: {str(it.values[axis]): it.values[axis] for it in study.configurations}
             for axis in study.axes
         }
-        self.accuracy = _read(self.files[0], texts, _ACCURACY_NUMBERS)
-        self.curves = _read(self.files[1], texts, _CURVE_NUMBERS)
+        self._places = {
+            (*self._values(configuration), strategy): (number, at)
+            for number, configuration in enumerate(study.configurations)
+            for at, strategy in enumerate(configuration.experiment.training.strategies)
+        }
+        self.accuracy = self._in_order(_read(self.files[0], texts, _ACCURACY_NUMBERS))
+        self.curves = self._in_order(_read(self.files[1], texts, _CURVE_NUMBERS))
         self._note_present()
+
+    def _in_order(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Seed by seed in the study's order, whichever training was the first to end."""
+        if not len(table):
+            return table
+        end = (len(self._places), 0)
+        names = ["seed", *self.axes, "strategy"]
+        rows = [
+            (seed, self._places.get(tuple(map(str, values)), end))
+            for seed, *values in table[names].itertuples(index=False)
+        ]
+        order = sorted(range(len(rows)), key=rows.__getitem__)
+        return table.iloc[order].reset_index(drop=True)
 
     def _rows(self, table: pd.DataFrame) -> list[tuple[str, ...]]:
         """Of every row: the values of the axes, what was asked and what computed it."""
@@ -58,11 +76,14 @@ class Table:
         rows = set(self._rows(self.accuracy)) & set(self._rows(self.curves))
         self._computed_by = {row[:-1]: row[-1] for row in rows}
 
-    def _values(self, cell: Cell) -> tuple[str, ...]:
-        return tuple(str(cell.configuration.values[axis]) for axis in self.axes)
+    def _values(self, configuration: Configuration) -> tuple[str, ...]:
+        return tuple(str(configuration.values[axis]) for axis in self.axes)
+
+    def _identity(self, cell: Cell) -> tuple[str, ...]:
+        return (*self._values(cell.configuration), cell.asked)
 
     def _has(self, cell: Cell) -> bool:
-        return (*self._values(cell), cell.asked) in self._computed_by
+        return self._identity(cell) in self._computed_by
 
     def has(self, training: list[Cell]) -> bool:
         """Whether every cell of a training has its rows."""
@@ -73,12 +94,12 @@ class Table:
         by_seed: dict[tuple[Any, ...], list[Cell]] = {}
         for training in trainings.values():
             for cell in training:
-                by_seed.setdefault((*self._values(cell), cell.seed), []).append(cell)
+                by_seed.setdefault((*self._values(cell.configuration), cell.seed), []).append(cell)
         wanted = set()
         for group in by_seed.values():
             whole = self.has(group)
             for cell in filter(self._has, group):
-                identity = (*self._values(cell), cell.asked)
+                identity = self._identity(cell)
                 if whole or self._computed_by[identity] == cell.computed_by:
                     wanted.add((*identity, self._computed_by[identity]))
         dropped = False
@@ -128,11 +149,11 @@ class Table:
             for rows in outcome
         ]
         self.accuracy, self.curves = (
-            pd.concat([table, rows], ignore_index=True) if len(table) else rows
+            self._in_order(pd.concat([table, rows]) if len(table) else rows)
             for table, rows in zip((self.accuracy, self.curves), of_cells, strict=True)
         )
         for cell in new:
-            self._computed_by[*self._values(cell), cell.asked] = cell.computed_by
+            self._computed_by[self._identity(cell)] = cell.computed_by
         self._write()
 
     def _write(self) -> None:
