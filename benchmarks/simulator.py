@@ -26,20 +26,20 @@ import numpy as np
 import simpy
 
 from models.artifacts import Predictions, Profile
-from sim.arrivals import Poisson
-from sim.capacity import ConstantCapacity
 from sim.distributions import Constant, Exponential, Gamma
-from sim.links import Direction, Link
-from sim.mqtt import Mqtt
-from sim.nodes import NodeSpec
+from sim.network.capacity import ConstantCapacity
+from sim.network.links import Direction, Link
+from sim.network.mqtt import Mqtt
+from sim.nodes.node import NodeSpec
+from sim.nodes.service import DistributedService, ProfiledService, Service
 from sim.policies import DeadlineConfidence
 from sim.policy import ANSWER, Decision, NodeView, Policy, RequestView, run_to
-from sim.records import write_records
-from sim.run import record_table
-from sim.service import DistributedService, ProfiledService, Service
+from sim.results.records import write_records
+from sim.results.run import record_table
+from sim.running.slices import Workload
 from sim.simulation import simulate
-from sim.slices import Workload
-from sim.workload import DeviceGroup
+from sim.workload.arrivals import Poisson
+from sim.workload.device_groups import DeviceGroup
 from sim.world import World
 
 DEVICES, RATE_HZ, NODES, SERVICE_S, WAY_S, DURATION_S = 100, 10.0, 4, 0.0032, 0.005, 100.0

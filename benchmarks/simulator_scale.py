@@ -22,19 +22,19 @@ from pathlib import Path
 import numpy as np
 
 from models.artifacts import Predictions
-from sim.arrivals import Poisson
 from sim.distributions import Constant, Exponential, Gamma
-from sim.links import Direction, Link
-from sim.nodes import NodeSpec
+from sim.network.links import Direction, Link
+from sim.network.retransmission import TcpLoss
+from sim.nodes.node import NodeSpec
+from sim.nodes.service import DistributedService
 from sim.policies import FixedExit
-from sim.records import write_records
-from sim.retransmission import TcpLoss
-from sim.run import record_table
-from sim.service import DistributedService
+from sim.results.records import write_records
+from sim.results.run import record_table
+from sim.results.summary import RunSummary
+from sim.running.slices import Workload
 from sim.simulation import simulate_in_slices
-from sim.slices import Workload
-from sim.summary import RunSummary
-from sim.workload import DeviceGroup
+from sim.workload.arrivals import Poisson
+from sim.workload.device_groups import DeviceGroup
 from sim.world import World
 
 NODES, LOAD, WAY_S, DEADLINE_S = 100, 0.8, 0.02, 0.05

@@ -32,11 +32,11 @@ from live_parts.emulation import (
 )
 from live_parts.relay import Shape
 
-from sim.congestion import CONTROLS
 from sim.distributions import Constant
-from sim.links import Channel, Direction, Travels
-from sim.mqtt_packets import tcp_segments
-from sim.retransmission import TcpLoss
+from sim.network.congestion import CONTROLS
+from sim.network.links import Channel, Direction, Travels
+from sim.network.mqtt_packets import tcp_segments
+from sim.network.retransmission import TcpLoss
 
 ONE_WAY_S = 0.02
 #: What is late was not there at once; the relay and both programs take up to some milliseconds.

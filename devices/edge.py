@@ -34,7 +34,7 @@ from devices.topics import request_filter
 from devices.views import Clock
 from models.errors import BrokerError, LiveError
 from models.runtimes import SegmentRuntime
-from sim.nodes import NodeSpec
+from sim.nodes.node import NodeSpec
 from sim.policy import Policy
 
 log = logging.getLogger(__name__)

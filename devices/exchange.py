@@ -15,7 +15,7 @@ from devices.messages import BadReply, Reply, decode_reply
 from devices.mqtt_loop import Make, Packable
 from devices.progress import ProgressMeter
 from devices.request_payloads import ExpiryProperties, GroupPayloads
-from sim.workload import Row
+from sim.workload.device_groups import Row
 
 #: Requests that are sent before the loop looks at the network again.
 _SENDS_AT_ONCE = 32

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from devices.message_types import DROP_REASONS, NodeStatus, Reply
 from sim.distributions import Floats
-from sim.workload import Requests, Row
+from sim.workload.device_groups import Requests, Row
 from sim.world import World
 
 Indices = NDArray[np.int64]

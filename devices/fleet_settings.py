@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.connections import Broker
-from sim.mqtt import Mqtt
-from sim.mqtt_packets import QoS
+from sim.network.mqtt import Mqtt
+from sim.network.mqtt_packets import QoS
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import time
 from typing import Literal
 
 from devices.views import Clock, LiveRequest
-from sim.nodes import NodeSpec
-from sim.queues import Queue, queue_of
+from sim.nodes.node import NodeSpec
+from sim.nodes.queues import Queue, queue_of
 
 #: However patient the scenario is, no more requests may wait than this,
 MOST_WAITING = 10_000
@@ -19,7 +19,7 @@ Refusal = Literal["queue_full", "infeasible", "draining"]
 
 
 class Inbox:
-    """What the network thread puts in and workers take out, as :class:`sim.nodes.Node` queues.
+    """What the network thread puts in and workers take out, as :class:`sim.nodes.node.Node` queues.
 
     A worker is idle while it is in :meth:`take`, and busy until it says :meth:`done`.
 

@@ -32,9 +32,9 @@ from devices.messages import (
     decode_report,
     decode_request,
 )
-from sim.arrivals import Poisson
 from sim.distributions import Constant
-from sim.workload import DeviceGroup, Requests
+from sim.workload.arrivals import Poisson
+from sim.workload.device_groups import DeviceGroup, Requests
 from sim.world import World
 
 #: Name of the group of devices that joined, in records and tables.

@@ -15,10 +15,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.arrivals import ClosedLoop
-from sim.closed_loop import ClosedLoops
-from sim.slices import Workload
-from sim.workload import NO_REQUESTS, Row, in_order_of_creation, rows_of
+from sim.running.closed_loop import ClosedLoops
+from sim.running.slices import Workload
+from sim.workload.arrivals import ClosedLoop
+from sim.workload.device_groups import NO_REQUESTS, Row, in_order_of_creation, rows_of
 from sim.world import World
 
 #: Position of the creation time in a row.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from devices.messages import MAX_PAYLOAD_BYTES, InferenceRequest, encode_request
 from models.errors import LiveError
-from sim.workload import DeviceGroup
+from sim.workload.device_groups import DeviceGroup
 
 #: Of the key "pad" in CBOR; the header of its value comes on top.
 _PAD_KEY_BYTES = 4

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.fleet_log import DROPPED, OK, FleetResult
-from sim import records
 from sim.distributions import Floats
-from sim.run import Run
+from sim.results import records
+from sim.results.run import Run
 from sim.world import World
 
 #: A node's clock that is the devices' puts an arrival between sending and hearing, within this.

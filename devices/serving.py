@@ -2,8 +2,8 @@
 
 It knows no MQTT. Requests come in through :meth:`InferenceServer.offer`, on any thread, and leave
 through the function that it is given, on the thread of whoever decided what becomes of them. The
-rules are those of :class:`sim.nodes.Node` and :class:`sim.batching.BatchingNode`; where real time
-makes a difference, this module says so.
+rules are those of :class:`sim.nodes.node.Node` and :class:`sim.nodes.batching.BatchingNode`; where
+real time makes a difference, this module says so.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from devices.node_metrics import NodeMetrics
 from devices.views import Clock, LiveNode, LiveRequest
 from models.errors import PolicyError
 from models.runtimes import SegmentRuntime
-from sim.nodes import NodeSpec
+from sim.nodes.node import NodeSpec
 from sim.policy import ANSWER, DROP, OFFLOAD, Decision, Policy, policy_text
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from devices.message_types import InferenceRequest
 from devices.way_estimates import DeviceWays
 from models.errors import PolicyError
+from sim.nodes.service import Service
 from sim.policy import Foresight, NextTier
-from sim.service import Service
 
 if TYPE_CHECKING:
     from devices.inbox import Inbox

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from sim.metrics import confidence_interval
+from sim.results.metrics import confidence_interval
 
 ROOT = Path(__file__).parent.parent
 TESTS = ROOT / "tests" / "sim"
@@ -79,8 +79,7 @@ LIMITS = """\
 
 Closed forms hold for laws of arrival and service that are simpler than a measured profile's. That
 links, brokers and nodes of the field behave as the models here say is another question: the tests
-of `sim/mqtt_packets.py`, `sim/retransmission.py`, `sim/congestion.py` and the presets name the
-standards and measurements they rest on.
+of `sim/network/` and the presets name the standards and measurements they rest on.
 """
 
 

@@ -36,8 +36,8 @@ from offramp.validation.cli import validate
 if TYPE_CHECKING:
     from offramp.pipeline import Pipeline
     from offramp.report.build import Report
-    from sim.link_loads import LinkLoad
-    from sim.verdict import OfferedLoad
+    from sim.results.link_loads import LinkLoad
+    from sim.results.verdict import OfferedLoad
 
 
 class OfframpGroup(TyperGroup):

@@ -25,9 +25,9 @@ from offramp.stages.layout import KEPT_TRIALS, MANIFEST, POINTS, PROFILE
 from offramp.stages.simulation import run_simulation
 from offramp.store import Store, default_root
 from offramp.worlds import check_node_profiles, needs_host_profile, outline_of
-from sim.link_loads import LinkLoad, link_loads
-from sim.traffic import offered_traffic
-from sim.verdict import OfferedLoad, offered_loads
+from sim.results.link_loads import LinkLoad, link_loads
+from sim.results.traffic import offered_traffic
+from sim.results.verdict import OfferedLoad, offered_loads
 
 if TYPE_CHECKING:
     from offramp.report.build import Report

@@ -34,10 +34,6 @@ from offramp.schema import (
     SlowNode,
     UniformSpec,
 )
-from sim.arrivals import Arrivals, ClosedLoop, Diurnal, OnOff, Periodic, Poisson, TraceArrivals
-from sim.autocorrelation import Autocorrelation
-from sim.capacity import Capacity, ConstantCapacity, read_bandwidth_trace
-from sim.congestion import CONTROLS
 from sim.distributions import (
     Constant,
     Distribution,
@@ -52,12 +48,24 @@ from sim.distributions import (
 )
 from sim.energy import PowerStates
 from sim.faults import Fault
-from sim.links import Direction, Link
-from sim.mqtt import Mqtt
-from sim.overheads import Overheads
-from sim.request_traces import RequestTrace, read_request_trace
-from sim.retransmission import TcpLoss
-from sim.samples import Correlated, Drawn, Samples, Shuffled, TraceSamples
+from sim.network.capacity import Capacity, ConstantCapacity, read_bandwidth_trace
+from sim.network.congestion import CONTROLS
+from sim.network.links import Direction, Link
+from sim.network.mqtt import Mqtt
+from sim.network.retransmission import TcpLoss
+from sim.nodes.autocorrelation import Autocorrelation
+from sim.nodes.overheads import Overheads
+from sim.workload.arrivals import (
+    Arrivals,
+    ClosedLoop,
+    Diurnal,
+    OnOff,
+    Periodic,
+    Poisson,
+    TraceArrivals,
+)
+from sim.workload.request_traces import RequestTrace, read_request_trace
+from sim.workload.samples import Correlated, Drawn, Samples, Shuffled, TraceSamples
 
 MILLI = 1e-3
 MEGA = 1e6

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from models.artifacts import Predictions
-from sim.ahead import Ahead
 from sim.policy import Policy
-from sim.run import Run
-from sim.slices import Workload
-from sim.stepwise import Stepwise
+from sim.results.run import Run
+from sim.running.ahead import Ahead
+from sim.running.slices import Workload
+from sim.running.stepwise import Stepwise
 from sim.world import World
 
 

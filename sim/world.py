@@ -10,12 +10,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.arrivals import ClosedLoop
 from sim.faults import Fault
-from sim.links import Link
-from sim.mqtt import Mqtt
-from sim.nodes import NodeSpec
-from sim.workload import DeviceGroup
+from sim.network.links import Link
+from sim.network.mqtt import Mqtt
+from sim.nodes.node import NodeSpec
+from sim.workload.arrivals import ClosedLoop
+from sim.workload.device_groups import DeviceGroup
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class World:
         state_bytes: of what a request takes along after each exit, when it goes on to another
             tier; the first entry belongs to exit 1. Missing ones: the image.
         slow_moments: which draw of the moments in which nodes are slow; see
-            :mod:`sim.autocorrelation`. Another one leaves requests, and all else, as they are.
+            :mod:`sim.nodes.autocorrelation`. Another one leaves all else as it is.
     """
 
     groups: tuple[DeviceGroup, ...]

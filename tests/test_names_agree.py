@@ -44,10 +44,10 @@ from offramp.schema import (
 )
 from sim.energy import PowerStates
 from sim.faults import FaultKind
-from sim.mqtt import Share
-from sim.mqtt_packets import QoS, Version
-from sim.nodes import Admission
-from sim.queues import Discipline
+from sim.network.mqtt import Share
+from sim.network.mqtt_packets import QoS, Version
+from sim.nodes.node import Admission
+from sim.nodes.queues import Discipline
 
 
 def allowed(section, key):

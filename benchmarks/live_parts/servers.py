@@ -31,9 +31,9 @@ from models.architecture import Architecture
 from models.datasets import DATASETS
 from models.runtimes import InferenceSettings, SegmentRuntime, build_runtime
 from sim.distributions import Constant
-from sim.nodes import NodeSpec
+from sim.nodes.node import NodeSpec
+from sim.nodes.service import DistributedService
 from sim.policies import DeadlineConfidence
-from sim.service import DistributedService
 
 INFO = DATASETS["cifar10"]
 SPAWN = multiprocessing.get_context("spawn")

@@ -18,8 +18,8 @@ from offramp.schema import (
 )
 from offramp.world_parts import arrivals, trace_of
 from offramp.yaml_lines import Location
-from sim.mqtt_packets import MAX_REMAINING_LENGTH
-from sim.request_traces import RequestTrace
+from sim.network.mqtt_packets import MAX_REMAINING_LENGTH
+from sim.workload.request_traces import RequestTrace
 
 #: What a PUBLISH can carry beside the longest topic and properties of as many bytes.
 MOST_PAYLOAD_BYTES = MAX_REMAINING_LENGTH - 2 * 65_535 - 16

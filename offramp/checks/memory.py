@@ -13,8 +13,8 @@ from models.errors import OfframpError
 from offramp.checks.common import Problem
 from offramp.schema import ClosedLoopArrivals, DeviceGroupSection, Scenario
 from offramp.world_parts import arrivals, delay, distribution, trace_of
-from sim.arrivals import ClosedLoop
-from sim.slices import KEPT_REQUESTS
+from sim.running.slices import KEPT_REQUESTS
+from sim.workload.arrivals import ClosedLoop
 
 #: A process that has imported everything, predictions included.
 PROCESS_BYTES = 250e6

@@ -8,9 +8,9 @@ from pathlib import Path
 from offramp.checks.common import Problem
 from offramp.schema import Scenario
 from offramp.worlds import outline_of
-from sim.arrivals import TraceArrivals
-from sim.link_loads import link_loads
-from sim.traffic import offered_traffic
+from sim.results.link_loads import link_loads
+from sim.results.traffic import offered_traffic
+from sim.workload.arrivals import TraceArrivals
 from sim.world import World
 
 #: From this share of the time on air, EU868 does not let a LoRa device send (ETSI EN 300 220).

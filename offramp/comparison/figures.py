@@ -33,7 +33,7 @@ from offramp.report.latency_figures import draw_deadlines, ecdf_points
 from offramp.report.results import Results, exit_counts, interval_over
 from offramp.report.style import DOUBLE_COLUMN, PERCENT, STRATEGY_LOOKS, paper_style, run_looks
 from offramp.words import counted
-from sim.metrics import over_replications, over_training_seeds
+from sim.results.metrics import over_replications, over_training_seeds
 
 #: How far beside each other the strategies of a run are drawn.
 _DODGE = 0.26

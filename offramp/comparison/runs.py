@@ -16,7 +16,7 @@ from models.errors import ResultsError
 from offramp.report.results import Results, read_results
 from offramp.reproduction.contents import CREATED
 from offramp.stages.layout import RECORDS
-from sim.records import read_columns
+from sim.results.records import read_columns
 
 #: An arm: its strategy and its policy.
 Arm = tuple[str, str]

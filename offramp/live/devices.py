@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from devices.fleet_log import FleetResult
     from devices.fleet_settings import SampleSet
     from models.artifacts import Predictions
-    from sim.run import Run
+    from sim.results.run import Run
     from sim.world import World
 
 
@@ -134,8 +134,8 @@ def fleet_world(loaded: LoadedScenario) -> World:
     """The scenario's world as its devices see it: of nodes they know the names."""
     from offramp.worlds import outline_of
     from sim.distributions import Constant
-    from sim.nodes import NodeSpec
-    from sim.service import DistributedService
+    from sim.nodes.node import NodeSpec
+    from sim.nodes.service import DistributedService
 
     section = loaded.scenario
     # Nobody asks it for its times: they are measured.
@@ -182,7 +182,7 @@ def _say_what_runs(
 def show(world: World, run: Run, console: Console) -> None:
     """Print the figures of the measured window, of each device group and of all."""
     from offramp.report.markdown import milliseconds, percent
-    from sim.metrics import run_metrics
+    from sim.results.metrics import run_metrics
 
     table = Table(
         "devices", "offered", "on time", "late", "dropped", "lost", "AUD", "p50/p95/p99 (ms)"
@@ -234,8 +234,8 @@ def write(
     Raises:
         ResultsError: the file cannot be written.
     """
-    from sim.records import write_records
-    from sim.run import record_table
+    from sim.results.records import write_records
+    from sim.results.run import record_table
 
     table = record_table(world, run, _no_predictions(samples), *arm)
     try:

@@ -20,7 +20,7 @@ from offramp.stages.layout import MANIFEST
 from offramp.stages.live import ArmRun, arms_in_order, measure_missing, write_live_results
 from offramp.stages.live_parts import LivePart, PartsFolder
 from offramp.store import content_key
-from sim.verdict import offered_loads
+from sim.results.verdict import offered_loads
 
 if TYPE_CHECKING:
     from offramp.report.build import Report

@@ -13,7 +13,7 @@ from scipy import special
 
 from offramp.recommendation.target import Target
 from offramp.report.results import interval_over
-from sim.metrics import confidence_interval, over_replications, over_training_seeds
+from sim.results.metrics import confidence_interval, over_replications, over_training_seeds
 
 SEEDS, REPLICATIONS = "training seeds", "replications"
 

@@ -12,7 +12,7 @@ from offramp.report.markdown import listed, percent, points
 from offramp.report.paired import SIGNIFICANCE, holm
 from offramp.report.results import Results, baseline_strategy, interval_over
 from offramp.words import counted, enumerated
-from sim.verdict import NOTHING_IN_TIME, policies_in_vain
+from sim.results.verdict import NOTHING_IN_TIME, policies_in_vain
 
 AUD = "accuracy under deadline"
 

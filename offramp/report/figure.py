@@ -21,7 +21,7 @@ from offramp.report.latex import figure_environment
 from offramp.report.results import Results
 from offramp.report.style import COLUMN, DOUBLE_COLUMN, SMALL
 from offramp.words import counted
-from sim.metrics import confidence_interval
+from sim.results.metrics import confidence_interval
 
 #: Widths of an average character of a title, and of a legend's text and of what stands beside it,
 #: in inches.

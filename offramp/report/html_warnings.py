@@ -9,7 +9,7 @@ from offramp import __version__
 from offramp.report.live import live_warnings
 from offramp.report.markdown import listed
 from offramp.report.results import Results, node_verdicts
-from sim.verdict import policies_in_vain
+from sim.results.verdict import policies_in_vain
 
 #: Facts by which two hosts are told apart; see :func:`models.host.host_facts`.
 _FACTS = ("processor", "board", "machine", "system", "cores")

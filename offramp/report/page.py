@@ -19,7 +19,7 @@ from offramp.report.run_tables import difference_table, further_tables, summary_
 from offramp.report.world_tables import further_files, oracle_lines
 from offramp.stages.layout import DIFFERENCES, FIGURES, RECORDS, REPORT, SUMMARY_CSV
 from offramp.words import capitalised, counted
-from sim.verdict import NOTHING_IN_TIME, policies_in_vain
+from sim.results.verdict import NOTHING_IN_TIME, policies_in_vain
 
 
 def write_page(

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from sim.metrics import confidence_interval
+from sim.results.metrics import confidence_interval
 
 #: Differences are called significant where the corrected p is below this.
 SIGNIFICANCE = 0.05

@@ -37,15 +37,15 @@ from offramp.stages.layout import (
     RUNS,
 )
 from offramp.words import counted
-from sim.metrics import (
+from sim.results.metrics import (
     ARM,
     Interval,
     confidence_interval,
     over_replications,
     over_training_seeds,
 )
-from sim.records import read_columns
-from sim.verdict import doubts, load_verdict, outcome_shares
+from sim.results.records import read_columns
+from sim.results.verdict import doubts, load_verdict, outcome_shares
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Results:
     """The files of one results folder.
 
     Attributes:
-        runs: metrics of every run; see :func:`sim.metrics.run_metrics`.
-        nodes: metrics of every run and node; see :func:`sim.verdict.node_metrics`.
+        runs: metrics of every run; see :func:`sim.results.metrics.run_metrics`.
+        nodes: metrics of every run and node; see :func:`sim.results.verdict.node_metrics`.
         sweep: as ``runs``, for every scale of the deadlines.
         others: tables that only some results have, by the name of their file.
         exit_accuracy: test accuracy by strategy, training seed and exit.
@@ -454,7 +454,7 @@ def differences(results: Results) -> pd.DataFrame:
     """Paired differences in AUD between strategies, and between policies.
 
     Strategies differ over training seeds, policies over replications: see the rules in
-    :mod:`sim.metrics`. ``p`` is of the paired t-test, not corrected: see
+    :mod:`sim.results.metrics`. ``p`` is of the paired t-test, not corrected: see
     :func:`offramp.report.paired.compare_pairs`.
     """
     rows = []

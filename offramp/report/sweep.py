@@ -26,7 +26,7 @@ from offramp.report.sweep_table import (
 )
 from offramp.stages.layout import FIGURES, REPORT
 from offramp.words import capitalised, counted
-from sim.verdict import NOTHING_IN_TIME
+from sim.results.verdict import NOTHING_IN_TIME
 
 #: Keys of a sweep that get figures of their own.
 MOST_KEYS = 6

@@ -23,8 +23,8 @@ from offramp.report.results import baseline_strategy, exit_counts
 from offramp.report.style import policy_kind
 from offramp.stages.layout import MANIFEST
 from offramp.words import counted
-from sim.metrics import ARM
-from sim.verdict import VERDICTS
+from sim.results.metrics import ARM
+from sim.results.verdict import VERDICTS
 
 SWEEP_TABLE = "sweep.parquet"
 FAILURES = "failures.csv"

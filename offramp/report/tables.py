@@ -17,7 +17,7 @@ from offramp.report.paired import SIGNIFICANCE, compare_pairs, holm
 from offramp.report.results import Results, interval_over
 from offramp.report.run_tables import pooled_note
 from offramp.words import counted
-from sim.metrics import confidence_interval, over_replications, over_training_seeds
+from sim.results.metrics import confidence_interval, over_replications, over_training_seeds
 
 TABLE_NAMES = ("summary", "differences", "exits")
 
@@ -67,7 +67,7 @@ def best_arm(results: Results) -> Best | None:
 
     Every arm is compared with every other, since the best was not named beforehand: over
     replications where the strategy is the same, else over training seeds (see
-    :mod:`sim.metrics`), with Holm's correction over all these pairs.
+    :mod:`sim.results.metrics`), with Holm's correction over all these pairs.
     """
     arms = [(strategy, policy) for strategy in results.strategies for policy in results.policies]
     if len(arms) < 2:

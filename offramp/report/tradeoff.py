@@ -23,7 +23,7 @@ from offramp.report.figure import (
 from offramp.report.results import Results, interval_over
 from offramp.report.style import COLUMN, GUIDE, PERCENT, STRATEGY_FILLS, policy_looks
 from offramp.words import counted
-from sim.metrics import over_replications, over_training_seeds
+from sim.results.metrics import over_replications, over_training_seeds
 
 #: Latencies that differ by more than this factor are drawn on a logarithmic axis.
 _LOG_FROM = 10

@@ -24,7 +24,7 @@ from offramp.report.style import (
 from offramp.stages.layout import FAULT_TIMES, GROUPS, NODE_TELEMETRY
 from offramp.words import counted
 from sim.distributions import Floats
-from sim.metrics import Interval, confidence_interval
+from sim.results.metrics import Interval, confidence_interval
 
 #: More nodes, or groups, than this make no figure that can be read.
 MOST_NODES = 5

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from models.errors import ResultsError
 from offramp.stages.layout import RECORDS
 from offramp.store import file_hash
-from sim.records import SCHEMA, read_columns
+from sim.results.records import SCHEMA, read_columns
 
 IDENTICAL = "identical"
 DIFFERENT = "different"

@@ -33,7 +33,7 @@ from scipy import special
 
 from offramp.report.paired import SIGNIFICANCE, holm
 from offramp.reproduction.figures import is_continuous
-from sim.metrics import LEVEL
+from sim.results.metrics import LEVEL
 
 Floats = NDArray[np.float64]
 

@@ -21,11 +21,11 @@ from offramp.stages.layout import (
     RUNS,
 )
 from offramp.stages.record_parts import RecordParts
-from sim.gathering import Gathering, Telemetry, Trace, Watcher
 from sim.policies import Confidence, FixedExit, Full
 from sim.policy import Policy
-from sim.run import Run, record_table
-from sim.trace_events import write_trace
+from sim.results.gathering import Gathering, Telemetry, Trace, Watcher
+from sim.results.run import Run, record_table
+from sim.results.trace_events import write_trace
 from sim.world import World
 
 #: Of more devices than this, no table by device is written.
@@ -127,11 +127,11 @@ class ArmTables:
 
     @property
     def computed_s(self) -> float:
-        """Seconds of computing that the whole run took: see :class:`sim.gathering.Gathering`."""
+        """Seconds that computing the run took: see :class:`sim.results.gathering.Gathering`."""
         return self._gathering.computed_s
 
     def node_rows(self) -> list[dict[str, float | str]]:
-        """What the whole run asked of each kind of node; see :class:`sim.verdict.NodeLoads`."""
+        """What the run asked of each kind of node; see :class:`sim.results.verdict.NodeLoads`."""
         return self._gathering.nodes.metrics()
 
     def _first_watchers(self) -> dict[str, Watcher]:

@@ -11,13 +11,13 @@ from offramp.stages.arm_tables import ArmTables
 from offramp.stages.jobs import Job, Network, PolicyText, Replication
 from offramp.stages.layout import FAULT_TIMES, FAULTS
 from offramp.stages.record_parts import RecordParts
-from sim.fault_tables import fault_counts, fault_times
-from sim.gathering import metrics_of
-from sim.metrics import take_in
 from sim.policy import Policy
-from sim.run import Run
+from sim.results.fault_tables import fault_counts, fault_times
+from sim.results.gathering import metrics_of
+from sim.results.metrics import take_in
+from sim.results.run import Run
+from sim.running.slices import Workload
 from sim.simulation import simulate_in_slices
-from sim.slices import Workload
 
 
 def replicate(job: Job, replication: int, folder: Path) -> Replication:

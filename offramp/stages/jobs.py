@@ -15,10 +15,10 @@ from offramp.checks import policy_label
 from offramp.scenario import LoadedScenario
 from offramp.stages.inputs import Inputs
 from offramp.stages.layout import PREDICTIONS
-from sim.outcome_counts import OutcomeCounts
 from sim.policy import Policy
 from sim.policy_building import build_policy, fit_policy
-from sim.summary import RunSummary
+from sim.results.outcome_counts import OutcomeCounts
+from sim.results.summary import RunSummary
 from sim.world import World
 
 #: Strategy and training seed of a network.

@@ -21,7 +21,7 @@ from offramp.stages.jobs import Arm, Job, Network, Replication
 from offramp.stages.live_parts import LivePart, PartsFolder
 from offramp.stages.record_parts import RecordParts
 from offramp.stages.result_tables import copy_results, write_tables
-from sim.run import Run
+from sim.results.run import Run
 from sim.world import World
 
 

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from models.errors import ArtifactError
 from models.files import whole_file
 from offramp.stages.jobs import Arm
-from sim.run import Run
-from sim.workload import Requests
+from sim.results.run import Run
+from sim.workload.device_groups import Requests
 
 #: Folder in a results folder.
 LIVE_PARTS = ".live-parts"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from models.errors import ArtifactError
-from sim.records import SCHEMA
+from sim.results.records import SCHEMA
 
 #: Rows that are written together, about: some 30 MB.
 PART_ROWS = 250_000

@@ -27,9 +27,9 @@ from offramp.stages.layout import (
     TRACES,
 )
 from offramp.stages.record_parts import read_parts
-from sim.outcome_counts import OutcomeCounts
-from sim.records import write_records
-from sim.summary import RunSummary
+from sim.results.outcome_counts import OutcomeCounts
+from sim.results.records import write_records
+from sim.results.summary import RunSummary
 from sim.world import World
 
 

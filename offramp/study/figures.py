@@ -30,7 +30,7 @@ from offramp.study.panels import (
 )
 from offramp.study.statistics import BETTER, WORSE, check_table, configurations
 from offramp.words import counted
-from sim.metrics import confidence_interval
+from sim.results.metrics import confidence_interval
 
 #: Configurations on one figure: panels of gains, and rows of learning curves.
 MOST_PANELS = 12

@@ -25,9 +25,9 @@ from offramp.sweep.template import Template
 from offramp.sweep.versions import versions
 from offramp.worlds import build_world, needs_host_profile, read_matching_profile
 from offramp.yaml_lines import Location
+from sim.results.verdict import VERDICTS, load_verdict
+from sim.running.slices import Workload
 from sim.simulation import simulate_in_slices
-from sim.slices import Workload
-from sim.verdict import VERDICTS, load_verdict
 
 T = TypeVar("T")
 

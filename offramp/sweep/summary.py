@@ -13,8 +13,8 @@ import pandas as pd
 import pyarrow as pa
 from scipy import special
 
-from sim.metrics import LEVEL
-from sim.verdict import VERDICTS
+from sim.results.metrics import LEVEL
+from sim.results.verdict import VERDICTS
 
 #: Shares of requests, pooled over runs by what they are shares of.
 _SHARES = {"aud": "offered", "hit_ratio": "offered", "accuracy": "answered"}

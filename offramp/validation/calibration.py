@@ -25,9 +25,9 @@ from offramp.scenario import LoadedScenario
 from offramp.schema import DirectionSection, LinkSection, MqttSection, OverheadSection, Scenario
 from offramp.schema.distributions import EmpiricalSpec
 from offramp.validation.mixtures import evenly
-from sim.autocorrelation import Autocorrelation
 from sim.distributions import Floats
-from sim.mqtt_packets import EXCHANGES
+from sim.network.mqtt_packets import EXCHANGES
+from sim.nodes.autocorrelation import Autocorrelation
 
 FORMAT = "offramp-calibration-4"
 
@@ -44,7 +44,7 @@ _OF_NODE = ("receive_s", "begin_s", "begin_idle_s", "reply_s", "ingress_busy_s",
 
 @dataclass(frozen=True)
 class NodeSamples:
-    """Seconds that a node took for requests besides inference; see :mod:`sim.overheads`.
+    """Seconds that a node took for requests besides inference; see :mod:`sim.nodes.overheads`.
 
     Attributes:
         receive_s: of an idle node, from a message's arrival until a worker had it.

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from offramp.validation.runs import ARM, RUN, Side, check_comparable, check_same_requests, read_side
-from sim.metrics import confidence_interval, ratio_interval
+from sim.results.metrics import confidence_interval, ratio_interval
 
 #: How far a simulation may be off: shares in absolute numbers, the others relative to the live one.
 TARGETS = {"aud": 0.02, "latency_p50_s": 0.10, "latency_p95_s": 0.20}

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from sim.autocorrelation import Autocorrelation
 from sim.distributions import Floats
-from sim.run import Run
-from sim.service import Service
+from sim.nodes.autocorrelation import Autocorrelation
+from sim.nodes.service import Service
+from sim.results.run import Run
 
 #: Fewer services of one batch size than this tell nothing of their distribution.
 _ENOUGH_OF_A_SIZE = 10

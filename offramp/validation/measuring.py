@@ -29,13 +29,13 @@ from offramp.validation.excess import spans_of
 from offramp.validation.mixtures import at_rate
 from offramp.validation.node_samples import node_samples
 from offramp.validation.ways import answered_hz, ways_of
-from sim.arrivals import ClosedLoop, Poisson
 from sim.distributions import Constant, Floats, Uniform
-from sim.nodes import NodeSpec
-from sim.run import Run
-from sim.samples import Drawn
-from sim.verdict import offered_loads
-from sim.workload import DeviceGroup
+from sim.nodes.node import NodeSpec
+from sim.results.run import Run
+from sim.results.verdict import offered_loads
+from sim.workload.arrivals import ClosedLoop, Poisson
+from sim.workload.device_groups import DeviceGroup
+from sim.workload.samples import Drawn
 from sim.world import World
 
 #: Requests of an idle node, of one that is busy half of the time, and of a busy one, about.

@@ -20,7 +20,7 @@ from offramp.validation.excess import (
 from offramp.validation.mixtures import at_rate
 from offramp.validation.ways import Ways, answered_hz, ways_of
 from sim.distributions import Floats
-from sim.run import Run
+from sim.results.run import Run
 from sim.world import World
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from models.errors import ArtifactError, ResultsError
 from offramp.stages.layout import MANIFEST, NODES, RECORDS
-from sim.records import read_records
+from sim.results.records import read_records
 
 #: What tells one run from another.
 RUN = ["strategy", "training_seed", "policy", "replication"]
@@ -40,7 +40,7 @@ class Side:
     """The results of one world.
 
     Attributes:
-        records: one row per request, see :mod:`sim.records`.
+        records: one row per request, see :mod:`sim.results.records`.
         nodes: metrics of every run and node.
     """
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from offramp.validation.excess import AT_ONCE_S, Spans
 from sim.distributions import Floats
-from sim.run import Run
+from sim.results.run import Run
 
 #: A message comes to its node about so late as half of those are read that met nothing. Who those
 #: are depends on it again: at first, this share of all messages is taken to have come by then.

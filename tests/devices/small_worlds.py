@@ -8,12 +8,12 @@ import numpy as np
 
 from devices.fleet_settings import SampleSet
 from models.artifacts import Predictions
-from sim.arrivals import Poisson
 from sim.distributions import Constant
-from sim.links import Link
-from sim.nodes import NodeSpec
-from sim.service import DistributedService
-from sim.workload import DeviceGroup
+from sim.network.links import Link
+from sim.nodes.node import NodeSpec
+from sim.nodes.service import DistributedService
+from sim.workload.arrivals import Poisson
+from sim.workload.device_groups import DeviceGroup
 from sim.world import World
 
 SAMPLES = 100

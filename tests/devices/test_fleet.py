@@ -29,16 +29,16 @@ from devices.live_workload import LiveWorkload
 from devices.messages import InferenceRequest, NodeStatus, Reply
 from devices.progress import Progress
 from models.errors import BrokerError, LiveError
-from sim.arrivals import ClosedLoop, OnOff, Periodic, Poisson
 from sim.distributions import Constant, Exponential, Uniform
 from sim.faults import Fault
-from sim.mqtt import Mqtt
+from sim.network.mqtt import Mqtt
 from sim.policies import FixedExit
-from sim.run import Run
-from sim.samples import Correlated, Shuffled
+from sim.results.run import Run
+from sim.running.slices import Workload
 from sim.simulation import simulate
-from sim.slices import Workload
-from sim.workload import Requests, requests_of
+from sim.workload.arrivals import ClosedLoop, OnOff, Periodic, Poisson
+from sim.workload.device_groups import Requests, requests_of
+from sim.workload.samples import Correlated, Shuffled
 from sim.world import World
 
 

@@ -20,14 +20,14 @@ from devices.messages import (
     encode_request,
 )
 from devices.results import run_of
-from sim import records
-from sim.arrivals import Poisson
 from sim.distributions import Constant
-from sim.links import Link
-from sim.nodes import NodeSpec
-from sim.run import Run
-from sim.service import DistributedService
-from sim.workload import DeviceGroup
+from sim.network.links import Link
+from sim.nodes.node import NodeSpec
+from sim.nodes.service import DistributedService
+from sim.results import records
+from sim.results.run import Run
+from sim.workload.arrivals import Poisson
+from sim.workload.device_groups import DeviceGroup
 from sim.world import World
 
 LABELS = np.array([3, 1, 2], dtype=np.int32)

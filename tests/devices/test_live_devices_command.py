@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from models.errors import BrokerError, LiveError, ResultsError, ScenarioError
 from offramp.live.devices import devices
-from sim.records import read_records
+from sim.results.records import read_records
 
 SHORT = ["--duration-s", "0.5", "--set", "simulation.warm_up_s=0.1"]
 

@@ -36,12 +36,12 @@ from devices.fleet_settings import FleetSettings, SampleSet
 from devices.messages import Reply
 from devices.progress import Progress
 from devices.results import run_of
-from sim.arrivals import Poisson
 from sim.distributions import Constant
 from sim.policies import FixedExit
-from sim.run import Run, record_table
+from sim.results.run import Run, record_table
+from sim.running.slices import Workload
 from sim.simulation import simulate
-from sim.slices import Workload
+from sim.workload.arrivals import Poisson
 from sim.world import World
 
 #: Within so long everyone is back after a fault is over.

@@ -16,7 +16,7 @@ from fake_runtime import eventually
 from prometheus_client.parser import text_string_to_metric_families
 from small_scenario import WITHIN_S, Trained
 
-from sim.records import read_records
+from sim.results.records import read_records
 
 
 def children(parent: int, *words: str) -> list[int]:

@@ -11,7 +11,7 @@ from brokers import SecureMosquitto
 from live_clients import Device
 from small_scenario import WITHIN_S, Trained
 
-from sim.records import read_records
+from sim.results.records import read_records
 
 
 def test_a_whole_run_with_a_device_that_joins(

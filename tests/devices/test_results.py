@@ -20,12 +20,12 @@ from devices.fleet_log import UNSENT, FleetLog, FleetResult, Oddities
 from devices.fleet_settings import FleetSettings
 from devices.messages import InferenceRequest, Reply
 from devices.results import run_of
-from sim import records
-from sim.arrivals import Poisson
-from sim.gathering import Gathering, Telemetry
-from sim.metrics import run_metrics
-from sim.records import DROPPED, LATE, LOST, ON_TIME
-from sim.run import Run, record_table
+from sim.results import records
+from sim.results.gathering import Gathering, Telemetry
+from sim.results.metrics import run_metrics
+from sim.results.records import DROPPED, LATE, LOST, ON_TIME
+from sim.results.run import Run, record_table
+from sim.workload.arrivals import Poisson
 from sim.world import World
 
 #: Of the devices' clock at the start of the run; and how much further the clock of a node is that

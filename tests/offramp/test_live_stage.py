@@ -18,9 +18,9 @@ from offramp.stages.jobs import Job, job_of
 from offramp.stages.live import ArmRun, arms_in_order, measure_missing, write_live_results
 from offramp.stages.live_parts import LIVE_PARTS, LivePart, PartsFolder
 from offramp.store import Store
-from sim.run import Run
+from sim.results.run import Run
+from sim.running.slices import Workload
 from sim.simulation import simulate_in_slices
-from sim.slices import Workload
 
 Change = dict[str, Any]
 

@@ -8,7 +8,7 @@ import pytest
 from models.errors import ArtifactError
 from offramp.stages import record_parts
 from offramp.stages.record_parts import RecordParts, read_parts
-from sim import records
+from sim.results import records
 
 
 def table(rows: int, device: str) -> pa.Table:

@@ -22,7 +22,7 @@ from offramp.reproduction.contents import (
     compare_records,
 )
 from offramp.store import file_hash
-from sim.records import read_records, write_records
+from sim.results.records import read_records, write_records
 
 
 @pytest.fixture(scope="module")

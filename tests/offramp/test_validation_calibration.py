@@ -45,18 +45,18 @@ from offramp.validation.node_samples import node_samples
 from offramp.validation.time_parts import Division
 from offramp.validation.ways import ways_of
 from offramp.worlds import build_world, outline_of
-from sim.arrivals import ClosedLoop, Poisson
-from sim.autocorrelation import Autocorrelation
 from sim.distributions import Constant, Distribution, Empirical, Uniform
-from sim.links import Direction, Link
-from sim.nodes import NodeSpec
-from sim.overheads import Overheads
+from sim.network.links import Direction, Link
+from sim.nodes.autocorrelation import Autocorrelation
+from sim.nodes.node import NodeSpec
+from sim.nodes.overheads import Overheads
+from sim.nodes.service import ProfiledService
 from sim.policies import Full
-from sim.run import Run
-from sim.service import ProfiledService
+from sim.results.run import Run
+from sim.running.slices import Workload
 from sim.simulation import simulate
-from sim.slices import Workload
-from sim.workload import DeviceGroup
+from sim.workload.arrivals import ClosedLoop, Poisson
+from sim.workload.device_groups import DeviceGroup
 from sim.world import World
 
 #: Of 100 inferences of one image, and of four together.

@@ -20,7 +20,7 @@ from offramp.validation.comparison import compare, run_metrics
 from offramp.validation.figures import latency_steps
 from offramp.validation.page import misses, verdict_line
 from offramp.validation.runs import read_side
-from sim.records import SCHEMA, write_records
+from sim.results.records import SCHEMA, write_records
 
 SCENARIO: dict[str, Any] = {
     "name": "pair",

@@ -13,8 +13,6 @@ from offramp import load_scenario
 from offramp.presets import link_presets
 from offramp.schema import LinkSection
 from offramp.worlds import build_world, needs_host_profile, world_files
-from sim.arrivals import ClosedLoop, Diurnal, OnOff, Periodic, Poisson, TraceArrivals
-from sim.capacity import ConstantCapacity, TracedCapacity
 from sim.distributions import (
     Constant,
     Empirical,
@@ -26,11 +24,13 @@ from sim.distributions import (
 )
 from sim.energy import PowerStates
 from sim.faults import Fault
-from sim.links import Link
-from sim.mqtt import Mqtt
-from sim.retransmission import TcpLoss
-from sim.samples import Correlated, Drawn, Shuffled, TraceSamples
-from sim.service import DistributedService, ProfiledService
+from sim.network.capacity import ConstantCapacity, TracedCapacity
+from sim.network.links import Link
+from sim.network.mqtt import Mqtt
+from sim.network.retransmission import TcpLoss
+from sim.nodes.service import DistributedService, ProfiledService
+from sim.workload.arrivals import ClosedLoop, Diurnal, OnOff, Periodic, Poisson, TraceArrivals
+from sim.workload.samples import Correlated, Drawn, Shuffled, TraceSamples
 
 UP = "links.wifi.uplink"
 CAMERAS = "devices.cameras"

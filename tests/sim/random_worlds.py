@@ -13,9 +13,6 @@ from hypothesis import strategies as st
 from tiny_worlds import Fickle
 
 from models.artifacts import Profile
-from sim.arrivals import ClosedLoop, Diurnal, OnOff, Periodic, Poisson
-from sim.autocorrelation import Autocorrelation
-from sim.capacity import Capacity, ConstantCapacity, TracedCapacity
 from sim.distributions import (
     Constant,
     Distribution,
@@ -26,10 +23,14 @@ from sim.distributions import (
     Uniform,
 )
 from sim.faults import Fault, FaultKind
-from sim.links import Direction, Link
-from sim.mqtt import Mqtt
-from sim.nodes import NodeSpec
-from sim.overheads import Overheads, ServiceWithOverheads
+from sim.network.capacity import Capacity, ConstantCapacity, TracedCapacity
+from sim.network.links import Direction, Link
+from sim.network.mqtt import Mqtt
+from sim.network.retransmission import TcpLoss
+from sim.nodes.autocorrelation import Autocorrelation
+from sim.nodes.node import NodeSpec
+from sim.nodes.overheads import Overheads, ServiceWithOverheads
+from sim.nodes.service import DistributedService, ProfiledService, Service
 from sim.policies import (
     Anytime,
     Confidence,
@@ -42,10 +43,9 @@ from sim.policies import (
     Offload,
     Oracle,
 )
-from sim.retransmission import TcpLoss
-from sim.samples import Correlated, Drawn, Shuffled
-from sim.service import DistributedService, ProfiledService, Service
-from sim.workload import DeviceGroup
+from sim.workload.arrivals import ClosedLoop, Diurnal, OnOff, Periodic, Poisson
+from sim.workload.device_groups import DeviceGroup
+from sim.workload.samples import Correlated, Drawn, Shuffled
 from sim.world import World
 
 EXITS, SAMPLES = 3, 7

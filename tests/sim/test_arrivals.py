@@ -11,10 +11,10 @@ from scipy import integrate, stats
 from tiny_worlds import examples
 
 from models.errors import ScenarioError
-from sim.arrivals import ClosedLoop, Diurnal, OnOff, Periodic, Poisson, TraceArrivals
 from sim.distributions import Exponential
-from sim.request_traces import RequestTrace
 from sim.streams import Streams
+from sim.workload.arrivals import ClosedLoop, Diurnal, OnOff, Periodic, Poisson, TraceArrivals
+from sim.workload.request_traces import RequestTrace
 
 #: Standard errors by which an estimate may miss: 1 in 1.7 million by chance.
 SIGMAS = 5

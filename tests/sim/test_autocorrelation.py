@@ -7,11 +7,11 @@ import pytest
 from scipy import stats
 from tiny_worlds import group, node, run_of, world
 
-from sim.arrivals import ClosedLoop, Poisson
-from sim.autocorrelation import AlikeInTime, Autocorrelation
 from sim.distributions import Constant, Exponential
-from sim.overheads import Overheads
-from sim.service import DistributedService
+from sim.nodes.autocorrelation import AlikeInTime, Autocorrelation
+from sim.nodes.overheads import Overheads
+from sim.nodes.service import DistributedService
+from sim.workload.arrivals import ClosedLoop, Poisson
 
 ALIKE = Autocorrelation(0.5, 2.0)
 

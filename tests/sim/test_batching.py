@@ -19,14 +19,14 @@ from tiny_worlds import (
 )
 
 from models.errors import ArtifactError
-from sim.arrivals import Poisson
 from sim.distributions import Exponential
 from sim.faults import Fault
-from sim.links import Link
+from sim.network.links import Link
+from sim.nodes.service import DistributedService, ProfiledService
 from sim.policies import Confidence
 from sim.policy import ANSWER, DROP, run_to
-from sim.service import DistributedService, ProfiledService
-from sim.visits import Visits
+from sim.results.visits import Visits
+from sim.workload.arrivals import Poisson
 
 
 def measured(by_size):

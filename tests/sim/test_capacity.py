@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny_worlds import examples
 
 from models.errors import ArtifactError, ScenarioError
-from sim.capacity import (
+from sim.network.capacity import (
     ConstantCapacity,
     TracedCapacity,
     finished_s,

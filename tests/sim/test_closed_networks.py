@@ -9,10 +9,10 @@ from closed_forms import mva, repairmen
 from confirming import confirm
 from tiny_worlds import group, node, run_of, world
 
-from sim.arrivals import ClosedLoop
 from sim.distributions import Constant, Exponential, Gamma, Lognormal, Uniform
-from sim.links import Direction, Link
-from sim.mqtt import Mqtt
+from sim.network.links import Direction, Link
+from sim.network.mqtt import Mqtt
+from sim.workload.arrivals import ClosedLoop
 
 
 def closed(

@@ -20,16 +20,16 @@ from tiny_worlds import (
     world,
 )
 
-from sim.arrivals import OnOff, Periodic, Poisson
 from sim.distributions import Exponential, Gamma, Uniform
-from sim.links import Link
+from sim.network.links import Link
+from sim.nodes.service import DistributedService
 from sim.policies import Confidence, DeadlineAware, FixedExit
-from sim.samples import Correlated, Shuffled
-from sim.service import DistributedService
+from sim.running.slices import Workload
 from sim.simulation import simulate
-from sim.slices import Workload
 from sim.streams import Streams
-from sim.workload import Requests
+from sim.workload.arrivals import OnOff, Periodic, Poisson
+from sim.workload.device_groups import Requests
+from sim.workload.samples import Correlated, Shuffled
 
 LINK = Link(direction(Gamma(0.02, 0.01), 1e6), direction(Gamma(0.02, 0.01), 1e6))
 CAMERAS = group("cameras", 3, Poisson(2.0), Uniform(0.1, 0.5), LINK)

@@ -8,15 +8,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny_worlds import direction, examples
 
-from sim.capacity import ConstantCapacity, TracedCapacity, with_outages
-from sim.congestion import CONTROLS, INITIAL_WINDOW
 from sim.distributions import Constant, Uniform
-from sim.hops import Leg
-from sim.links import Channel, Direction, Travels
-from sim.mqtt_packets import MSS
-from sim.retransmission import Repair, TcpLoss
-from sim.tcp_senders import Crossing, Senders, lone_delay_s
-from sim.transport import travel_quantile_s
+from sim.network.capacity import ConstantCapacity, TracedCapacity, with_outages
+from sim.network.congestion import CONTROLS, INITIAL_WINDOW
+from sim.network.hops import Leg
+from sim.network.links import Channel, Direction, Travels
+from sim.network.mqtt_packets import MSS
+from sim.network.retransmission import Repair, TcpLoss
+from sim.network.tcp_senders import Crossing, Senders, lone_delay_s
+from sim.network.transport import travel_quantile_s
 
 RTT = 0.04
 RTO = RTT + 0.2

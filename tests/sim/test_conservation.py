@@ -22,17 +22,17 @@ from tiny_worlds import (
     written_world,
 )
 
-from sim import records
-from sim.arrivals import ClosedLoop, Periodic, Poisson
 from sim.distributions import Constant, Exponential, Gamma, Lognormal, TruncatedNormal, Uniform
 from sim.faults import Fault
-from sim.links import Direction, Link
-from sim.mqtt import Mqtt
-from sim.nodes import NodeSpec
+from sim.network.links import Direction, Link
+from sim.network.mqtt import Mqtt
+from sim.network.retransmission import TcpLoss
+from sim.nodes.node import NodeSpec
+from sim.nodes.service import DistributedService, ProfiledService
 from sim.policies import Confidence, DeadlineAware, FixedExit
 from sim.policy import ANSWER, DROP, OFFLOAD, run_to
-from sim.retransmission import TcpLoss
-from sim.service import DistributedService, ProfiledService
+from sim.results import records
+from sim.workload.arrivals import ClosedLoop, Periodic, Poisson
 
 #: As DESIGN.md, section 3, lists them.
 COLUMNS = [

@@ -219,7 +219,7 @@ def test_what_scipy_does_not_know_is_refused(name, parameters, message):
 
 def test_scipy_stats_is_imported_only_when_it_is_named():
     script = (
-        "import sys, sim.distributions, sim.arrivals, sim.samples;"
+        "import sys, sim.distributions, sim.workload.arrivals, sim.workload.samples;"
         "assert not {'scipy.stats', 'scipy.interpolate'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from tiny_worlds import group, node, run_of, world, written_world
 
-from sim.arrivals import Periodic
-from sim.capacity import ConstantCapacity
 from sim.distributions import Constant
 from sim.energy import PowerStates
-from sim.energy_meter import device_joules, has_energy, node_joules
-from sim.gathering import Gathering
-from sim.links import Direction, Link
-from sim.mqtt import Mqtt
+from sim.network.capacity import ConstantCapacity
+from sim.network.links import Direction, Link
+from sim.network.mqtt import Mqtt
+from sim.nodes.service import DistributedService
 from sim.policies import FixedExit
-from sim.service import DistributedService
+from sim.results.energy_meter import device_joules, has_energy, node_joules
+from sim.results.gathering import Gathering
+from sim.workload.arrivals import Periodic
 
 DEVICE = PowerStates(idle_w=1.0, compute_w=3.0, transmit_w=2.0, receive_w=1.5, source="a test")
 NODE = PowerStates(idle_w=5.0, compute_w=9.0, transmit_w=5.0, receive_w=5.0, source="a test")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_worlds import examples
 
-from sim.fairness import jain_index
+from sim.results.fairness import jain_index
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@
 import pytest
 from tiny_worlds import group, node, predictions, world
 
-from sim.arrivals import Poisson
-from sim.fault_tables import fault_counts, fault_times
 from sim.faults import Fault
-from sim.links import Link
-from sim.mqtt import Mqtt
-from sim.slices import Workload
+from sim.network.links import Link
+from sim.network.mqtt import Mqtt
+from sim.results.fault_tables import fault_counts, fault_times
+from sim.running.slices import Workload
+from sim.workload.arrivals import Poisson
 
 
 def absences_of(a_world, replication=0):

@@ -21,14 +21,14 @@ from tiny_worlds import (
     written_world,
 )
 
-from sim.arrivals import Poisson
 from sim.distributions import Exponential
 from sim.faults import Fault, Intervals, down_times
-from sim.links import Link
-from sim.network import draw_absences
+from sim.network.links import Link
+from sim.network.topology import draw_absences
+from sim.nodes.service import ProfiledService
 from sim.policy import ANSWER, run_to
-from sim.service import ProfiledService
 from sim.streams import Streams
+from sim.workload.arrivals import Poisson
 
 STREAMS = Streams(1, 0)
 

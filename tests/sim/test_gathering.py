@@ -13,23 +13,23 @@ from tiny_worlds import (
     written_world,
 )
 
-from sim.arrivals import ClosedLoop, Poisson
-from sim.capacity import ConstantCapacity
 from sim.distributions import Constant, Exponential
-from sim.fairness import jain_index
 from sim.faults import Fault
-from sim.finished_visits import FinishedVisits
-from sim.gathering import Gathering, Telemetry, Trace
-from sim.links import Direction, Link
-from sim.metrics import run_metrics
+from sim.network.capacity import ConstantCapacity
+from sim.network.links import Direction, Link
+from sim.nodes.service import DistributedService
 from sim.policies import Confidence, FixedExit
-from sim.run import Run
-from sim.service import DistributedService
+from sim.results.fairness import jain_index
+from sim.results.finished_visits import FinishedVisits
+from sim.results.gathering import Gathering, Telemetry, Trace
+from sim.results.metrics import run_metrics
+from sim.results.run import Run
+from sim.results.telemetry import node_telemetry, outcome_table, request_telemetry
+from sim.results.verdict import node_metrics, settling
+from sim.results.visits import Visits
+from sim.running.slices import Workload
 from sim.simulation import simulate_in_slices
-from sim.slices import Workload
-from sim.telemetry import node_telemetry, outcome_table, request_telemetry
-from sim.verdict import node_metrics, settling
-from sim.visits import Visits
+from sim.workload.arrivals import ClosedLoop, Poisson
 
 SLOW = Link(
     Direction(Exponential(0.05), ConstantCapacity(50_000.0)),
@@ -60,7 +60,7 @@ def parts_of(a_world, policy=None, says=SAYS):
 
 @pytest.fixture
 def many_slices(monkeypatch):
-    monkeypatch.setattr("sim.slices.SLICE_REQUESTS", 20)
+    monkeypatch.setattr("sim.running.slices.SLICE_REQUESTS", 20)
 
 
 def gathered(a_world, parts, exact=True, *watchers):

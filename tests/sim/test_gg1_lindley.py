@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from tiny_worlds import group, node, run_of, world
 
-from sim.arrivals import Diurnal, OnOff, Periodic, Poisson
-from sim.capacity import ConstantCapacity
 from sim.distributions import Constant, Exponential, Gamma, Lognormal, Uniform
-from sim.links import Direction, Link
-from sim.mqtt import Mqtt
-from sim.records import DROPPED
+from sim.network.capacity import ConstantCapacity
+from sim.network.links import Direction, Link
+from sim.network.mqtt import Mqtt
+from sim.results.records import DROPPED
+from sim.workload.arrivals import Diurnal, OnOff, Periodic, Poisson
 
 ARRIVALS = {
     "poisson": Poisson(0.3),

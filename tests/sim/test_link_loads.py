@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 from tiny_worlds import group, node, predictions, run_of, world
 
-from sim.arrivals import ClosedLoop, Periodic, Poisson
-from sim.capacity import ConstantCapacity, TracedCapacity
 from sim.distributions import Constant
-from sim.finished_visits import FinishedVisits
-from sim.link_loads import BACKHAUL, BROKER, link_loads
-from sim.links import Direction, Link
-from sim.mqtt import Mqtt
+from sim.network.capacity import ConstantCapacity, TracedCapacity
+from sim.network.links import Direction, Link
+from sim.network.mqtt import Mqtt
+from sim.nodes.service import DistributedService
 from sim.policies import FixedExit
 from sim.policy import ANSWER, OFFLOAD, run_to
-from sim.service import DistributedService
-from sim.traffic import TrafficMeter, offered_traffic
+from sim.results.finished_visits import FinishedVisits
+from sim.results.link_loads import BACKHAUL, BROKER, link_loads
+from sim.results.traffic import TrafficMeter, offered_traffic
+from sim.workload.arrivals import ClosedLoop, Periodic, Poisson
 
 
 def wire(bits_per_s, down=float("inf"), shared_by=1):

@@ -17,13 +17,13 @@ from tiny_worlds import (
     written_world,
 )
 
-from sim.arrivals import Poisson
 from sim.distributions import Exponential, Gamma, Uniform
-from sim.hops import Leg
-from sim.links import Channel, Link, Travels
+from sim.network.hops import Leg
+from sim.network.links import Channel, Link, Travels
+from sim.network.transport import travel_quantile_s
 from sim.policy import ANSWER, DROP, run_to
 from sim.streams import Streams
-from sim.transport import travel_quantile_s
+from sim.workload.arrivals import Poisson
 
 #: 1000 bytes take one second.
 SLOW = 8000.0

@@ -9,9 +9,9 @@ from closed_forms import engset, erlang_b, mmck
 from confirming import confirm
 from tiny_worlds import group, node, run_of, world
 
-from sim.arrivals import ClosedLoop, Poisson
 from sim.distributions import Constant, Exponential, Gamma, Lognormal
-from sim.records import DROPPED
+from sim.results.records import DROPPED
+from sim.workload.arrivals import ClosedLoop, Poisson
 
 SERVICES = {
     "exponential": Exponential(1.0),

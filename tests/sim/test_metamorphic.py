@@ -19,17 +19,17 @@ from random_worlds import (
 )
 from tiny_worlds import examples, group, node, random_predictions, run_of, world
 
-from sim.ahead import Ahead
-from sim.arrivals import ClosedLoop, OnOff, Poisson
-from sim.capacity import ConstantCapacity
 from sim.distributions import Exponential, Gamma, Lognormal, Uniform
-from sim.links import Direction, Link
+from sim.network.capacity import ConstantCapacity
+from sim.network.links import Direction, Link
+from sim.nodes.service import DistributedService
 from sim.policies import FixedExit
-from sim.records import ON_TIME
-from sim.run import Run
-from sim.service import DistributedService
-from sim.slices import Workload
-from sim.stepwise import Stepwise
+from sim.results.records import ON_TIME
+from sim.results.run import Run
+from sim.running.ahead import Ahead
+from sim.running.slices import Workload
+from sim.running.stepwise import Stepwise
+from sim.workload.arrivals import ClosedLoop, OnOff, Poisson
 
 SAYS = random_predictions(SAMPLES, EXITS, seed=1)
 TIMES = ["arrived_s", "started_s", "finished_s", "received_s", "released_s"]
@@ -127,7 +127,7 @@ def assert_cuts_change_nothing(a_world, policy, requests):
     """``requests``: of a slice of time, about; else all of them are in one."""
     whole = run_of(a_world, policy, SAYS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sim.slices.SLICE_REQUESTS", requests)
+        patch.setattr("sim.running.slices.SLICE_REQUESTS", requests)
         cut = run_of(a_world, policy, SAYS)
     assert_same(whole, cut, rtol=1e-12)
 

@@ -12,7 +12,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from tiny_worlds import examples
 
 from models.errors import ScenarioError
-from sim.mqtt_packets import (
+from sim.network.mqtt_packets import (
     EXCHANGES,
     MAX_REMAINING_LENGTH,
     acknowledgement_bytes,

@@ -12,14 +12,19 @@ from tiny_worlds import (
     world,
 )
 
-from sim.arrivals import Poisson
 from sim.distributions import Constant, Exponential
 from sim.faults import Fault
-from sim.links import Link
-from sim.mqtt import Mqtt
-from sim.mqtt_packets import acknowledgement_bytes, properties_bytes, publish_bytes, tcp_bytes
-from sim.network import draw_absences
+from sim.network.links import Link
+from sim.network.mqtt import Mqtt
+from sim.network.mqtt_packets import (
+    acknowledgement_bytes,
+    properties_bytes,
+    publish_bytes,
+    tcp_bytes,
+)
+from sim.network.topology import draw_absences
 from sim.streams import Streams
+from sim.workload.arrivals import Poisson
 
 #: Delays in seconds whose sums tell which of them they are made of.
 UP, DOWN, TO_NODE, FROM_NODE = 1.0, 10.0, 100.0, 1000.0

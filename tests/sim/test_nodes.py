@@ -21,10 +21,10 @@ from tiny_worlds import (
 
 from models.errors import PolicyError
 from sim.distributions import Constant, Exponential
-from sim.links import Direction, Link
+from sim.network.links import Direction, Link
+from sim.nodes.service import ProfiledService
 from sim.policies import Confidence, DeadlineAware, FixedExit
 from sim.policy import ANSWER, DROP, run_to
-from sim.service import ProfiledService
 
 # --- workers and the queue -----------------------------------------------------------------------
 

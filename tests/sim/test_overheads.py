@@ -16,19 +16,19 @@ from tiny_worlds import (
     world,
 )
 
-from sim.arrivals import ClosedLoop, Poisson
-from sim.autocorrelation import Autocorrelation
 from sim.distributions import Constant, Empirical, Exponential
 from sim.faults import Fault
-from sim.mqtt import Mqtt
-from sim.nodes import NodeSpec
-from sim.overheads import Overheads, ServiceWithOverheads
+from sim.network.mqtt import Mqtt
+from sim.nodes.autocorrelation import Autocorrelation
+from sim.nodes.node import NodeSpec
+from sim.nodes.overheads import Overheads, ServiceWithOverheads
+from sim.nodes.service import DistributedService, ProfiledService
 from sim.policies import Confidence
 from sim.policy import ANSWER, DROP, run_to
-from sim.samples import Shuffled
-from sim.service import DistributedService, ProfiledService
+from sim.results.verdict import offered_loads
 from sim.streams import scrambled
-from sim.verdict import offered_loads
+from sim.workload.arrivals import ClosedLoop, Poisson
+from sim.workload.samples import Shuffled
 
 #: Two exits; from the image to each, and from the first to the second.
 SERVICE = ProfiledService(profile([[2.0, 6.0]], [[2.0, 3.0]]))

@@ -21,13 +21,13 @@ from closed_forms import (
 from confirming import confirm
 from tiny_worlds import group, node, records_of, run_of, world
 
-from sim.arrivals import OnOff, Periodic, Poisson
-from sim.capacity import ConstantCapacity
 from sim.distributions import Constant, Exponential, Gamma, Uniform
-from sim.links import Direction, Link
-from sim.metrics import run_metrics
-from sim.mqtt import Mqtt
-from sim.telemetry import bin_edges, node_telemetry
+from sim.network.capacity import ConstantCapacity
+from sim.network.links import Direction, Link
+from sim.network.mqtt import Mqtt
+from sim.results.metrics import run_metrics
+from sim.results.telemetry import bin_edges, node_telemetry
+from sim.workload.arrivals import OnOff, Periodic, Poisson
 
 DEVICES = 5
 

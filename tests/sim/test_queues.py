@@ -20,12 +20,12 @@ from tiny_worlds import (
     world,
 )
 
-from sim.arrivals import Poisson
 from sim.distributions import Exponential, Uniform
-from sim.links import Link
-from sim.nodes import NodeSpec
+from sim.network.links import Link
+from sim.nodes.node import NodeSpec
+from sim.nodes.queues import queue_of
 from sim.policy import ANSWER, run_to
-from sim.queues import queue_of
+from sim.workload.arrivals import Poisson
 
 
 def sends(name, times_s, **more):

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from random_worlds import EXITS, SAMPLES, policies, worlds
 from tiny_worlds import examples, random_predictions, records_of, run_of
 
-from sim.metrics import run_metrics
-from sim.records import DROPPED, LATE, LOST, ON_TIME
-from sim.telemetry import bin_edges, node_telemetry
+from sim.results.metrics import run_metrics
+from sim.results.records import DROPPED, LATE, LOST, ON_TIME
+from sim.results.telemetry import bin_edges, node_telemetry
 
 
 def check_outcomes(a_world, run):

@@ -9,10 +9,10 @@ import pytest
 from tiny_worlds import Fickle, direction, group, node, run_of, table_of, world
 
 from models.errors import ArtifactError
-from sim.arrivals import Poisson
 from sim.distributions import Exponential, Gamma
-from sim.links import Link
-from sim.records import FORMAT, SCHEMA, read_records, write_records
+from sim.network.links import Link
+from sim.results.records import FORMAT, SCHEMA, read_records, write_records
+from sim.workload.arrivals import Poisson
 
 ABOUT = {"world": "simulated", "seeds": [1, 2]}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny_worlds import examples
 
 from models.errors import ArtifactError, OfframpError, ScenarioError
-from sim.request_traces import RequestTrace, read_request_trace
+from sim.workload.request_traces import RequestTrace, read_request_trace
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from tiny_worlds import examples
 
 from sim.distributions import Constant
-from sim.links import Direction
-from sim.retransmission import MAX_RTO_S, TcpLoss
+from sim.network.links import Direction
+from sim.network.retransmission import MAX_RTO_S, TcpLoss
 
 RTT = 0.05
 RTO = 0.25  # and 200 ms more

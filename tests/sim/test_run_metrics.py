@@ -20,7 +20,8 @@ from tiny_worlds import (
     written_world,
 )
 
-from sim.metrics import (
+from sim.policy import ANSWER, DROP, run_to
+from sim.results.metrics import (
     ARM,
     confidence_interval,
     over_replications,
@@ -28,7 +29,6 @@ from sim.metrics import (
     ratio_interval,
     run_metrics,
 )
-from sim.policy import ANSWER, DROP, run_to
 
 # --- one run -------------------------------------------------------------------------------------
 

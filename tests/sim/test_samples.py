@@ -12,9 +12,9 @@ from scipy import stats
 from tiny_worlds import examples
 
 from models.errors import ScenarioError
-from sim.request_traces import RequestTrace
-from sim.samples import Correlated, Drawn, Shuffled, TraceSamples
 from sim.streams import Streams
+from sim.workload.request_traces import RequestTrace
+from sim.workload.samples import Correlated, Drawn, Shuffled, TraceSamples
 
 #: Standard errors by which an estimate may miss: 1 in 1.7 million by chance.
 SIGMAS = 5

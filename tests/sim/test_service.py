@@ -8,10 +8,10 @@ from scipy import stats
 from tiny_worlds import Deciding, examples, group, node, predictions, profile, run_of, world
 
 from models.errors import ArtifactError
-from sim.arrivals import Poisson
 from sim.distributions import Constant, Exponential, Gamma
+from sim.nodes.service import DistributedService, ProfiledService
 from sim.policy import ANSWER, run_to
-from sim.service import DistributedService, ProfiledService
+from sim.workload.arrivals import Poisson
 
 #: Four measured inferences that computed every exit, in no order; each sum of its parts is told
 #: from every other by its digits.

@@ -7,9 +7,9 @@ from hypothesis import given
 from random_worlds import EXITS, SAMPLES, policies, worlds
 from tiny_worlds import AtTimes, examples, group, random_predictions, records_of, run_of, world
 
-from sim.ahead import Ahead
 from sim.clock import Clock
-from sim.nodes import Node
+from sim.nodes.node import Node
+from sim.running.ahead import Ahead
 
 
 def simulated(a_world, policy):

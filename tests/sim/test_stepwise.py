@@ -22,16 +22,16 @@ from tiny_worlds import (
     world,
 )
 
-from sim.arrivals import ClosedLoop, Periodic, Poisson
 from sim.distributions import Constant, Exponential, Gamma, Uniform
 from sim.faults import Fault
-from sim.links import Link
-from sim.mqtt import Mqtt
-from sim.mqtt_packets import acknowledgement_bytes, tcp_bytes
+from sim.network.links import Link
+from sim.network.mqtt import Mqtt
+from sim.network.mqtt_packets import acknowledgement_bytes, tcp_bytes
+from sim.network.retransmission import TcpLoss
+from sim.nodes.service import DistributedService, ProfiledService
 from sim.policies import Confidence, DeadlineAware
 from sim.policy import ANSWER, DROP, OFFLOAD, run_to
-from sim.retransmission import TcpLoss
-from sim.service import DistributedService, ProfiledService
+from sim.workload.arrivals import ClosedLoop, Periodic, Poisson
 from sim.world import World
 
 # --- the same as computed ahead ------------------------------------------------------------------

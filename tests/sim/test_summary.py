@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_worlds import Fickle, examples, group, node, predictions, run_of, world
 
-from sim import records
-from sim.arrivals import Poisson
 from sim.distributions import Exponential
-from sim.metrics import run_metrics
-from sim.summary import COMPRESSION, RunSummary
-from sim.verdict import settling
+from sim.results import records
+from sim.results.metrics import run_metrics
+from sim.results.summary import COMPRESSION, RunSummary
+from sim.results.verdict import settling
+from sim.workload.arrivals import Poisson
 
 WARM_UP_S, DURATION_S = 100.0, 1000.0
 
@@ -128,7 +128,7 @@ def test_asking_changes_nothing():
 
 def test_another_process_says_the_same_bit_for_bit():
     code = (
-        "import numpy as np; from sim.summary import RunSummary\n"
+        "import numpy as np; from sim.results.summary import RunSummary\n"
         "r = np.random.default_rng(5); n = 200_000; c = np.arange(n) / n\n"
         "s = RunSummary(0.0, 1.0); one = np.ones(n, int)\n"
         "s.add(c, c + r.pareto(1.2, n), one, one > 0, one)\n"

@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim import records
-from sim.telemetry import (
+from sim.results import records
+from sim.results.telemetry import (
     bin_edges,
     node_telemetry,
     outcome_table,
     present_seconds,
     request_telemetry,
 )
-from sim.visits import Visits
+from sim.results.visits import Visits
 
 EXAMPLES = settings(max_examples=60, derandomize=True, deadline=None)
 

@@ -19,16 +19,16 @@ from tiny_worlds import (
 )
 
 from models.errors import PolicyError
-from sim.arrivals import Poisson
 from sim.distributions import Constant, Exponential
 from sim.faults import Fault
-from sim.links import Link
-from sim.mqtt import Mqtt
-from sim.network import draw_absences
-from sim.overheads import Overheads
+from sim.network.links import Link
+from sim.network.mqtt import Mqtt
+from sim.network.topology import draw_absences
+from sim.nodes.overheads import Overheads
+from sim.nodes.service import DistributedService, ProfiledService
 from sim.policy import ANSWER, DROP, OFFLOAD, run_to
-from sim.service import DistributedService, ProfiledService
 from sim.streams import Streams
+from sim.workload.arrivals import Poisson
 
 #: To exits 1, 2, 3 alone: 1, 3 and 7 s; segments of 1, 2 and 4 s, classifiers cost nothing.
 SERVICE = ProfiledService(profile([[1.0, 3.0, 7.0]], [[1.0, 2.0, 4.0]]))

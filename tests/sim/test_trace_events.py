@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim import records
-from sim.trace_events import TracedRequests, trace_events, write_trace
-from sim.visits import Visits
+from sim.results import records
+from sim.results.trace_events import TracedRequests, trace_events, write_trace
+from sim.results.visits import Visits
 
 NODES = ["edge", "cloud"]
 

@@ -18,18 +18,18 @@ from tiny_worlds import (
     world,
 )
 
-from sim.arrivals import Poisson
-from sim.capacity import TracedCapacity, with_outages
 from sim.distributions import Exponential, Gamma, Uniform
 from sim.faults import Fault
-from sim.links import Channel, Direction, Link, Travels
-from sim.mqtt import Mqtt
-from sim.network import ways
+from sim.network.capacity import TracedCapacity, with_outages
+from sim.network.links import Channel, Direction, Link, Travels
+from sim.network.mqtt import Mqtt
+from sim.network.retransmission import TcpLoss
+from sim.network.topology import ways
+from sim.network.transport import Messages
 from sim.policies import FixedExit
-from sim.retransmission import TcpLoss
+from sim.running.slices import Workload, messages_of
 from sim.simulation import simulate_in_slices
-from sim.slices import Workload, messages_of
-from sim.transport import Messages
+from sim.workload.arrivals import Poisson
 
 #: 1000 bytes take one second.
 SLOW = 8000.0
@@ -40,7 +40,8 @@ SLOW = 8000.0
 def by_loop(capacity, sent_s, queue, flow, size_bytes, delay_s):
     """When messages arrive, with one scalar for each link and one for each connection.
 
-    Nothing of :mod:`sim.links` is used, and of a capacity only that of one message on a free link.
+    Nothing of :mod:`sim.network.links` is used, and of a capacity only that of one message on a
+    free link.
     """
     free_s, last_s, arrived = {}, {}, []
     for sent, one, connection, size, delay in zip(
@@ -334,7 +335,7 @@ def test_a_way_in_slices_is_the_way_in_one_go(kind, cuts):
 def test_a_run_in_slices_is_the_run_in_one_go(kind, monkeypatch):
     this = busy_world(**KINDS[kind])
     whole = run_of(this)
-    monkeypatch.setattr("sim.slices.SLICE_REQUESTS", 20)
+    monkeypatch.setattr("sim.running.slices.SLICE_REQUESTS", 20)
     sliced = run_of(this)
     assert len(list(Workload(this, np.zeros(1, dtype=np.int32), 0).slices())) > 20
     for name in ("node", "exit", "outcome"):
@@ -344,7 +345,7 @@ def test_a_run_in_slices_is_the_run_in_one_go(kind, monkeypatch):
 
 
 def test_each_request_is_in_one_part_of_a_run_in_slices(monkeypatch):
-    monkeypatch.setattr("sim.slices.SLICE_REQUESTS", 50)
+    monkeypatch.setattr("sim.running.slices.SLICE_REQUESTS", 50)
     this = busy_world(**KINDS["faults"])
     says = predictions()
     workload = Workload(this, says.label, 0)

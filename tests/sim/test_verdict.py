@@ -15,14 +15,13 @@ from tiny_worlds import (
     written_world,
 )
 
-from sim.arrivals import ClosedLoop, Periodic, Poisson
 from sim.distributions import Constant, Exponential, Gamma, Uniform
-from sim.links import Direction, Link
-from sim.metrics import run_metrics
+from sim.network.links import Direction, Link
+from sim.nodes.service import DistributedService, ProfiledService
 from sim.policies import DeadlineAware, FixedExit
 from sim.policy import ANSWER, DROP, run_to
-from sim.service import DistributedService, ProfiledService
-from sim.verdict import (
+from sim.results.metrics import run_metrics
+from sim.results.verdict import (
     ENOUGH_REQUESTS,
     doubts,
     load_verdict,
@@ -32,6 +31,7 @@ from sim.verdict import (
     policies_in_vain,
     settling,
 )
+from sim.workload.arrivals import ClosedLoop, Periodic, Poisson
 
 # --- before a run --------------------------------------------------------------------------------
 

@@ -11,19 +11,19 @@ import pandas as pd
 from hypothesis import HealthCheck, settings
 
 from models.artifacts import Predictions, Profile
-from sim.arrivals import Created, Poisson
-from sim.capacity import ConstantCapacity
 from sim.distributions import Constant, Distribution
-from sim.links import Direction, Link
-from sim.metrics import confidence_interval
-from sim.nodes import NodeSpec
+from sim.network.capacity import ConstantCapacity
+from sim.network.links import Direction, Link
+from sim.nodes.node import NodeSpec
+from sim.nodes.service import DistributedService
 from sim.policies import FixedExit
 from sim.policy import ANSWER, DROP, run_to
-from sim.run import Run, record_table
-from sim.service import DistributedService
+from sim.results.metrics import confidence_interval
+from sim.results.run import Run, record_table
+from sim.running.slices import Workload
 from sim.simulation import simulate
-from sim.slices import Workload
-from sim.workload import DeviceGroup
+from sim.workload.arrivals import Created, Poisson
+from sim.workload.device_groups import DeviceGroup
 from sim.world import World
 
 

@@ -1,0 +1,1 @@
+"""Nodes: queues, workers, batches, and how long each of them takes."""

@@ -1,0 +1,193 @@
+"""What a node takes for a request besides inference: reading it, beginning with it, replying.
+
+A node is a program on an operating system. Its network thread reads a message and wakes a worker
+before that can begin; a worker takes longer for a request than a profiler for the same inference,
+which keeps the caches warm and waits for nobody; and it sends the reply itself before it takes the
+next request. A worker is busy with the last two, not with the first. While an inference is on, the
+threads that read messages and send answers wait for processors and locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+
+from sim.distributions import Constant, Distribution, Floats
+from sim.network.transport import Indices, Message, Messages
+from sim.nodes.autocorrelation import Autocorrelation
+from sim.nodes.service import Service
+from sim.streams import scrambled
+
+
+@dataclass(frozen=True)
+class Overheads:
+    """Seconds that a node takes for each request besides inference.
+
+    Attributes:
+        receive: from the arrival of a device's message until it can be taken by a worker.
+        begin: of a worker for each request, or for each batch, before the first exit that it
+            computes; and ``begin_idle``, if the request, or the first of its batch, found it
+            idle, with caches that others have used since. None: the same.
+        reply: of a worker for each answer, after it was ready.
+        autocorrelation: of service times that follow one another; None: there is none.
+        disturb_s: by which a message that arrives delays whatever workers compute meanwhile: it is
+            received on processors, caches and locks that they share.
+        ingress_busy: by which a message is read later that comes while a worker computes; those
+            that come while it waits are read with it. None: it is not.
+        egress_busy: by which an answer leaves later whose worker has the next request waiting;
+            None: it does not.
+    """
+
+    receive: Distribution = field(default_factory=lambda: Constant(0.0))
+    begin: Distribution = field(default_factory=lambda: Constant(0.0))
+    reply: Distribution = field(default_factory=lambda: Constant(0.0))
+    begin_idle: Distribution | None = None
+    autocorrelation: Autocorrelation | None = None
+    disturb_s: float = 0.0
+    ingress_busy: Distribution | None = None
+    egress_busy: Distribution | None = None
+
+    @property
+    def occupied_s(self) -> float:
+        """Mean seconds of a busy worker for each request."""
+        return self.begin.mean() + self.reply.mean()
+
+
+#: What the service drew, seconds to begin at a worker that was busy, at one that was idle, and to
+#: reply, those by which it is read and leaves later if a worker computes, and the exit with which
+#: it came.
+Drawn = tuple[Any, float, float, float, float, float, int]
+
+_NO_TIME = Constant(0.0)
+
+
+class ServiceWithOverheads:
+    """Service times with what a worker takes besides.
+
+    What a policy is told, and what admission goes by, are the times of ``inference`` alone: a live
+    node knows no others.
+
+    Args:
+        inference: its times alone.
+    """
+
+    def __init__(self, inference: Service, overheads: Overheads) -> None:
+        self.exit_count = inference.exit_count
+        self.inference = inference
+        self._begin, self._reply = overheads.begin, overheads.reply
+        self._begin_idle = overheads.begin_idle or overheads.begin
+        self._ingress_busy = overheads.ingress_busy or _NO_TIME
+        self._egress_busy = overheads.egress_busy or _NO_TIME
+
+    def draw(self, u: Floats, inference_u: Floats | None = None) -> Sequence[Drawn]:
+        """See :class:`Service`.
+
+        Args:
+            inference_u: (N,) numbers for the inference, if it has others. What is made of ``u``
+                changes altogether with its last bit: nothing that is computed belongs there.
+        """
+        u_begin = scrambled(u, 1)
+        begin_s, begin_idle_s = self._begin.ppf(u_begin), self._begin_idle.ppf(u_begin)
+        reply_s = self._reply.ppf(scrambled(u, 2))
+        ingress_s = self._ingress_busy.ppf(scrambled(u, 3))
+        egress_s = self._egress_busy.ppf(scrambled(u, 4))
+        columns = (it.tolist() for it in (begin_s, begin_idle_s, reply_s, ingress_s, egress_s))
+        return list(
+            zip(self.inference.draw(u if inference_u is None else inference_u), *columns, repeat(0))
+        )
+
+    def taken(self, drawn: Drawn, warm: bool) -> Drawn:
+        """What was drawn, now that a worker takes the request.
+
+        Args:
+            warm: whether the worker has just served another, or takes it behind another.
+        """
+        return drawn if warm else (drawn[0], drawn[2], *drawn[2:])
+
+    def seconds(self, drawn: Drawn, since: int, to: int) -> float:
+        """See :class:`Service`."""
+        step_s = self.inference.seconds(drawn[0], since, to)
+        return step_s + drawn[1] if since == drawn[-1] else step_s
+
+    def batch_seconds(self, drawn: Sequence[Drawn], since: int, to: int) -> float:
+        """See :class:`Service`: a worker begins with a whole batch as with its first member."""
+        step_s = self.inference.batch_seconds([one[0] for one in drawn], since, to)
+        return step_s + next((one[1] for one in drawn if since == one[-1]), 0.0)
+
+    def resumed(self, drawn: Drawn, since: int) -> Drawn:
+        """See :class:`Service`."""
+        return self.inference.resumed(drawn[0], since), *drawn[1:-1], since
+
+    def reply_s(self, drawn: Drawn) -> float:
+        """Seconds of a worker to send the reply."""
+        return drawn[3]
+
+    def ingress_s(self, drawn: Drawn) -> float:
+        """Seconds by which its message is read later if a worker computes, and none waits yet."""
+        return drawn[4]
+
+    def egress_s(self, drawn: Drawn) -> float:
+        """Seconds by which its answer leaves later if the worker goes on at once."""
+        return drawn[5]
+
+    def quantiles(self, q: float, since: int, resumed: bool = False) -> tuple[float, ...]:
+        """See :class:`Service`: of inference."""
+        return self.inference.quantiles(q, since, resumed)
+
+    def means(self) -> tuple[float, ...]:
+        """See :class:`Service`: of inference."""
+        return self.inference.means()
+
+
+class Reception:
+    """The hop from a node's door to its queue: messages are read, and a worker is woken.
+
+    Args:
+        seconds: gives what each message takes, by group, device in it, request of that, and node.
+    """
+
+    def __init__(self, seconds: ReceptionTimes) -> None:
+        self._seconds = seconds
+
+    def pass_one(self, message: Message, at_s: float) -> float:
+        """See :class:`sim.network.transport.Hop`."""
+        group, local, number, node = (
+            np.array([it]) for it in (message.group, message.local, message.number, message.node)
+        )
+        return at_s + float(self._seconds(group, local, number, node)[0])
+
+    def through(self, messages: Messages) -> Messages:
+        """See :class:`sim.network.transport.Hop`."""
+        taken_s = self._seconds(messages.group, messages.local, messages.number, messages.node)
+        return messages.at(messages.at_s + taken_s)
+
+    def travel(self, group: int, exit: int) -> tuple[float, list[Distribution]]:
+        """See :class:`sim.network.transport.Hop`: it is no part of the way."""
+        return 0.0, []
+
+
+class ReceptionTimes:
+    """How long each message of a replication takes at its node's door.
+
+    Args:
+        groups: names of the device groups.
+        receive: of each node.
+        uniforms: gives the uniform numbers of a group by device and request.
+    """
+
+    def __init__(self, receive: Sequence[Distribution], uniforms: Sequence[Any]) -> None:
+        self._receive = receive
+        self._uniforms = uniforms
+
+    def __call__(self, group: Indices, local: Indices, number: Indices, node: Indices) -> Floats:
+        """(N,) seconds."""
+        seconds = np.zeros(len(group))
+        for it in set(zip(group.tolist(), node.tolist(), strict=True)):
+            rows = np.flatnonzero((group == it[0]) & (node == it[1]))
+            u = self._uniforms[it[0]](local[rows], number[rows])
+            seconds[rows] = self._receive[it[1]].ppf(u)
+        return seconds

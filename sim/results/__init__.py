@@ -1,0 +1,1 @@
+"""What a run leaves: records, and what is counted, measured and judged of them."""

@@ -1,0 +1,208 @@
+"""Metrics of runs, and intervals over independent repetitions of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from sim.distributions import Floats
+from sim.results import records
+from sim.results.run import Run
+from sim.world import World
+
+#: Identifies a run among the arms of a comparison.
+ARM = ["strategy", "training_seed", "policy", "replication"]
+
+LEVEL = 0.95
+
+
+def run_metrics(world: World, run: Run) -> dict[str, float]:
+    """Metrics of one run over the requests of its measured window.
+
+    ``aud`` is accuracy under deadline: correct and on-time requests over all requests offered.
+    ``hit_ratio`` is on-time requests over all offered. Latencies, from creation to answer, and
+    ``accuracy`` are over answered requests only, and NaN where there are none.
+    """
+    exact = ExactMetrics(world.warm_up_s, world.duration_s)
+    take_in(exact, run)
+    return exact.metrics()
+
+
+class RunMetrics(Protocol):
+    """Gathers the metrics of :func:`run_metrics` from a run that comes in slices."""
+
+    def add(
+        self,
+        created_s: Floats,
+        received_s: Floats,
+        exit: NDArray[np.integer],
+        correct: NDArray[np.bool_],
+        outcome: NDArray[np.integer],
+    ) -> None:
+        """Take in a slice of finished requests; arrays of length N.
+
+        Args:
+            received_s: of answers; ignored where there was none.
+            exit: that answered; 0 if none did.
+            outcome: index into :data:`sim.results.records.OUTCOMES`.
+        """
+
+    def metrics(self) -> dict[str, float]:
+        """See :func:`run_metrics`."""
+
+    def settling(self) -> tuple[float, float]:
+        """Mean latency of answers in the first quarter of the window, and in the rest."""
+
+
+def take_in(metrics: RunMetrics, part: Run) -> None:
+    """Add a run, or a slice of it."""
+    exit = np.where(part.answered, part.exit, 0)
+    metrics.add(part.requests.created_s, part.received_s, exit, part.correct, part.outcome)
+
+
+class ExactMetrics:
+    """Keeps the latency of every answer; :class:`sim.results.summary.RunSummary` does without.
+
+    Args:
+        warm_up_s: requests created before it are left out.
+        duration_s: of the measured window.
+    """
+
+    def __init__(self, warm_up_s: float, duration_s: float) -> None:
+        self._warm_up_s = warm_up_s
+        self._first_quarter_s = warm_up_s + duration_s / 4
+        self._outcomes = np.zeros(len(records.OUTCOMES), dtype=np.int64)
+        self._correct = self._correct_on_time = 0
+        # Of requests created in the first quarter of the window, and in the rest.
+        self._latencies: tuple[list[Floats], list[Floats]] = ([], [])
+
+    def add(
+        self,
+        created_s: Floats,
+        received_s: Floats,
+        exit: NDArray[np.integer],
+        correct: NDArray[np.bool_],
+        outcome: NDArray[np.integer],
+    ) -> None:
+        """See :class:`RunMetrics`."""
+        measured = created_s >= self._warm_up_s
+        answered = measured & (exit > 0)
+        self._outcomes += np.bincount(outcome[measured], minlength=len(records.OUTCOMES))
+        self._correct += int(np.count_nonzero(correct & answered))
+        on_time = measured & (outcome == records.ON_TIME)
+        self._correct_on_time += int(np.count_nonzero(correct & on_time))
+        latency, early = (received_s - created_s)[answered], created_s[answered]
+        self._latencies[0].append(latency[early < self._first_quarter_s])
+        self._latencies[1].append(latency[early >= self._first_quarter_s])
+
+    def metrics(self) -> dict[str, float]:
+        """See :class:`RunMetrics`."""
+        latency = np.concatenate([np.zeros(0), *self._latencies[0], *self._latencies[1]])
+        offered = int(self._outcomes.sum())
+        metrics: dict[str, float] = {"offered": offered, "answered": len(latency)}
+        for name, count in zip(records.OUTCOMES, self._outcomes, strict=True):
+            metrics[name] = int(count)
+        metrics["aud"] = _ratio(self._correct_on_time, offered)
+        metrics["hit_ratio"] = _ratio(metrics["on_time"], offered)
+        metrics["accuracy"] = _ratio(self._correct, len(latency))
+        metrics["latency_mean_s"] = float(latency.mean()) if len(latency) else math.nan
+        percents = (50, 95, 99)
+        quantiles = np.percentile(latency, percents) if len(latency) else (math.nan,) * 3
+        for percent, quantile in zip(percents, quantiles, strict=True):
+            metrics[f"latency_p{percent}_s"] = float(quantile)
+        return metrics
+
+    def settling(self) -> tuple[float, float]:
+        """See :class:`RunMetrics`."""
+        first, rest = (np.concatenate([np.zeros(0), *parts]) for parts in self._latencies)
+        return (
+            float(first.mean()) if len(first) else math.nan,
+            float(rest.mean()) if len(rest) else math.nan,
+        )
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its confidence interval.
+
+    Attributes:
+        n: independent repetitions that it rests on.
+        half_width: NaN for fewer than two of them.
+    """
+
+    mean: float
+    half_width: float
+    n: int
+
+    @property
+    def low(self) -> float:
+        """Lower end."""
+        return self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        """Upper end."""
+        return self.mean + self.half_width
+
+
+def confidence_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
+    """Student's t interval for the mean of independent ``values``."""
+    sample: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
+    n = len(sample)
+    if n < 2:
+        return Interval(float(sample.mean()) if n else math.nan, math.nan, n)
+    quantile = float(special.stdtrit(n - 1, 0.5 + level / 2))
+    half_width = quantile * float(sample.std(ddof=1)) / math.sqrt(n)
+    return Interval(float(sample.mean()), half_width, n)
+
+
+def ratio_interval(
+    numerators: ArrayLike, denominators: ArrayLike, level: float = LEVEL
+) -> Interval:
+    """Student's t interval for the ratio of the means of values that are paired; NaN of nothing.
+
+    The mean of the pairs' own ratios is too high where the denominators vary. Variance by
+    linearisation (Cochran, Sampling Techniques, 3rd ed. 1977, chapter 6).
+    """
+    above, below = (np.asarray(it, dtype=np.float64) for it in (numerators, denominators))
+    if not (len(below) and below.mean() > 0):
+        return Interval(math.nan, math.nan, len(below))
+    ratio = float(above.mean() / below.mean())
+    half_width = confidence_interval((above - ratio * below) / below.mean(), level).half_width
+    return Interval(ratio, half_width, len(below))
+
+
+def over_training_seeds(runs: pd.DataFrame, metric: str) -> pd.Series:
+    """One value per strategy, policy and training seed: over all replications' requests.
+
+    The unit of evidence for claims about a training strategy: replications of one pair of
+    checkpoints say nothing of another training.
+    """
+    return _pooled(runs, metric, ["strategy", "policy", "training_seed"])
+
+
+def over_replications(runs: pd.DataFrame, metric: str) -> pd.Series:
+    """One value per strategy, policy and replication: over all training seeds' requests.
+
+    The unit of evidence for claims about a policy, given the checkpoints at hand.
+    """
+    return _pooled(runs, metric, ["strategy", "policy", "replication"])
+
+
+def _pooled(runs: pd.DataFrame, metric: str, by: list[str]) -> pd.Series:
+    """The metric of all requests of several runs together: a mean weighted by its denominator."""
+    weight = runs["answered" if metric == "accuracy" else "offered"]
+    # Without a denominator there is no metric, and nothing to add.
+    weighted = (runs[metric] * weight).where(weight > 0, 0.0)
+    keys = [runs[key] for key in by]
+    return weighted.groupby(keys).sum() / weight.groupby(keys).sum()

@@ -1,0 +1,1 @@
+"""What devices send: when, how much, which samples, with which deadlines."""
