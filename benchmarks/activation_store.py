@@ -22,16 +22,16 @@ import joblib
 import numpy as np
 import torch
 
-from models.activations import StoredInputs, compute_activations
-from models.architecture import Architecture
-from models.datasets import DATASETS, Split
+from models.data.activations import StoredInputs, compute_activations
+from models.data.datasets import DATASETS, Split
+from models.data.inputs import ImageInputs
 from models.host import resolved_precision
-from models.inputs import ImageInputs
-from models.multi_exit import build_network
-from models.pacing import FixedExponentialPacing, paced_batches
-from models.regimes import phases
-from models.strategies import STRATEGIES, sample_order, strategy_pacing
-from models.training import TrainingSettings, train
+from models.networks.architecture import Architecture
+from models.networks.multi_exit import build_network
+from models.training.pacing import FixedExponentialPacing, paced_batches
+from models.training.regimes import phases
+from models.training.strategies import STRATEGIES, sample_order, strategy_pacing
+from models.training.train import TrainingSettings, train
 
 SAMPLES, BATCH, SEEDS = 45_000, 128, 5
 INFO = DATASETS["cifar10"]

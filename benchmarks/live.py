@@ -27,7 +27,7 @@ from live_parts.loads import WARM_UP_S, Load, Outcome, run_loads
 from live_parts.proxy import run_proxy
 from live_parts.servers import Server, best_runtime, mosquitto, run_echo, run_edge
 
-from devices.messages import Reply, decode_reply
+from devices.protocol.messages import Reply, decode_reply
 
 NODE_REPLY_BYTES, FLOOD = 150, 64
 

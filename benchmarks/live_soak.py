@@ -25,7 +25,7 @@ from live_parts.loads import IMAGE, Load, run_loads
 from live_parts.servers import Server, best_runtime, mosquitto, run_edge
 from live_parts.wire import WireClient
 
-from devices.messages import InferenceRequest, decode_reply, encode_request
+from devices.protocol.messages import InferenceRequest, decode_reply, encode_request
 
 SAMPLE_EVERY_S = 5.0
 HOSTILE_SHARE = 0.2

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.architecture import Architecture, default_exits
-from models.datasets import DATASETS
+from models.data.datasets import DATASETS
 from models.host import fingerprint, has_fast_bf16
-from models.multi_exit import build_network
-from models.runtimes import InferenceSettings, SegmentRuntime, build_runtime
+from models.inference.runtimes import InferenceSettings, SegmentRuntime, build_runtime
+from models.networks.architecture import Architecture, default_exits
+from models.networks.multi_exit import build_network
 
 INFO = DATASETS["cifar10"]
 TARGET = 2.5

@@ -3,8 +3,8 @@
 Images of CIFAR-10's shape and number, ResNet-20 with two early exits, batches of 128.
 
 - The baseline is what a tutorial writes: fp32, torchvision transforms on PIL images in a DataLoader
-  with two worker processes. Ours is `models.training.train`: images as one tensor, augmented by a
-  gather, channels_last, and bf16 where the processor computes in it.
+  with two worker processes. Ours is `models.training.train.train`: images as one tensor, augmented
+  by a gather, channels_last, and bf16 where the processor computes in it.
 - What a strategy adds to `standard` is ranking the samples once and cutting batches from the
   visible ones; scoring is a training of its own and not counted.
 
@@ -23,15 +23,15 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from models.architecture import Architecture
-from models.datasets import DATASETS, Split
+from models.data.datasets import DATASETS, Split
+from models.data.inputs import ImageInputs
 from models.host import resolved_precision
-from models.inputs import ImageInputs
-from models.multi_exit import build_network
-from models.pacing import FixedExponentialPacing, paced_batches
-from models.regimes import phases
-from models.strategies import sample_order, strategy_pacing
-from models.training import TrainingSettings, train
+from models.networks.architecture import Architecture
+from models.networks.multi_exit import build_network
+from models.training.pacing import FixedExponentialPacing, paced_batches
+from models.training.regimes import phases
+from models.training.strategies import sample_order, strategy_pacing
+from models.training.train import TrainingSettings, train
 
 SAMPLES, BATCH, STEPS, ROUNDS = 45_000, 128, 30, 3
 BUDGET = 391

@@ -20,9 +20,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.fields import RequestId
-from devices.fleet_log import FleetLog, FleetResult, Sightings
-from devices.messages import (
+from devices.protocol.fields import RequestId
+from devices.protocol.messages import (
     BadReply,
     BadReport,
     BadRequest,
@@ -32,6 +31,7 @@ from devices.messages import (
     decode_report,
     decode_request,
 )
+from devices.virtual.fleet_log import FleetLog, FleetResult, Sightings
 from sim.distributions import Constant
 from sim.workload.arrivals import Poisson
 from sim.workload.device_groups import DeviceGroup, Requests

@@ -15,9 +15,9 @@ from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessage
 
-from devices.connections import Broker, connect, disconnect, new_client
 from devices.joined import JoinedLog
-from devices.topics import (
+from devices.mqtt.connections import Broker, connect, disconnect, new_client
+from devices.protocol.topics import (
     device_of,
     is_name,
     reply_filter,
@@ -70,7 +70,7 @@ class Observer:
         """Connect.
 
         Raises:
-            BrokerError: as :func:`devices.connections.connect`.
+            BrokerError: as :func:`devices.mqtt.connections.connect`.
         """
         connect(self._client, self._broker)
         return self

@@ -20,8 +20,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from models.array_files import read_official_values
-from models.datasets import Dataset
+from models.data.array_files import read_official_values
+from models.data.datasets import Dataset
 from offramp.console import Console
 from offramp.stages import keys
 from offramp.stages.training import TrainingStage

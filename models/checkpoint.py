@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from models.architecture import Architecture, code_hash, read_architecture
 from models.errors import CheckpointError, NetworkError
-from models.multi_exit import MultiExitNetwork
+from models.networks.architecture import Architecture, code_hash, read_architecture
+from models.networks.multi_exit import MultiExitNetwork
+from models.networks.weights import as_state_dict
 from models.tensor_files import read_tensors, write_tensors
-from models.training import TrainingCurve
-from models.weights import as_state_dict
+from models.training.train import TrainingCurve
 
 FORMAT = "offramp-checkpoint-1"
 

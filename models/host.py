@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from models.errors import NetworkError
-from models.runtimes import INSTALL_ONNX
+from models.inference.runtimes import INSTALL_ONNX
 
 
 def _cpu_info() -> dict[str, str]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from models.architecture import Architecture, code_hash, default_exits
 from models.brought_files import brought_file
-from models.datasets import DATASETS, DatasetInfo
+from models.data.datasets import DATASETS, DatasetInfo
 from models.errors import ScenarioError
+from models.networks.architecture import Architecture, code_hash, default_exits
 from offramp.schema import DataSection, FlopsShares, ModelSection, TrainingSection
 
 

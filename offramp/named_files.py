@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.architecture import IMAGENET
 from models.importing import source_file
+from models.networks.architecture import IMAGENET
 from offramp.experiment import user_file
 from offramp.schema import ModelSection, Scenario, TrainingSection
 from offramp.schema.places import files_in

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.architecture import Architecture
 from models.artifacts import Profile, read_profile
-from models.datasets import DATASETS
+from models.data.datasets import DATASETS
 from models.errors import ArtifactError
+from models.networks.architecture import Architecture
 from offramp import world_parts as parts
 from offramp.experiment import user_file
 from offramp.schema import ComputeSection, DeviceGroupSection, NodeSection, Scenario

@@ -6,7 +6,9 @@ from typing import get_args
 
 import torchvision.models
 
-from models.architecture import (
+from models.data.datasets import DATASETS, load_dataset
+from models.inference.runtimes import RUNTIMES
+from models.networks.architecture import (
     BACKBONES,
     BRANCHES,
     IMAGENET,
@@ -15,16 +17,19 @@ from models.architecture import (
     SMALL_IMAGE_BACKBONES,
     TORCHVISION_BACKBONES,
 )
-from models.branches import BRANCH_DESIGNS
-from models.datasets import DATASETS, load_dataset
-from models.losses import LOSSES
-from models.msdnet import MSDNETS
-from models.pacing import PACING_FUNCTIONS
-from models.regimes import REGIMES
-from models.runtimes import RUNTIMES
-from models.small_images import SMALL_IMAGE_NETWORKS
-from models.strategies import PER_EXIT_SCORING, RANKED_STRATEGIES, SCORING_FUNCTIONS, STRATEGIES
-from models.training import resolved_precision
+from models.networks.branches import BRANCH_DESIGNS
+from models.networks.msdnet import MSDNETS
+from models.networks.small_images import SMALL_IMAGE_NETWORKS
+from models.training.losses import LOSSES
+from models.training.pacing import PACING_FUNCTIONS
+from models.training.regimes import REGIMES
+from models.training.strategies import (
+    PER_EXIT_SCORING,
+    RANKED_STRATEGIES,
+    SCORING_FUNCTIONS,
+    STRATEGIES,
+)
+from models.training.train import resolved_precision
 from offramp.checks.devices import TEST_SAMPLES
 from offramp.presets import link_presets
 from offramp.schema import (

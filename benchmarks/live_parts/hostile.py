@@ -10,7 +10,7 @@ from random import Random
 
 from cbor2 import dumps
 
-from devices.messages import MAX_PAYLOAD_BYTES
+from devices.protocol.messages import MAX_PAYLOAD_BYTES
 
 
 def _request(**fields: object) -> bytes:

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 from live_parts.wire import WireClient
 
-from devices.messages import InferenceRequest, encode_request
+from devices.protocol.messages import InferenceRequest, encode_request
 
 #: A raw image of CIFAR's size, as a device sends it.
 IMAGE = np.random.default_rng(0).integers(0, 256, 3 * 32 * 32, np.uint8).tobytes()

@@ -25,11 +25,11 @@ import numpy as np
 import paho.mqtt.client as mqtt
 from numpy.typing import NDArray
 
-from devices.connections import Broker
-from devices.edge import EdgeNode, EdgeSettings
-from models.architecture import Architecture
-from models.datasets import DATASETS
-from models.runtimes import InferenceSettings, SegmentRuntime, build_runtime
+from devices.mqtt.connections import Broker
+from devices.node.edge import EdgeNode, EdgeSettings
+from models.data.datasets import DATASETS
+from models.inference.runtimes import InferenceSettings, SegmentRuntime, build_runtime
+from models.networks.architecture import Architecture
 from sim.distributions import Constant
 from sim.nodes.node import NodeSpec
 from sim.nodes.service import DistributedService
@@ -168,7 +168,7 @@ def best_runtime() -> str:
 
 def network_runtime(backbone: str, runtime: str) -> SegmentRuntime:
     """A network with two early exits that has learned nothing: how fast it is does not depend."""
-    from models.multi_exit import build_network
+    from models.networks.multi_exit import build_network
 
     exits = ("layer1", "layer2")
     architecture = Architecture(backbone, exits, "linear", INFO.classes, INFO.input_shape)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models.datasets import DATASETS
+from models.data.datasets import DATASETS
 from offramp.checks.common import Problem, check_distribution
 from offramp.checks.devices import check_devices
 from offramp.checks.experiment import check_experiment, check_profile

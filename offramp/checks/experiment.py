@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
-from models.architecture import (
+from models.data.datasets import DATASETS
+from models.errors import did_you_mean
+from models.importing import is_import_path
+from models.networks.architecture import (
     BACKBONES,
     IMAGENET,
     MSDNET_LAYERS,
@@ -14,10 +17,7 @@ from models.architecture import (
     SMALL_IMAGE_BACKBONES,
     TORCHVISION_BACKBONES,
 )
-from models.datasets import DATASETS
-from models.errors import did_you_mean
-from models.importing import is_import_path
-from models.strategies import PER_EXIT_SCORING
+from models.training.strategies import PER_EXIT_SCORING
 from offramp.checks.common import check_file
 from offramp.experiment import architecture_of
 from offramp.schema import DataSection, FlopsShares, ModelSection, ProfileSection, TrainingSection

@@ -32,7 +32,7 @@ def broker(
     It asks nobody for a password and keeps nothing when it ends: for trials. For real devices,
     deploy/README.md sets up Mosquitto.
     """
-    from devices.embedded_broker import start_embedded_broker
+    from devices.mqtt.embedded_broker import start_embedded_broker
 
     ended = threading.Event()
     before = {

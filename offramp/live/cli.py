@@ -111,7 +111,7 @@ def run(
     Trains and profiles what is missing, and starts what is missing on this host: broker, nodes,
     devices. Ctrl-C keeps the arms that are finished; the same command goes on from there.
     """
-    from devices.broker_address import parse_broker
+    from devices.mqtt.broker_address import parse_broker
     from models.errors import BrokerError
     from offramp.cli import show_report
     from offramp.console import Console

@@ -24,9 +24,9 @@ from offramp.options import QuietOption, ScenarioArgument
 from offramp.scenario import LoadedScenario, load_scenario
 
 if TYPE_CHECKING:
-    from devices.broker_address import Broker
-    from devices.fleet_log import FleetResult
-    from devices.fleet_settings import SampleSet
+    from devices.mqtt.broker_address import Broker
+    from devices.virtual.fleet_log import FleetResult
+    from devices.virtual.fleet_settings import SampleSet
     from models.artifacts import Predictions
     from sim.results.run import Run
     from sim.world import World
@@ -75,10 +75,10 @@ def devices(
     Each is an MQTT client of its own, and sends what it would in the simulator. Ctrl-C ends the run
     early; what was done by then is in the records.
     """
-    from devices.broker_address import parse_broker
-    from devices.fleet import run_fleet
-    from devices.fleet_settings import FleetSettings
-    from devices.results import run_of
+    from devices.mqtt.broker_address import parse_broker
+    from devices.virtual.fleet import run_fleet
+    from devices.virtual.fleet_settings import FleetSettings
+    from devices.virtual.results import run_of
     from offramp.live.scenarios import check_live
     from offramp.live.warnings import not_emulated
 
@@ -158,8 +158,8 @@ def test_samples(loaded: LoadedScenario) -> SampleSet:
     """
     import numpy as np
 
-    from devices.fleet_settings import SampleSet
-    from models.datasets import load_dataset
+    from devices.virtual.fleet_settings import SampleSet
+    from models.data.datasets import load_dataset
 
     section = loaded.scenario.data
     test = load_dataset(section.dataset, section.validation_fraction).test
@@ -169,7 +169,7 @@ def test_samples(loaded: LoadedScenario) -> SampleSet:
 def _say_what_runs(
     world: World, groups: list[str] | None, broker: Broker, console: Console
 ) -> None:
-    from devices.fleet import chosen_groups
+    from devices.virtual.fleet import chosen_groups
 
     running = [world.groups[index] for index in chosen_groups(world, groups)]
     console.note(

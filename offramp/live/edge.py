@@ -23,7 +23,7 @@ from offramp.options import ScenarioArgument
 from offramp.scenario import load_scenario
 
 if TYPE_CHECKING:
-    from devices.edge import EdgeNode
+    from devices.node.edge import EdgeNode
 
 #: The network thread gets the interpreter after so long from a worker that computes in Python.
 _SWITCH_INTERVAL_S = 1e-3
@@ -100,9 +100,9 @@ def edge(
     Ctrl-C or SIGTERM lets it answer what it has and leave; a second one ends it at once. A newer
     node of the same name takes over.
     """
-    from devices.broker_address import parse_broker
-    from devices.connections import check_broker
-    from devices.node_metrics import NodeMetrics, serve_metrics
+    from devices.mqtt.broker_address import parse_broker
+    from devices.mqtt.connections import check_broker
+    from devices.node.node_metrics import NodeMetrics, serve_metrics
     from offramp.live.arms import choose_arms
     from offramp.live.node_parts import NodeFiles, build_node, node_place
     from offramp.live.scenarios import check_live, live_policies

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.fleet_log import FleetResult
-from devices.fleet_settings import FleetSettings
-from devices.progress import Progress
 from devices.tether import end_with
+from devices.virtual.fleet_log import FleetResult
+from devices.virtual.fleet_settings import FleetSettings
+from devices.virtual.progress import Progress
 from models.errors import LiveError, OfframpError
 from sim.world import World
 
@@ -120,9 +120,9 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
 
 def _main(said: Connection, parent: int, order: FleetOrder) -> None:
     """What the process does."""
-    from devices.fleet import run_fleet
-    from devices.fleet_settings import SampleSet
-    from models.datasets import load_dataset
+    from devices.virtual.fleet import run_fleet
+    from devices.virtual.fleet_settings import SampleSet
+    from models.data.datasets import load_dataset
 
     end_with(parent)
     os.setsid()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.artifacts import Profile
-from models.datasets import load_dataset
+from models.data.datasets import load_dataset
 from models.errors import ArtifactError, CheckpointError, DataError, LiveError, did_you_mean
 from offramp.console import Console
 from offramp.live.arms import LiveArm, arm_policy, network_folder
@@ -28,12 +28,12 @@ from sim.nodes.node import NodeSpec
 from sim.nodes.service import ProfiledService
 
 if TYPE_CHECKING:
-    from devices.broker_address import Broker
-    from devices.edge import EdgeNode
-    from devices.node_metrics import NodeMetrics
+    from devices.mqtt.broker_address import Broker
+    from devices.node.edge import EdgeNode
+    from devices.node.node_metrics import NodeMetrics
     from models.checkpoint import Origin
-    from models.multi_exit import MultiExitNetwork
-    from models.runtimes import SegmentRuntime
+    from models.inference.runtimes import SegmentRuntime
+    from models.networks.multi_exit import MultiExitNetwork
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def serving_runtime(
     Raises:
         NetworkError: it is not installed, or cannot compute this network.
     """
-    from models.runtimes import InferenceSettings, build_runtime
+    from models.inference.runtimes import InferenceSettings, build_runtime
 
     spec = loaded.scenario.profile
     settings = InferenceSettings(spec.runtime, spec.precision, spec.threads)
@@ -197,7 +197,7 @@ def _measured(
     batch_size: int,
     console: Console,
 ) -> Profile:
-    from models.profiler import ProfilingSettings, measure_runtime
+    from models.inference.profiler import ProfilingSettings, measure_runtime
 
     spec = loaded.scenario.profile
     sizes = tuple(sorted({1, batch_size}))
@@ -264,7 +264,7 @@ def build_node(
     Raises:
         OfframpError: something is missing, or does not fit the scenario.
     """
-    from devices.edge import EdgeNode, EdgeSettings
+    from devices.node.edge import EdgeNode, EdgeSettings
 
     command = Pipeline(loaded, files.store, console).arguments()
     file = files.checkpoint or network_folder(loaded, files.store, arm, command) / CHECKPOINT

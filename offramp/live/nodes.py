@@ -9,10 +9,10 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from devices.connections import Broker, connect, disconnect, new_client
-from devices.messages import BadStatus, NodeStatus, decode_status
+from devices.mqtt.connections import Broker, connect, disconnect, new_client
 from devices.processes import Part, Parts
-from devices.topics import node_of, status_filter
+from devices.protocol.messages import BadStatus, NodeStatus, decode_status
+from devices.protocol.topics import node_of, status_filter
 from models.errors import LiveError
 
 #: Exit status of a command that ended for a reason that the user can mend: again, it would too.
@@ -22,8 +22,14 @@ _MENDABLE = 2
 _RESTARTS = 5
 
 #: What a node imports before anything else, and what takes longest of its start.
-_IMPORTS = ("torch", "torchvision", "devices.edge", "models.checkpoint", "models.runtimes",
-            "offramp.live.node_parts")  # fmt: skip
+_IMPORTS = (
+    "torch",
+    "torchvision",
+    "devices.node.edge",
+    "models.checkpoint",
+    "models.inference.runtimes",
+    "offramp.live.node_parts",
+)
 
 #: Retained messages come at once after a subscription.
 _RETAINED_WITHIN_S = 0.5

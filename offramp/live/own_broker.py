@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from devices.broker_address import Broker
-from devices.embedded_broker import start_embedded_broker
+from devices.mqtt.broker_address import Broker
+from devices.mqtt.embedded_broker import start_embedded_broker
 from models.errors import BrokerError
 
 #: How often it is started again in one run.

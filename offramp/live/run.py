@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from devices.connections import check_broker
+from devices.mqtt.connections import check_broker
 from models.host import fingerprint
 from offramp.live.session import LiveOptions, LiveSession, arm_name, live_session
 from offramp.live.table import live_table

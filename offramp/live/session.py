@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from devices.broker_address import Broker
-from devices.connections import check_broker
-from devices.fleet_log import FleetResult
-from devices.fleet_settings import FleetSettings
 from devices.joined import with_joined
-from devices.messages import NodeStatus
+from devices.mqtt.broker_address import Broker
+from devices.mqtt.connections import check_broker
 from devices.observer import Observer
 from devices.processes import Parts
-from devices.progress import Progress
-from devices.results import run_of
+from devices.protocol.messages import NodeStatus
+from devices.virtual.fleet_log import FleetResult
+from devices.virtual.fleet_settings import FleetSettings
+from devices.virtual.progress import Progress
+from devices.virtual.results import run_of
 from models.errors import LiveError, ScenarioError
 from offramp.live.fleet_process import FleetOrder, FleetProcess, fleet_process
 from offramp.live.nodes import EdgeNodes, NodeCommand, free_port, nodes_online

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from devices.broker_address import Broker
+from devices.mqtt.broker_address import Broker
 from offramp.console import Console
 from offramp.live.arms import choose_arms
 from offramp.live.scenarios import check_live, live_policies, live_scenario

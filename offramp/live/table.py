@@ -12,7 +12,7 @@ from rich.console import Console as RichConsole
 from rich.live import Live
 from rich.table import Table
 
-from devices.progress import Progress
+from devices.virtual.progress import Progress
 from offramp.console import Console
 from offramp.report.markdown import milliseconds, percent
 

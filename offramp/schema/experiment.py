@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from models.strategies import RANKED_STRATEGIES
+from models.training.strategies import RANKED_STRATEGIES
 from offramp.schema.base import SINGLE, Section
 
 TrainingSeed = Annotated[int, Field(ge=0, lt=2**31)]

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
-from models.architecture import (
+from models.data.datasets import SPLIT_SEED
+from models.host import fingerprint, resolved_device, resolved_precision
+from models.importing import is_import_path
+from models.networks.architecture import (
     IMAGENET,
     SMALL_IMAGE_BACKBONES,
     TORCHVISION_BACKBONES,
     code_hash,
 )
-from models.datasets import SPLIT_SEED
-from models.host import fingerprint, resolved_device, resolved_precision
-from models.importing import is_import_path
-from models.strategies import PER_EXIT_SCORING, RANKED_STRATEGIES
+from models.training.strategies import PER_EXIT_SCORING, RANKED_STRATEGIES
 from offramp.experiment import Experiment
 from offramp.schema import Scenario, Strategy
 from offramp.store import file_hash

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from models.architecture import IMAGENET
 from models.errors import NetworkError, ScenarioError
-from models.multi_exit import MultiExitNetwork, build_network
-from models.weights import load_weights
+from models.networks.architecture import IMAGENET
+from models.networks.multi_exit import MultiExitNetwork, build_network
+from models.networks.weights import load_weights
 from offramp.experiment import Experiment, architecture_of
 from offramp.schema import ModelSection
 from offramp.yaml_lines import Location

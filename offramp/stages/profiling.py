@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from models.artifacts import write_profile
-from models.profiler import ProfilingSettings, measure_profile
+from models.inference.profiler import ProfilingSettings, measure_profile
 from offramp.console import Console
 from offramp.scenario import LoadedScenario
 from offramp.stages.layout import PROFILE

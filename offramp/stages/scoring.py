@@ -7,11 +7,17 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from models.difficulty import early_checkpoint, final_exit, last_features, self_taught, transfer
+from models.data.published_scores import scores_from_file
 from models.errors import TrainingError
-from models.multi_exit import MultiExitNetwork, build_network
-from models.published_scores import scores_from_file
-from models.regimes import backbone_phase, phases
+from models.networks.multi_exit import MultiExitNetwork, build_network
+from models.training.difficulty import (
+    early_checkpoint,
+    final_exit,
+    last_features,
+    self_taught,
+    transfer,
+)
+from models.training.regimes import backbone_phase, phases
 from offramp.console import Console
 from offramp.experiment import Experiment
 from offramp.stages import keys

@@ -9,8 +9,8 @@ import torch
 
 from models.checkpoint import load_checkpoint
 from models.errors import TrainingError
-from models.multi_exit import MultiExitNetwork
-from models.regimes import Phase, exit_by_exit, phases, with_last_classifier
+from models.networks.multi_exit import MultiExitNetwork
+from models.training.regimes import Phase, exit_by_exit, phases, with_last_classifier
 from offramp.experiment import Experiment
 from offramp.stages import keys
 from offramp.stages.layout import CHECKPOINT

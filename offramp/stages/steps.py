@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from models.pacing import PACING_FUNCTIONS, PacingFunction
-from models.training import OnStep, TrainingSettings
+from models.training.pacing import PACING_FUNCTIONS, PacingFunction
+from models.training.train import OnStep, TrainingSettings
 from offramp.console import Console
 from offramp.experiment import Experiment
 from offramp.schema import PacingSection

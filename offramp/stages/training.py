@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 from models.artifacts import write_predictions
 from models.checkpoint import Origin, load_checkpoint, save_checkpoint
-from models.datasets import Dataset
+from models.data.datasets import Dataset
+from models.data.inputs import Inputs
 from models.errors import CheckpointError, TrainingError
 from models.host import resolved_device
-from models.inputs import Inputs
-from models.multi_exit import MultiExitNetwork
-from models.pacing import paced_batches
-from models.predicting import predict
-from models.regimes import Phase, backbone_phase
-from models.strategies import RANKED_STRATEGIES, sample_order, strategy_pacing
-from models.training import (
+from models.inference.predicting import predict
+from models.networks.multi_exit import MultiExitNetwork
+from models.training.pacing import paced_batches
+from models.training.regimes import Phase, backbone_phase
+from models.training.strategies import RANKED_STRATEGIES, sample_order, strategy_pacing
+from models.training.train import (
     DivergedError,
     OnStep,
     TrainingCurve,

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from models.activations import StoredInputs, compute_activations, store_bytes
-from models.datasets import Dataset, Split, data_root, load_dataset
+from models.data.activations import StoredInputs, compute_activations, store_bytes
+from models.data.datasets import Dataset, Split, data_root, load_dataset
+from models.data.inputs import ImageInputs, Inputs
+from models.data.label_noise import labels_from_file, symmetric_noise
 from models.host import resolved_precision
-from models.inputs import ImageInputs, Inputs
-from models.label_noise import labels_from_file, symmetric_noise
-from models.multi_exit import MultiExitNetwork
+from models.networks.multi_exit import MultiExitNetwork
 from offramp.console import Console
 from offramp.experiment import Experiment
 from offramp.stages import keys

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from models.files import remove_old
-from models.regimes import Phase
-from models.training import TrainingCurve
-from models.training_state import TrainingState, read_state, write_state
+from models.training.regimes import Phase
+from models.training.train import TrainingCurve
+from models.training.training_state import TrainingState, read_state, write_state
 from offramp.console import Console
 from offramp.store import Store, content_key
 
@@ -55,16 +55,16 @@ class UnfinishedTraining:
         return self
 
     def take(self) -> TrainingState | None:
-        """See :class:`models.training_state.StateKeeper`: for the phase in which it goes on."""
+        """See :class:`models.training.training_state.StateKeeper`: of the phase that goes on."""
         state, self._state = self._state, None
         return state
 
     def is_due(self) -> bool:
-        """See :class:`models.training_state.StateKeeper`."""
+        """See :class:`models.training.training_state.StateKeeper`."""
         return time.monotonic() >= self._kept_s + KEEP_EVERY_S
 
     def keep(self, state: TrainingState) -> None:
-        """See :class:`models.training_state.StateKeeper`."""
+        """See :class:`models.training.training_state.StateKeeper`."""
         try:
             write_state(self._path, state, {"phase": self.phase, "curve": asdict(self.curve)})
             # States of other trainings, too, and what is half-written.

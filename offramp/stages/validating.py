@@ -9,7 +9,7 @@ import torch
 from models.artifacts import write_predictions
 from models.checkpoint import load_checkpoint
 from models.host import resolved_device
-from models.predicting import predict
+from models.inference.predicting import predict
 from offramp.console import Console
 from offramp.experiment import Experiment
 from offramp.stages import keys

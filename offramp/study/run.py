@@ -21,7 +21,7 @@ import torch
 from models.artifacts import read_predictions
 from models.checkpoint import read_curve
 from models.errors import OfframpError, TrainingError
-from models.strategies import RANKED_STRATEGIES
+from models.training.strategies import RANKED_STRATEGIES
 from offramp.console import Console
 from offramp.parallel import in_processes
 from offramp.pipeline import check_writable

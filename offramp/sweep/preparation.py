@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from models.errors import OfframpError, ResultsError, ScenarioError
-from models.strategies import RANKED_STRATEGIES
+from models.training.strategies import RANKED_STRATEGIES
 from offramp.console import Console
 from offramp.scenario import LoadedScenario
 from offramp.stages import keys

@@ -82,7 +82,7 @@ def validate(
     arm in real time and in the simulator, and reports how far they are apart. Ctrl-C keeps the
     arms that are finished; the same command goes on from there.
     """
-    from devices.broker_address import parse_broker
+    from devices.mqtt.broker_address import parse_broker
     from models.errors import BrokerError, ScenarioError
     from offramp.console import Console
     from offramp.live.session import LiveOptions

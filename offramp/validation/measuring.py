@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from devices.broker_address import Broker
-from devices.fleet_log import FleetResult
-from devices.results import run_of
+from devices.mqtt.broker_address import Broker
+from devices.virtual.fleet_log import FleetResult
+from devices.virtual.results import run_of
 from models.errors import LiveError
 from offramp.live.fleet_process import fleet_process
 from offramp.live.session import LiveSession

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from paho.mqtt.client import MQTTMessage
 
-from devices.connections import Broker, connect, disconnect, new_client
+from devices.mqtt.connections import Broker, connect, disconnect, new_client
 
 #: How long tests wait for what must come; only a failure takes so long.
 WITHIN_S = 10.0

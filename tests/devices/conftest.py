@@ -9,8 +9,8 @@ import pytest
 from brokers import Member, Mosquitto, SecureMosquitto, make_certificates, open_config, program
 from small_scenario import Trained, train
 
-from devices.connections import Broker
-from devices.embedded_broker import embedded_broker
+from devices.mqtt.connections import Broker
+from devices.mqtt.embedded_broker import embedded_broker
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from devices.connections import Broker, connect, disconnect, new_client
-from devices.messages import (
+from devices.mqtt.connections import Broker, connect, disconnect, new_client
+from devices.protocol.messages import (
     InferenceRequest,
     NodeStatus,
     Reply,
@@ -18,8 +18,8 @@ from devices.messages import (
     encode_reply,
     encode_status,
 )
-from devices.node_watch import boot_id
-from devices.topics import device_of, reply_topic, request_filter, status_topic
+from devices.protocol.topics import device_of, reply_topic, request_filter, status_topic
+from devices.virtual.node_watch import boot_id
 
 Answer = Callable[[InferenceRequest, Reply], Sequence[Reply]]
 

@@ -12,10 +12,10 @@ from paho.mqtt.client import MQTTMessage
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from devices.connections import Broker, connect, disconnect, new_client
-from devices.edge import EdgeNode, EdgeSettings
-from devices.messages import InferenceRequest, Reply, decode_reply, encode_request
-from devices.topics import reply_topic, request_topic
+from devices.mqtt.connections import Broker, connect, disconnect, new_client
+from devices.node.edge import EdgeNode, EdgeSettings
+from devices.protocol.messages import InferenceRequest, Reply, decode_reply, encode_request
+from devices.protocol.topics import reply_topic, request_topic
 from sim.policies import FixedExit
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from devices.broker_address import Broker
+from devices.mqtt.broker_address import Broker
 
 #: A Python process starts, imports and connects; only a failure takes so long.
 STARTS_WITHIN_S = 20.0
@@ -133,8 +133,8 @@ class NodeProcess:
 def main() -> None:
     from fake_runtime import CLASSES, FakeRuntime, node_spec
 
-    from devices.edge import EdgeNode, EdgeSettings
-    from devices.node_metrics import serve_metrics
+    from devices.node.edge import EdgeNode, EdgeSettings
+    from devices.node.node_metrics import serve_metrics
     from models.errors import OfframpError
     from sim.policy import ANSWER, Decision, NodeView, RequestView, run_to
 

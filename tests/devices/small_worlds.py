@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from devices.fleet_settings import SampleSet
+from devices.virtual.fleet_settings import SampleSet
 from models.artifacts import Predictions
 from sim.distributions import Constant
 from sim.network.links import Link

@@ -14,7 +14,7 @@ import pytest
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
-from devices.buffered_client import READ_AHEAD_BYTES, BufferedClient, _Waker
+from devices.mqtt.buffered_client import READ_AHEAD_BYTES, BufferedClient, _Waker
 
 CONNACK = b"\x20\x02\x00\x00"
 WITHIN_S = 10.0

@@ -21,9 +21,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from PIL import Image
 
-from devices import topics
-from devices.images import decode_image
-from devices.messages import (
+from devices.protocol import topics
+from devices.protocol.images import decode_image
+from devices.protocol.messages import (
     BadRequest,
     NodeStatus,
     Reply,

@@ -18,8 +18,9 @@ from live_clients import Device, Serving, edge_node
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
-from devices.connections import Broker
-from devices.messages import (
+from devices.mqtt.connections import Broker
+from devices.node.node_metrics import serve_metrics
+from devices.protocol.messages import (
     InferenceRequest,
     NodeStatus,
     decode_reply,
@@ -27,8 +28,7 @@ from devices.messages import (
     encode_request,
     encode_status,
 )
-from devices.node_metrics import serve_metrics
-from devices.topics import request_topic, status_topic
+from devices.protocol.topics import request_topic, status_topic
 from models.errors import BrokerError, LiveError
 from sim.policies import FixedExit
 from sim.policy import DROP

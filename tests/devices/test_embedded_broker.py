@@ -18,8 +18,8 @@ from dataclasses import replace
 import pytest
 from brokers import WITHIN_S, Member, free_port, program
 
-from devices.connections import Broker, check_broker
-from devices.embedded_broker import embedded_broker, start_embedded_broker
+from devices.mqtt.connections import Broker, check_broker
+from devices.mqtt.embedded_broker import embedded_broker, start_embedded_broker
 from models.errors import BrokerError
 
 
@@ -87,8 +87,8 @@ class TestProcess:
 
     def test_it_ends_with_its_parent(self):
         program = (
-            "import os, signal; from devices.embedded_broker import start_embedded_broker as start;"
-            "started = start(); print(started.process.pid, flush=True);"
+            "import os, signal; from devices.mqtt.embedded_broker import start_embedded_broker;"
+            "started = start_embedded_broker(); print(started.process.pid, flush=True);"
             "os.kill(os.getpid(), signal.SIGKILL)"
         )
         parent = subprocess.run(
@@ -125,7 +125,7 @@ class TestProcess:
 
     def test_it_says_nothing_whatever_it_is_sent(self, tmp_path):
         program = (
-            "import socket, time; from devices.embedded_broker import embedded_broker\n"
+            "import socket, time; from devices.mqtt.embedded_broker import embedded_broker\n"
             "with embedded_broker() as broker:\n"
             "  for data in (b'', b'GET / HTTP/1.1', bytes(99), bytes([255] * 99),\n"
             "               bytes([16, 255, 255, 255, 127, 0]), bytes([48, 2, 0, 0])):\n"
@@ -139,7 +139,9 @@ class TestProcess:
         assert (said.stdout, said.stderr, said.returncode) == ("", "", 0)
 
     def test_amqtt_is_not_imported_by_those_who_start_it(self):
-        program = "import sys, devices.embedded_broker; print({'amqtt', 'torch'} & {*sys.modules})"
+        program = (
+            "import sys, devices.mqtt.embedded_broker; print({'amqtt', 'torch'} & {*sys.modules})"
+        )
         said = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
         assert said.stdout.strip() == b"set()"
 
@@ -184,8 +186,8 @@ def test_mqtt_5_is_refused_with_a_sentence(embedded):
 
 def test_packets_go_out_at_once():
     """asyncio turns Nagle's algorithm off for some sockets only, and not for ours."""
-    from devices.amqtt_broker import EmbeddedBroker
-    from devices.embedded_broker import _listen
+    from devices.mqtt.amqtt_broker import EmbeddedBroker
+    from devices.mqtt.embedded_broker import _listen
 
     async def options() -> list[int]:
         broker, seen = EmbeddedBroker(), []

@@ -20,14 +20,14 @@ from fake_edge import FakeEdge, fake_edge
 from fake_runtime import in_time
 from small_worlds import SAMPLES, group, node, predictions, sample_set, world
 
-from devices.broker_address import Broker
-from devices.connections import connect, disconnect, new_client
-from devices.fleet import run_fleet
-from devices.fleet_log import DROPPED, ERROR, OK, UNSENT, WAITING, FleetResult
-from devices.fleet_settings import FleetSettings
-from devices.live_workload import LiveWorkload
-from devices.messages import InferenceRequest, NodeStatus, Reply
-from devices.progress import Progress
+from devices.mqtt.broker_address import Broker
+from devices.mqtt.connections import connect, disconnect, new_client
+from devices.protocol.messages import InferenceRequest, NodeStatus, Reply
+from devices.virtual.fleet import run_fleet
+from devices.virtual.fleet_log import DROPPED, ERROR, OK, UNSENT, WAITING, FleetResult
+from devices.virtual.fleet_settings import FleetSettings
+from devices.virtual.live_workload import LiveWorkload
+from devices.virtual.progress import Progress
 from models.errors import BrokerError, LiveError
 from sim.distributions import Constant, Exponential, Uniform
 from sim.faults import Fault
@@ -561,7 +561,7 @@ def test_a_defect_in_a_callback_ends_the_run_and_is_not_hidden(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr("devices.exchange.Exchange.heard", fail)
+    monkeypatch.setattr("devices.virtual.exchange.Exchange.heard", fail)
     with fake_edge(mosquitto.broker), pytest.raises(ZeroDivisionError, match="a defect"):
         live(mosquitto.broker, world(duration_s=60.0))
 

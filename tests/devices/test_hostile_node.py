@@ -23,7 +23,7 @@ from fake_runtime import eventually
 from live_clients import Device
 from node_process import NodeProcess, NodeSettings
 
-from devices.messages import (
+from devices.protocol.messages import (
     ERROR_CODES,
     InferenceRequest,
     NodeStatus,
@@ -32,7 +32,7 @@ from devices.messages import (
     encode_request,
     encode_status,
 )
-from devices.topics import request_topic, status_topic
+from devices.protocol.topics import request_topic, status_topic
 
 #: Hostile messages on their way at once, and good requests for each so many of them.
 AT_ONCE, GOOD_EVERY = 100, 10

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from devices.images import decode_image
-from devices.messages import (
+from devices.protocol.images import decode_image
+from devices.protocol.messages import (
     ERROR_CODES,
     MAX_PAYLOAD_BYTES,
     BadReply,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from devices.images import decode_image
-from devices.messages import BadRequest, InferenceRequest
+from devices.protocol.images import decode_image
+from devices.protocol.messages import BadRequest, InferenceRequest
 
 COLOUR = np.random.default_rng(5).integers(0, 256, (3, 24, 32), dtype=np.uint8)
 GREY = COLOUR[:1]
@@ -185,7 +185,7 @@ def test_what_pillow_raises_becomes_a_bad_request(monkeypatch):
         def fail(*_, problem=problem):
             raise problem
 
-        monkeypatch.setattr("devices.images.PngImageFile", fail)
+        monkeypatch.setattr("devices.protocol.images.PngImageFile", fail)
         assert "cannot be read" in refusal(encoded("PNG"), "png")
 
 

@@ -5,10 +5,10 @@ import threading
 import pytest
 from fake_runtime import eventually, image_of, node_spec
 
-from devices.inbox import Inbox
-from devices.message_types import InferenceRequest
-from devices.views import LiveRequest
-from devices.way_estimates import DeviceWays
+from devices.node.inbox import Inbox
+from devices.node.views import LiveRequest
+from devices.node.way_estimates import DeviceWays
+from devices.protocol.message_types import InferenceRequest
 
 
 class Hand:

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.fleet_log import FleetLog, FleetResult, Oddities
 from devices.joined import JoinedLog, with_joined
-from devices.messages import (
+from devices.protocol.messages import (
     InferenceRequest,
     LatencyReport,
     Reply,
@@ -19,7 +18,8 @@ from devices.messages import (
     encode_report,
     encode_request,
 )
-from devices.results import run_of
+from devices.virtual.fleet_log import FleetLog, FleetResult, Oddities
+from devices.virtual.results import run_of
 from sim.distributions import Constant
 from sim.network.links import Link
 from sim.nodes.node import NodeSpec

@@ -18,9 +18,9 @@ from fake_runtime import eventually
 from live_clients import Device
 from small_scenario import WITHIN_S, Trained
 
-from devices.broker_address import Broker
-from devices.messages import decode_status
-from devices.topics import status_topic
+from devices.mqtt.broker_address import Broker
+from devices.protocol.messages import decode_status
+from devices.protocol.topics import status_topic
 
 
 def ends_with(made: tuple[int, str], *texts: str) -> None:

@@ -66,7 +66,9 @@ def test_ctrl_c_keeps_what_there_is(
     mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "records.parquet"
-    monkeypatch.setattr("devices.fleet._Fleet._is_stopped", property(lambda self: _is_old(self)))
+    monkeypatch.setattr(
+        "devices.virtual.fleet._Fleet._is_stopped", property(lambda self: _is_old(self))
+    )
     with fake_edge(mosquitto.broker):
         result = run(
             "--broker", mosquitto.url, "--records", str(file), "--set", "simulation.warm_up_s=0"

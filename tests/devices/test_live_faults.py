@@ -28,14 +28,14 @@ from node_process import NodeProcess, NodeSettings
 from small_worlds import group, predictions, sample_set, world
 from small_worlds import node as node_spec
 
-from devices.broker_address import Broker
-from devices.embedded_broker import start_embedded_broker
-from devices.fleet import run_fleet
-from devices.fleet_log import DROPPED, OK, WAITING, FleetResult
-from devices.fleet_settings import FleetSettings, SampleSet
-from devices.messages import Reply
-from devices.progress import Progress
-from devices.results import run_of
+from devices.mqtt.broker_address import Broker
+from devices.mqtt.embedded_broker import start_embedded_broker
+from devices.protocol.messages import Reply
+from devices.virtual.fleet import run_fleet
+from devices.virtual.fleet_log import DROPPED, OK, WAITING, FleetResult
+from devices.virtual.fleet_settings import FleetSettings, SampleSet
+from devices.virtual.progress import Progress
+from devices.virtual.results import run_of
 from sim.distributions import Constant
 from sim.policies import FixedExit
 from sim.results.run import Run, record_table

@@ -45,7 +45,7 @@ def new_child(parent: int, old: int, *words: str) -> bool:
     return len(found) == 1 and old not in found
 
 
-PARTS = {"broker": ("devices.embedded_broker",), "node": ("offramp live ed",)}
+PARTS = {"broker": ("devices.mqtt.embedded_broker",), "node": ("offramp live ed",)}
 
 
 def answered(port: int) -> float:

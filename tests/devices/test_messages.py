@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices import cbor_limits, messages, topics
-from devices.message_types import DROP_REASONS, ERROR_CODES
-from devices.messages import (
+from devices.protocol import cbor_limits, messages, topics
+from devices.protocol.message_types import DROP_REASONS, ERROR_CODES
+from devices.protocol.messages import (
     BadReply,
     BadReport,
     BadRequest,

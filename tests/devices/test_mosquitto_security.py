@@ -12,8 +12,14 @@ from pathlib import Path
 import pytest
 from brokers import WITHIN_S, SecureMosquitto, make_certificates, program
 
-from devices.connections import Broker, check_broker
-from devices.topics import reply_topic, report_topic, request_filter, request_topic, status_topic
+from devices.mqtt.connections import Broker, check_broker
+from devices.protocol.topics import (
+    reply_topic,
+    report_topic,
+    request_filter,
+    request_topic,
+    status_topic,
+)
 from models.errors import BrokerError
 
 

@@ -15,9 +15,9 @@ import pytest
 from brokers import Mosquitto, free_port
 from fake_runtime import in_time
 
-from devices.alarm import Alarm, now_s
-from devices.connections import Broker
-from devices.mqtt_loop import LoopedClient, MqttLoop
+from devices.mqtt.connections import Broker
+from devices.mqtt.mqtt_loop import LoopedClient, MqttLoop
+from devices.virtual.alarm import Alarm, now_s
 
 PATIENCE_S = 20.0
 
@@ -346,7 +346,7 @@ def test_an_alarm_rings_once_and_not_before_its_time(
     timer_files: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not timer_files:
-        monkeypatch.setattr("devices.alarm.sys.platform", "other")
+        monkeypatch.setattr("devices.virtual.alarm.sys.platform", "other")
 
     async def main() -> None:
         rung_s: list[float] = []

@@ -11,8 +11,9 @@ from paho.mqtt.client import Client
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from devices.connections import connect, disconnect, new_client
-from devices.messages import (
+from devices.mqtt.connections import connect, disconnect, new_client
+from devices.observer import Observer
+from devices.protocol.messages import (
     InferenceRequest,
     LatencyReport,
     Reply,
@@ -20,8 +21,7 @@ from devices.messages import (
     encode_report,
     encode_request,
 )
-from devices.observer import Observer
-from devices.topics import reply_topic, report_topic, request_topic
+from devices.protocol.topics import reply_topic, report_topic, request_topic
 
 SOON_S = 20.0
 

@@ -5,8 +5,8 @@ from collections import deque
 
 import pytest
 
-from devices.messages import NodeStatus, decode_status
-from devices.presence import Presence
+from devices.node.presence import Presence
+from devices.protocol.messages import NodeStatus, decode_status
 
 
 class Broker:

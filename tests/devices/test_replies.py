@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from live_clients import properties
 from paho.mqtt.client import MQTTMessage
 
-from devices.recent_requests import RecentRequests
-from devices.replies import ReplyProperties, reply_way
+from devices.node.recent_requests import RecentRequests
+from devices.node.replies import ReplyProperties, reply_way
 
 OWN = "offramp/1/reply/edge/d0"
 

@@ -15,11 +15,11 @@ from brokers import Mosquitto
 from fake_edge import fake_edge
 from small_worlds import group, node, predictions, sample_set, world
 
-from devices.fleet import run_fleet
-from devices.fleet_log import UNSENT, FleetLog, FleetResult, Oddities
-from devices.fleet_settings import FleetSettings
-from devices.messages import InferenceRequest, Reply
-from devices.results import run_of
+from devices.protocol.messages import InferenceRequest, Reply
+from devices.virtual.fleet import run_fleet
+from devices.virtual.fleet_log import UNSENT, FleetLog, FleetResult, Oddities
+from devices.virtual.fleet_settings import FleetSettings
+from devices.virtual.results import run_of
 from sim.results import records
 from sim.results.gathering import Gathering, Telemetry
 from sim.results.metrics import run_metrics

@@ -12,12 +12,12 @@ from fake_runtime import CLASSES, INPUT_SHAPE, FakeRuntime, eventually, image_of
 from PIL import Image
 from prometheus_client import generate_latest
 
-from devices.images import decode_image
-from devices.message_types import InferenceRequest
-from devices.node_metrics import NodeMetrics
-from devices.serving import InferenceServer
-from devices.views import LiveRequest
-from devices.way_estimates import DeviceWays
+from devices.node.node_metrics import NodeMetrics
+from devices.node.serving import InferenceServer
+from devices.node.views import LiveRequest
+from devices.node.way_estimates import DeviceWays
+from devices.protocol.images import decode_image
+from devices.protocol.message_types import InferenceRequest
 from sim.policies import Anytime, Confidence, FixedExit, Full, Imprecise, Oracle
 from sim.policy import ANSWER, DROP, OFFLOAD, run_to
 

@@ -1,6 +1,6 @@
 import pytest
 
-from devices import topics
+from devices.protocol import topics
 
 
 def test_topics_are_those_of_the_protocol():

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from fake_runtime import image_of, node_spec
 
-from devices.inbox import Inbox
-from devices.message_types import InferenceRequest
-from devices.views import LiveNode, LiveRequest
-from devices.way_estimates import DeviceWays
+from devices.node.inbox import Inbox
+from devices.node.views import LiveNode, LiveRequest
+from devices.node.way_estimates import DeviceWays
+from devices.protocol.message_types import InferenceRequest
 from models.errors import PolicyError
 from sim.policies import POLICIES, DeadlineAware, Oracle
 from sim.policy import run_to

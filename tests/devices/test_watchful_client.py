@@ -11,8 +11,8 @@ from contextlib import suppress
 import pytest
 from fake_runtime import eventually, in_time
 
-from devices.broker_address import Broker
-from devices.connections import disconnect, new_client
+from devices.mqtt.broker_address import Broker
+from devices.mqtt.connections import disconnect, new_client
 
 CONNECT, PINGREQ = 1, 12
 CONNACK, PINGRESP = b"\x20\x03\x00\x00\x00", b"\xd0\x00"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.way_estimates import (
+from devices.node.way_estimates import (
     JUMP_S,
     WINDOW_REQUESTS,
     WINDOW_S,

@@ -20,19 +20,19 @@ from tiny_networks import (
     tiny_split,
 )
 
-from models.activations import (
+from models.data.activations import (
     StoredInputs,
     activation_shapes,
     compute_activations,
     store_bytes,
 )
-from models.architecture import BRANCHES
-from models.branches import frozen_prefix
+from models.data.inputs import ImageInputs
 from models.errors import ArtifactError
-from models.inputs import ImageInputs
-from models.multi_exit import build_network
-from models.regimes import phases, with_last_classifier
-from models.training import class_probabilities, train
+from models.networks.architecture import BRANCHES
+from models.networks.branches import frozen_prefix
+from models.networks.multi_exit import build_network
+from models.training.regimes import phases, with_last_classifier
+from models.training.train import class_probabilities, train
 
 SPLIT = tiny_split(20)
 
@@ -290,7 +290,7 @@ def test_without_room_on_the_disk_nothing_is_left_and_the_size_is_named(tmp_path
 
 def test_sizes_are_named_in_gigabytes(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_200_000_000))
-    monkeypatch.setattr("models.activations.store_bytes", lambda *_: 3_400_000_000)
+    monkeypatch.setattr("models.data.activations.store_bytes", lambda *_: 3_400_000_000)
     with pytest.raises(ArtifactError, match=r"take 3\.4 GB, but .* has room for 1\.2 GB"):
         compute_activations(settled(), SPLIT, DIGITS, tmp_path, torch.bfloat16)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.architecture import (
+from models.networks.architecture import (
     BACKBONES,
     MSDNET_LAYERS,
     RESNET_BLOCKS,

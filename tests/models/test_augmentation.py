@@ -7,8 +7,8 @@ import pytest
 import torch
 from tiny_networks import DIGITS
 
-from models.augmentation import normalise, random_crop_and_flip
-from models.datasets import DATASETS
+from models.data.augmentation import normalise, random_crop_and_flip
+from models.data.datasets import DATASETS
 
 CIFAR10 = DATASETS["cifar10"]
 

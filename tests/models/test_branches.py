@@ -8,7 +8,8 @@ from tiny_networks import some_images
 from torch import nn
 from torch.nn import functional as F
 
-from models.branches import (
+from models.errors import NetworkError
+from models.networks.branches import (
     BRANCH_DESIGNS,
     LearnedMix,
     MaxAndAveragePool,
@@ -16,7 +17,6 @@ from models.branches import (
     build_branch,
     frozen_prefix,
 )
-from models.errors import NetworkError
 
 MAPS, TOKENS, VECTOR = (4, 5, 5), (6, 4), (4,)
 

@@ -11,11 +11,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny_networks import TINY, TINY_CONV, changed, some_images, state_of
 
-from models.architecture import Architecture, code_hash
 from models.checkpoint import Origin, load_checkpoint, save_checkpoint
 from models.errors import ArtifactError, CheckpointError
-from models.multi_exit import build_network
-from models.training import TrainingCurve
+from models.networks.architecture import Architecture, code_hash
+from models.networks.multi_exit import build_network
+from models.training.train import TrainingCurve
 
 CURVE = TrainingCurve(
     step=[2, 4], loss=[2.1, 1 / 3], validation_accuracy=[[0.1, 0.2, 0.3], [0.4, 0.5, 2 / 3]]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from tiny_networks import examples, tiny_split
 
-from models.datasets import DATASETS, data_root, load_dataset, stratified_choice
+from models.data.datasets import DATASETS, data_root, load_dataset, stratified_choice
 from models.errors import DataError
 
 

@@ -19,9 +19,11 @@ from tiny_networks import (
     tiny_split,
 )
 
-import models.difficulty
-from models.datasets import Split, load_dataset
-from models.difficulty import (
+import models.training.difficulty
+from models.data.datasets import Split, load_dataset
+from models.data.inputs import ImageInputs
+from models.networks.multi_exit import build_network
+from models.training.difficulty import (
     early_checkpoint,
     final_exit,
     last_features,
@@ -29,10 +31,8 @@ from models.difficulty import (
     self_taught,
     transfer,
 )
-from models.inputs import ImageInputs
-from models.multi_exit import build_network
-from models.regimes import Phase, backbone_phase, phases
-from models.training import class_probabilities, train
+from models.training.regimes import Phase, backbone_phase, phases
+from models.training.train import class_probabilities, train
 
 #: All exits at once, for two steps.
 (JOINTLY,) = phases("end_to_end", 3, 2)
@@ -97,7 +97,10 @@ def test_a_margin_is_positive_exactly_where_the_label_alone_is_on_top(rows, data
 def seen(monkeypatch):
     """The arguments of each training, and what each network scored, in order."""
     trainings, scorings = [], []
-    real_train, real_probabilities = models.difficulty.train, models.difficulty.class_probabilities
+    real_train, real_probabilities = (
+        models.training.difficulty.train,
+        models.training.difficulty.class_probabilities,
+    )
 
     def spied_train(network, phase, batches, *rest):
         batches = list(batches)
@@ -108,8 +111,8 @@ def seen(monkeypatch):
         scorings.append((network, inputs, positions))
         return real_probabilities(network, inputs, positions)
 
-    monkeypatch.setattr(models.difficulty, "train", spied_train)
-    monkeypatch.setattr(models.difficulty, "class_probabilities", spied_probabilities)
+    monkeypatch.setattr(models.training.difficulty, "train", spied_train)
+    monkeypatch.setattr(models.training.difficulty, "class_probabilities", spied_probabilities)
     return trainings, scorings
 
 
@@ -172,7 +175,7 @@ def test_scores_stand_at_the_positions_of_their_samples(monkeypatch):
         chance[:, :, 0] = (0.9, 0.6)
         return chance
 
-    monkeypatch.setattr(models.difficulty, "class_probabilities", always_class_0)
+    monkeypatch.setattr(models.training.difficulty, "class_probabilities", always_class_0)
     inputs = images(30)
     scores = self_taught(tiny_network, JOINTLY, inputs, inputs, tiny_settings(), 3, 0)
     easy = np.arange(30) % 10 == 0

@@ -15,11 +15,11 @@ from tiny_networks import (
     tiny_split,
 )
 
+from models.data.inputs import ImageInputs
 from models.errors import TrainingError
-from models.inputs import ImageInputs
-from models.multi_exit import build_network
-from models.regimes import backbone_phase, phases
-from models.training import DivergedError, train
+from models.networks.multi_exit import build_network
+from models.training.regimes import backbone_phase, phases
+from models.training.train import DivergedError, train
 
 VALIDATION = ImageInputs(tiny_split(8, 1), DIGITS)
 

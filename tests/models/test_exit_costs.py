@@ -7,8 +7,8 @@ import torch
 from tiny_networks import TINY, TINY_CONV, state_of
 from torch import nn
 
-from models.architecture import Architecture
-from models.multi_exit import build_network, exit_costs, parameters_of
+from models.networks.architecture import Architecture
+from models.networks.multi_exit import build_network, exit_costs, parameters_of
 
 #: On images of 1 x 8 x 8. A convolution of n x n pixels takes 2 * 9 * in * out * n * n FLOPs; batch
 #: norm, ReLU, pooling and additions count for nothing, as everywhere in the field.

@@ -6,12 +6,12 @@ import torch
 from tiny_networks import some_images
 from torch import nn
 
-from models.architecture import Architecture
-from models.backbones import build_backbone
 from models.errors import NetworkError
-from models.exit_places import Rehearsal, flop_counter, place_by_flops
-from models.segments import classifier_input, split
-from models.tracing import trace
+from models.networks.architecture import Architecture
+from models.networks.backbones import build_backbone
+from models.networks.exit_places import Rehearsal, flop_counter, place_by_flops
+from models.networks.segments import classifier_input, split
+from models.networks.tracing import trace
 
 
 class FourConvolutions(nn.Module):

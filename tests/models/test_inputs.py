@@ -20,11 +20,11 @@ from tiny_networks import (
 )
 from torch.nn import functional as F
 
-from models.augmentation import normalise, random_crop_and_flip
-from models.inputs import ImageInputs
-from models.multi_exit import build_network, parameters_of
-from models.regimes import backbone_phase, phases
-from models.training import train
+from models.data.augmentation import normalise, random_crop_and_flip
+from models.data.inputs import ImageInputs
+from models.networks.multi_exit import build_network, parameters_of
+from models.training.regimes import backbone_phase, phases
+from models.training.train import train
 
 SPLIT = tiny_split(20)
 

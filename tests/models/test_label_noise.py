@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_networks import examples
 
+from models.data.label_noise import labels_from_file, symmetric_noise
 from models.errors import DataError
-from models.label_noise import labels_from_file, symmetric_noise
 
 # --- symmetric noise -----------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.losses import (
+from models.training.losses import (
     LOSSES,
     BeYourOwnTeacher,
     ExitDistillation,

@@ -9,18 +9,18 @@ import models.artifacts
 ROOT = Path(models.artifacts.__file__).parent.parent
 
 FREE_OF_TORCH = [
-    "models.architecture",
-    "models.array_files",
+    "models.networks.architecture",
+    "models.data.array_files",
     "models.artifacts",
-    "models.datasets",
+    "models.data.datasets",
     "models.errors",
     "models.files",
     "models.host",
     "models.importing",
-    "models.label_noise",
-    "models.pacing",
-    "models.published_scores",
-    "models.strategies",
+    "models.data.label_noise",
+    "models.training.pacing",
+    "models.data.published_scores",
+    "models.training.strategies",
 ]
 
 PROGRAM = """
@@ -53,7 +53,7 @@ def test_none_of_them_imports_torch_or_a_floor_above():
 def test_the_digits_load_and_a_host_is_described_without_torch():
     loaded = loaded_by(
         "import sys\n"
-        "from models.datasets import load_dataset\n"
+        "from models.data.datasets import load_dataset\n"
         "from models.host import fingerprint\n"
         "assert len(load_dataset('digits').train) > 1000\n"
         "assert fingerprint(1, 'fp32')['torch']\n"
@@ -64,4 +64,4 @@ def test_the_digits_load_and_a_host_is_described_without_torch():
 
 
 def test_training_does_need_it():
-    assert "torch" in loaded_by(PROGRAM, "models.training"), "the tests above can fail"
+    assert "torch" in loaded_by(PROGRAM, "models.training.train"), "the tests above can fail"

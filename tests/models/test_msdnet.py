@@ -8,9 +8,9 @@ from torch import fx, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.architecture import MSDNET_LAYERS, default_exits
-from models.msdnet import MSDNETS, MSDNet, msdnet_classifier
-from models.tracing import trace
+from models.networks.architecture import MSDNET_LAYERS, default_exits
+from models.networks.msdnet import MSDNETS, MSDNet, msdnet_classifier
+from models.networks.tracing import trace
 
 NAMES = sorted(MSDNETS)
 

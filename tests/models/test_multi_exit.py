@@ -10,11 +10,11 @@ from tiny_networks import TINY, TINY_CONV, changed, some_images, state_of
 from torch import nn
 from torch.nn import functional as F
 
-from models.architecture import BRANCHES, RESNET_BLOCKS, Architecture, default_exits
-from models.backbones import build_backbone
-from models.cifar_resnet import BasicBlock
 from models.errors import NetworkError
-from models.multi_exit import MultiExitNetwork, build_network, parameters_of
+from models.networks.architecture import BRANCHES, RESNET_BLOCKS, Architecture, default_exits
+from models.networks.backbones import build_backbone
+from models.networks.cifar_resnet import BasicBlock
+from models.networks.multi_exit import MultiExitNetwork, build_network, parameters_of
 
 NODES = ("relu", "layer1", "layer2")
 SUBSETS = [exits for size in range(len(NODES) + 1) for exits in combinations(NODES, size)]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_networks import examples
 
-from models.pacing import (
+from models.training.pacing import (
     PACING_FUNCTIONS,
     ExponentialPacing,
     FixedExponentialPacing,

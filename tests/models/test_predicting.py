@@ -7,13 +7,13 @@ import pytest
 import torch
 from tiny_networks import DIGITS, TINY, tiny_split
 
-from models.augmentation import normalise
 from models.checkpoint import Origin
+from models.data.augmentation import normalise
+from models.data.inputs import ImageInputs
 from models.errors import TrainingError
-from models.inputs import ImageInputs
-from models.multi_exit import build_network
-from models.predicting import predict
-from models.training import TrainingCurve
+from models.inference.predicting import predict
+from models.networks.multi_exit import build_network
+from models.training.train import TrainingCurve
 
 ORIGIN = Origin(TINY, "digits", "end_to_end", "curriculum", 7, 3, TrainingCurve())
 
@@ -56,7 +56,7 @@ def test_they_say_where_they_come_from():
 def test_a_confidence_never_exceeds_one_by_rounding(monkeypatch):
     above = np.zeros((2, 3, 10), dtype=np.float32)
     above[:, :, 4] = np.nextafter(np.float32(1), np.float32(2))
-    monkeypatch.setattr("models.predicting.class_probabilities", lambda *_: above)
+    monkeypatch.setattr("models.inference.predicting.class_probabilities", lambda *_: above)
     said = predictions_of(build_network(TINY, 0), tiny_split(2))
     assert said.confidence.tolist() == [[1.0] * 3] * 2
     assert said.predicted.tolist() == [[4] * 3] * 2

@@ -10,12 +10,12 @@ import pytest
 import torch
 from tiny_networks import DIGITS, TINY
 
-import models.profiler
+import models.inference.profiler
 from models.artifacts import MEASUREMENTS, read_profile, write_profile
 from models.host import fingerprint
-from models.multi_exit import MultiExitNetwork, build_network, exit_costs
-from models.profiler import ProfilingSettings, measure_profile, measure_runtime
-from models.runtimes import build_runtime
+from models.inference.profiler import ProfilingSettings, measure_profile, measure_runtime
+from models.inference.runtimes import build_runtime
+from models.networks.multi_exit import MultiExitNetwork, build_network, exit_costs
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def timed(monkeypatch):
     """What a profile with the given settings says of a runtime on the fake clock."""
 
     def measure(runtime, settings, on_inference=None):
-        monkeypatch.setattr(models.profiler, "time", runtime)
+        monkeypatch.setattr(models.inference.profiler, "time", runtime)
         return measure_runtime(runtime, build_network(TINY, 0), settings, on_inference)
 
     return measure
@@ -187,7 +187,7 @@ def test_the_runtime_measured_is_the_runtime_recorded(monkeypatch):
         built.append((build_runtime(*arguments), *arguments[2:]))
         return built[-1][0]
 
-    monkeypatch.setattr(models.profiler, "build_runtime", spied)
+    monkeypatch.setattr(models.inference.profiler, "build_runtime", spied)
     profile = measure_profile(TINY, DIGITS, settings)
     ((runtime, inference, batch_sizes),) = built
     assert runtime.name == inference.runtime == "onnxruntime"
@@ -204,8 +204,10 @@ def test_the_runtime_measured_is_the_runtime_recorded(monkeypatch):
 def nothing_but_inference(monkeypatch):
     """Build the network beforehand and count no costs."""
     network = build_network(TINY, 0)
-    monkeypatch.setattr(models.profiler, "build_network", lambda architecture, seed: network)
-    monkeypatch.setattr(models.profiler, "exit_costs", lambda network: [])
+    monkeypatch.setattr(
+        models.inference.profiler, "build_network", lambda architecture, seed: network
+    )
+    monkeypatch.setattr(models.inference.profiler, "exit_costs", lambda network: [])
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_networks import examples
 
+from models.data.published_scores import scores_from_file
 from models.errors import DataError
-from models.published_scores import scores_from_file
 
 SCORES = [0.5, 1.0, 0.25, 0.0, 0.125]
 INDEX = np.array([4, 1, 2])

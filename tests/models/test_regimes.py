@@ -22,10 +22,10 @@ from tiny_networks import (
 from torch import nn
 from torch.nn import functional as F
 
-from models.inputs import ImageInputs
-from models.losses import LOSSES
-from models.multi_exit import build_network
-from models.regimes import (
+from models.data.inputs import ImageInputs
+from models.networks.multi_exit import build_network
+from models.training.losses import LOSSES
+from models.training.regimes import (
     REGIMES,
     Phase,
     backbone_phase,
@@ -34,7 +34,7 @@ from models.regimes import (
     trained_parts,
     with_last_classifier,
 )
-from models.training import train
+from models.training.train import train
 
 TRAIN = ImageInputs(tiny_split(), DIGITS)
 

@@ -15,13 +15,13 @@ import torch
 from tiny_networks import DIGITS, TINY, TINY_CONV, changed, state_of
 from torch._inductor import config as inductor
 
-from models.architecture import Architecture, code_hash
-from models.augmentation import normalise
-from models.datasets import DatasetInfo
+from models.data.augmentation import normalise
+from models.data.datasets import DatasetInfo
 from models.errors import NetworkError
-from models.multi_exit import build_network
-from models.onnx_runtime import OnnxRuntime
-from models.runtimes import RUNTIMES, InferenceSettings, build_runtime, warm_up
+from models.inference.onnx_runtime import OnnxRuntime
+from models.inference.runtimes import RUNTIMES, InferenceSettings, build_runtime, warm_up
+from models.networks.architecture import Architecture, code_hash
+from models.networks.multi_exit import build_network
 
 COLOUR = DatasetInfo("colour", 5, (3, 8, 8), (0.5, 0.4, 0.3), (0.2, 0.3, 0.25), 1, False)
 

@@ -18,14 +18,14 @@ from tiny_networks import (
 from torch import nn
 from torch.nn import functional as F
 
-import models.training
-from models.activations import StoredInputs, compute_activations
+import models.training.train
+from models.data.activations import StoredInputs, compute_activations
+from models.data.inputs import ImageInputs
 from models.errors import NetworkError
-from models.inputs import ImageInputs
-from models.losses import build_loss, softened_divergence
-from models.multi_exit import build_network
-from models.regimes import phases, with_last_classifier
-from models.training import train
+from models.networks.multi_exit import build_network
+from models.training.losses import build_loss, softened_divergence
+from models.training.regimes import phases, with_last_classifier
+from models.training.train import train
 
 #: Losses with a teacher, and the regimes that train one before or with its pupils.
 DISTILLATIONS = ("exit_distillation", "byot")
@@ -62,7 +62,7 @@ def losses_built(monkeypatch):
         built.append((loss, state_of(loss)))
         return loss
 
-    monkeypatch.setattr(models.training, "build_loss", spied)
+    monkeypatch.setattr(models.training.train, "build_loss", spied)
     return built
 
 

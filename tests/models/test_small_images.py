@@ -7,8 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models as torchvision_models
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from models.small_images import SMALL_IMAGE_NETWORKS, cifar_vgg11_bn
-from models.tracing import trace
+from models.networks.small_images import SMALL_IMAGE_NETWORKS, cifar_vgg11_bn
+from models.networks.tracing import trace
 
 NAMES = sorted(SMALL_IMAGE_NETWORKS)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from models.pacing import FixedExponentialPacing
-from models.strategies import RANKED_STRATEGIES, STRATEGIES, sample_order, strategy_pacing
+from models.training.pacing import FixedExponentialPacing
+from models.training.strategies import RANKED_STRATEGIES, STRATEGIES, sample_order, strategy_pacing
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(3), (30, 20, 10)))
 EASINESS = np.random.default_rng(1).permutation(len(LABELS)) / 7

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10, CIFAR100, cifar, mnist
 
-from models.datasets import data_root, load_dataset
+from models.data.datasets import data_root, load_dataset
 from models.errors import DataError
 
 NAMES = ["cifar10", "cifar100", "fashion_mnist"]

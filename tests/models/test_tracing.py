@@ -14,11 +14,11 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.ops import StochasticDepth, stochastic_depth
 
-from models.architecture import Architecture
-from models.backbones import build_backbone
 from models.errors import NetworkError
-from models.segments import classifier_input, exit_cuts, split
-from models.tracing import trace
+from models.networks.architecture import Architecture
+from models.networks.backbones import build_backbone
+from models.networks.segments import classifier_input, exit_cuts, split
+from models.networks.tracing import trace
 
 #: torchvision's families, and the size of the images that they are given here.
 TORCHVISION = {

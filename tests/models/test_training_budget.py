@@ -16,17 +16,17 @@ from tiny_networks import (
 )
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+import models.data.inputs
 import models.host
-import models.inputs
-import models.training
+import models.training.train
+from models.data.inputs import ImageInputs
 from models.errors import TrainingError
 from models.host import resolved_precision
-from models.inputs import ImageInputs
-from models.multi_exit import build_network
-from models.pacing import FixedExponentialPacing, paced_batches
-from models.regimes import phases
-from models.strategies import STRATEGIES, sample_order, strategy_pacing
-from models.training import (
+from models.networks.multi_exit import build_network
+from models.training.pacing import FixedExponentialPacing, paced_batches
+from models.training.regimes import phases
+from models.training.strategies import STRATEGIES, sample_order, strategy_pacing
+from models.training.train import (
     TrainingSettings,
     accuracy_per_exit,
     class_probabilities,
@@ -98,13 +98,13 @@ def test_all_arms_of_a_seed_start_from_equal_weights_and_end_apart():
 
 def test_all_arms_of_a_seed_get_the_same_schedule_and_the_same_shifts(monkeypatch, optimiser_rates):
     states = []
-    augment = models.inputs.random_crop_and_flip
+    augment = models.data.inputs.random_crop_and_flip
 
     def spied(images, info, generator):
         states.append(generator.get_state())
         return augment(images, info, generator)
 
-    monkeypatch.setattr(models.inputs, "random_crop_and_flip", spied)
+    monkeypatch.setattr(models.data.inputs, "random_crop_and_flip", spied)
     for strategy in STRATEGIES:
         train_with(strategy, steps=4, augment=True)
     assert len(optimiser_rates) == 4 * len(STRATEGIES)
@@ -264,7 +264,7 @@ def test_accuracy_is_the_share_that_each_exit_classifies_correctly(monkeypatch):
     chance = np.full((4, 2, 2), 0.3, dtype=np.float32)
     said = np.where(right, labels[:, None], 1 - labels[:, None])
     np.put_along_axis(chance, said[:, :, None], 0.7, axis=2)
-    monkeypatch.setattr(models.training, "class_probabilities", lambda *_: chance)
+    monkeypatch.setattr(models.training.train, "class_probabilities", lambda *_: chance)
     split = tiny_split(4)
     split.labels[:] = labels
     assert accuracy_per_exit(build_network(TINY, 0), images(split)) == [0.5, 0.75]

@@ -18,11 +18,11 @@ from tiny_networks import (
 from torch import nn
 from torch.nn import functional as F
 
-from models.augmentation import normalise
-from models.inputs import ImageInputs
-from models.multi_exit import build_network
-from models.regimes import backbone_phase, phases
-from models.training import train
+from models.data.augmentation import normalise
+from models.data.inputs import ImageInputs
+from models.networks.multi_exit import build_network
+from models.training.regimes import backbone_phase, phases
+from models.training.train import train
 
 TRAIN = ImageInputs(tiny_split(), DIGITS)
 VALIDATION = ImageInputs(tiny_split(8, 1), DIGITS)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from tiny_networks import some_images, state_of
 
-from models.architecture import Architecture, code_hash
 from models.errors import NetworkError
-from models.multi_exit import build_network
+from models.networks.architecture import Architecture, code_hash
+from models.networks.multi_exit import build_network
 
 MINE = """\
 import torch

@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from tiny_networks import TINY, changed, some_images, state_of
 from torchvision import models as torchvision_models
 
-from models.architecture import Architecture
-from models.backbones import build_backbone
 from models.errors import NetworkError
-from models.multi_exit import build_network
-from models.weights import load_weights
+from models.networks.architecture import Architecture
+from models.networks.backbones import build_backbone
+from models.networks.multi_exit import build_network
+from models.networks.weights import load_weights
 
 
 def weights_of(architecture=TINY, seed=7):

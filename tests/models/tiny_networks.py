@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from hypothesis import settings
 
-from models.architecture import Architecture
-from models.datasets import DATASETS, Split
-from models.training import TrainingSettings
+from models.data.datasets import DATASETS, Split
+from models.networks.architecture import Architecture
+from models.training.train import TrainingSettings
 
 DIGITS = DATASETS["digits"]
 

@@ -66,7 +66,7 @@ def test_every_error_that_a_user_can_mend_is_public() -> None:
 
 
 def test_an_error_of_a_module_that_needs_torch_is_a_kind_of_a_public_one() -> None:
-    from models.training import DivergedError
+    from models.training.train import DivergedError
 
     assert DivergedError.__mro__[1] is offramp.TrainingError
 

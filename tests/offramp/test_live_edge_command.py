@@ -10,9 +10,9 @@ from contextlib import closing
 
 import pytest
 
-from devices.connections import connect, disconnect, new_client
-from devices.embedded_broker import embedded_broker
-from devices.messages import (
+from devices.mqtt.connections import connect, disconnect, new_client
+from devices.mqtt.embedded_broker import embedded_broker
+from devices.protocol.messages import (
     InferenceRequest,
     decode_reply,
     decode_status,

@@ -19,10 +19,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from devices.broker_address import parse_broker
-from devices.connections import connect, disconnect, new_client
-from devices.messages import InferenceRequest, decode_reply, encode_request
-from devices.topics import reply_topic, request_topic
+from devices.mqtt.broker_address import parse_broker
+from devices.mqtt.connections import connect, disconnect, new_client
+from devices.protocol.messages import InferenceRequest, decode_reply, encode_request
+from devices.protocol.topics import reply_topic, request_topic
 from models.errors import LiveError
 from offramp import load_scenario
 from offramp.live.nodes import nodes_online

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console as RichConsole
 
-from devices.progress import Progress
+from devices.virtual.progress import Progress
 from offramp.console import Console
 from offramp.live import table
 from offramp.live.table import Standing, live_table

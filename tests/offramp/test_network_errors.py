@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from models.artifacts import read_predictions
-from models.multi_exit import MultiExitNetwork
+from models.networks.multi_exit import MultiExitNetwork
 from offramp import LoadedScenario, Pipeline, ScenarioError, load_scenario
 from offramp.stages.network import check_network
 from offramp.store import Store

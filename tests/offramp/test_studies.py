@@ -22,7 +22,7 @@ import offramp.study.table
 from models.artifacts import read_predictions
 from models.checkpoint import read_curve
 from models.errors import ResultsError, ScenarioError, TrainingError
-from models.multi_exit import build_network
+from models.networks.multi_exit import build_network
 from offramp.console import Console
 from offramp.store import Store
 from offramp.study.cells import cells

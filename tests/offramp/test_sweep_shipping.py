@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from models.architecture import code_hash
 from models.errors import ArtifactError, ResultsError
 from models.importing import import_callable
+from models.networks.architecture import code_hash
 from offramp.experiment import user_file
 from offramp.store import DESCRIPTION, Store, content_key
 from offramp.sweep import shipping

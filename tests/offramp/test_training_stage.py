@@ -19,19 +19,19 @@ import offramp.stages.scoring as scoring_module
 import offramp.stages.training as stage_module
 import offramp.stages.training_data as data_module
 from models import host
-from models.activations import StoredInputs
-from models.architecture import Architecture
 from models.artifacts import Predictions, read_predictions
 from models.checkpoint import Origin, load_checkpoint
-from models.datasets import load_dataset
-from models.difficulty import final_exit
+from models.data.activations import StoredInputs
+from models.data.datasets import load_dataset
+from models.data.inputs import ImageInputs
 from models.errors import DataError, NetworkError, TrainingError
-from models.inputs import ImageInputs
-from models.multi_exit import MultiExitNetwork, build_network
-from models.regimes import REGIMES, Phase
-from models.strategies import RANKED_STRATEGIES, STRATEGIES, sample_order
-from models.training import DivergedError, class_probabilities
-from models.training_state import TrainingState
+from models.networks.architecture import Architecture
+from models.networks.multi_exit import MultiExitNetwork, build_network
+from models.training.difficulty import final_exit
+from models.training.regimes import REGIMES, Phase
+from models.training.strategies import RANKED_STRATEGIES, STRATEGIES, sample_order
+from models.training.train import DivergedError, class_probabilities
+from models.training.training_state import TrainingState
 from offramp.console import Console
 from offramp.experiment import Experiment
 from offramp.schema import DataSection, ModelSection, TrainingSection

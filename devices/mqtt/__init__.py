@@ -1,0 +1,1 @@
+"""MQTT clients and brokers: addresses, connections, many clients on one loop."""

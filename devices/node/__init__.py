@@ -1,0 +1,1 @@
+"""An edge node: an inference server behind MQTT."""

@@ -1,0 +1,1 @@
+"""The wire protocol: topics, messages, images. ``docs/protocol.md`` describes it."""

@@ -1,0 +1,1 @@
+"""Virtual devices: real MQTT clients that send what simulated devices would."""

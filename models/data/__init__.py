@@ -1,0 +1,1 @@
+"""What networks are trained and tested on: datasets, augmentation, label noise, activations."""

@@ -1,0 +1,1 @@
+"""Running trained networks: runtimes, what they predict, and how long they take."""

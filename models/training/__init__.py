@@ -1,0 +1,1 @@
+"""Training: regimes, losses, and curricula: who is easy, in which order, how fast."""
