@@ -30,8 +30,8 @@ from sim.distributions import Constant, Exponential, Gamma
 from sim.network.capacity import ConstantCapacity
 from sim.network.links import Direction, Link
 from sim.network.mqtt import Mqtt
-from sim.nodes.node import NodeSpec
 from sim.nodes.service import DistributedService, ProfiledService, Service
+from sim.nodes.spec import NodeSpec
 from sim.policies import DeadlineConfidence
 from sim.policy import ANSWER, Decision, NodeView, Policy, RequestView, run_to
 from sim.results.records import write_records

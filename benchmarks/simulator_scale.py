@@ -25,8 +25,8 @@ from models.artifacts import Predictions
 from sim.distributions import Constant, Exponential, Gamma
 from sim.network.links import Direction, Link
 from sim.network.retransmission import TcpLoss
-from sim.nodes.node import NodeSpec
 from sim.nodes.service import DistributedService
+from sim.nodes.spec import NodeSpec
 from sim.policies import FixedExit
 from sim.results.records import write_records
 from sim.results.run import record_table

@@ -14,8 +14,8 @@ from offramp import world_parts as parts
 from offramp.experiment import user_file
 from offramp.schema import ComputeSection, DeviceGroupSection, NodeSection, Scenario
 from offramp.schema.places import files_in
-from sim.nodes.node import NodeSpec
 from sim.nodes.service import DistributedService, ProfiledService, Service
+from sim.nodes.spec import NodeSpec
 from sim.workload.device_groups import DeviceGroup
 from sim.world import World
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sim.faults import Fault
 from sim.network.links import Link
 from sim.network.mqtt import Mqtt
-from sim.nodes.node import NodeSpec
+from sim.nodes.spec import NodeSpec
 from sim.workload.arrivals import ClosedLoop
 from sim.workload.device_groups import DeviceGroup
 

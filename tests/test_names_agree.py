@@ -51,8 +51,8 @@ from sim.energy import PowerStates
 from sim.faults import FaultKind
 from sim.network.mqtt import Share
 from sim.network.mqtt_packets import QoS, Version
-from sim.nodes.node import Admission
 from sim.nodes.queues import Discipline
+from sim.nodes.spec import Admission
 
 
 def allowed(section, key):

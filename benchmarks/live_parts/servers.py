@@ -31,8 +31,8 @@ from models.data.datasets import DATASETS
 from models.inference.runtimes import InferenceSettings, SegmentRuntime, build_runtime
 from models.networks.architecture import Architecture
 from sim.distributions import Constant
-from sim.nodes.node import NodeSpec
 from sim.nodes.service import DistributedService
+from sim.nodes.spec import NodeSpec
 from sim.policies import DeadlineConfidence
 
 INFO = DATASETS["cifar10"]

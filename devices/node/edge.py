@@ -34,7 +34,7 @@ from devices.protocol.topics import request_filter
 from devices.virtual.node_watch import boot_id
 from models.errors import BrokerError, LiveError
 from models.inference.runtimes import SegmentRuntime
-from sim.nodes.node import NodeSpec
+from sim.nodes.spec import NodeSpec
 from sim.policy import Policy
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ import time
 from typing import Literal
 
 from devices.node.views import Clock, LiveRequest
-from sim.nodes.node import NodeSpec
 from sim.nodes.queues import Queue, queue_of
+from sim.nodes.spec import NodeSpec
 
 #: However patient the scenario is, no more requests may wait than this,
 MOST_WAITING = 10_000

@@ -25,7 +25,7 @@ from devices.protocol.images import decode_image
 from devices.protocol.message_types import BadRequest
 from models.errors import PolicyError
 from models.inference.runtimes import SegmentRuntime
-from sim.nodes.node import NodeSpec
+from sim.nodes.spec import NodeSpec
 from sim.policy import ANSWER, DROP, OFFLOAD, Decision, Policy, policy_text
 
 log = logging.getLogger(__name__)

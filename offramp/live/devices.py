@@ -134,8 +134,8 @@ def fleet_world(loaded: LoadedScenario) -> World:
     """The scenario's world as its devices see it: of nodes they know the names."""
     from offramp.worlds import outline_of
     from sim.distributions import Constant
-    from sim.nodes.node import NodeSpec
     from sim.nodes.service import DistributedService
+    from sim.nodes.spec import NodeSpec
 
     section = loaded.scenario
     # Nobody asks it for its times: they are measured.

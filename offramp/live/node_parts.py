@@ -24,8 +24,8 @@ from offramp.stages import keys
 from offramp.stages.layout import CHECKPOINT, PROFILE
 from offramp.store import Store
 from offramp.worlds import read_matching_profile
-from sim.nodes.node import NodeSpec
 from sim.nodes.service import ProfiledService
+from sim.nodes.spec import NodeSpec
 
 if TYPE_CHECKING:
     from devices.mqtt.broker_address import Broker

@@ -7,15 +7,12 @@ are not kept: what they failed of may be mended.
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pandas as pd
 
-from models.errors import ResultsError
+from offramp.sqlite_file import SqliteFile
 from offramp.stages.layout import KEPT_TRIALS
-from offramp.sweep.journal import telling_of
 from offramp.sweep.point import PointResult
 from offramp.sweep.rows import read_layout, unpack
 
@@ -38,49 +35,32 @@ class Kept:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / KEPT_TRIALS
-        with self._telling():
-            self._base = sqlite3.connect(self._path, timeout=60, isolation_level=None)
-            (format,) = self._base.execute("PRAGMA user_version").fetchone()
-            (tables,) = self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if not tables:
-                self._base.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {_FORMAT};COMMIT;")
-            elif format != _FORMAT:
-                raise ResultsError(
-                    f"{self._path} is not of this Offramp: name another folder with --output, or "
-                    "remove it"
-                )
+        self._file = SqliteFile(folder / KEPT_TRIALS, _SCHEMA, _FORMAT)
 
     def close(self) -> None:
         """Close the file; what was not committed is dropped."""
-        self._base.close()
+        self._file.close()
 
     def add(self, identity: bytes, result: PointResult) -> None:
         """Note the runs of a trial that did not fail."""
-        with self._telling():
-            if not self._base.in_transaction:
-                self._base.execute("BEGIN IMMEDIATE")
-            self._base.execute(
+        with self._file.telling():
+            self._file.begin()
+            self._file.base.execute(
                 "INSERT OR REPLACE INTO trials VALUES (?, ?, ?)",
                 (identity, result.layout, result.rows),
             )
 
     def commit(self) -> None:
         """Make what was added last, whatever happens to this process."""
-        with self._telling():
-            if self._base.in_transaction:
-                self._base.execute("COMMIT")
+        self._file.commit()
 
     def find(self, identity: bytes) -> pd.DataFrame | None:
         """The runs of a trial; None if it is not here."""
-        with self._telling():
-            found = self._base.execute(
+        with self._file.telling():
+            found = self._file.base.execute(
                 "SELECT layout, rows FROM trials WHERE identity = ?", (identity,)
             ).fetchone()
         if found is None:
             return None
         layout, rows = found
         return pd.DataFrame(unpack(read_layout(layout), rows))
-
-    def _telling(self) -> AbstractContextManager[None]:
-        return telling_of(self._path)

@@ -6,20 +6,20 @@ since is run again.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.errors import ResultsError
+from offramp.sqlite_file import SqliteFile
 from offramp.stages.layout import POINTS
 from offramp.sweep.point import PointResult
 from offramp.sweep.rows import Columns, common_layout, read_layout, unpack
 
 _FORMAT = 2
-#: Of a journal that does not know yet whose workers died.
-_WITHOUT_DEATHS = 1
+
+#: The first format did not know whose workers died.
+_UPGRADES = {1: "ALTER TABLE points ADD COLUMN died INTEGER NOT NULL DEFAULT 0;"}
 
 _SCHEMA = """
 CREATE TABLE layouts (number INTEGER PRIMARY KEY, columns TEXT UNIQUE NOT NULL);
@@ -59,41 +59,21 @@ class Journal:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / POINTS
-        self._layouts: dict[str, int] = {}
+        self._file = SqliteFile(folder / POINTS, _SCHEMA, _FORMAT, _UPGRADES)
+        self._base = self._file.base
         with self._telling():
-            self._base = sqlite3.connect(self._path, timeout=60, isolation_level=None)
-            # One writer at a time, and nothing beside the file that a network disk cannot share.
-            self._base.execute("PRAGMA journal_mode = TRUNCATE")
-            self._prepare()
-
-    def _prepare(self) -> None:
-        (format,) = self._base.execute("PRAGMA user_version").fetchone()
-        (tables,) = self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if not tables:
-            self._base.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {_FORMAT};COMMIT;")
-        elif format == _WITHOUT_DEATHS:
-            self._base.executescript(
-                "BEGIN;ALTER TABLE points ADD COLUMN died INTEGER NOT NULL DEFAULT 0;"
-                f"PRAGMA user_version = {_FORMAT};COMMIT;"
-            )
-        elif format != _FORMAT:
-            raise ResultsError(
-                f"{self._path} is not a journal of this Offramp: name another folder with "
-                "--output, or remove it"
-            )
-        self._layouts = dict(self._base.execute("SELECT columns, number FROM layouts"))
+            self._layouts = dict(self._base.execute("SELECT columns, number FROM layouts"))
 
     def close(self) -> None:
         """Close the file; what was not committed is dropped."""
-        self._base.close()
+        self._file.close()
 
     # --- writing ---------------------------------------------------------------------------------
 
     def add(self, result: PointResult, identity: bytes) -> None:
         """Note what became of a point."""
         with self._telling():
-            self._begin()
+            self._file.begin()
             layout = None if result.layout is None else self._layout(result.layout)
             self._base.execute(
                 "INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -110,14 +90,12 @@ class Journal:
 
     def commit(self) -> None:
         """Make what was added last, whatever happens to this process."""
-        with self._telling():
-            if self._base.in_transaction:
-                self._base.execute("COMMIT")
+        self._file.commit()
 
     def forget_failed(self) -> None:
         """Drop the points that failed, so that they are run again."""
         with self._telling():
-            self._begin()
+            self._file.begin()
             self._base.execute("DELETE FROM points WHERE error IS NOT NULL")
             self.commit()
 
@@ -134,7 +112,7 @@ class Journal:
         """
         before = self.counts().done
         with self._telling():
-            self._begin()
+            self._file.begin()
             self._base.execute("CREATE INDEX by_identity ON points (identity)")
             self._base.execute("CREATE TABLE kept AS SELECT * FROM points WHERE 0")
             self._base.executemany(
@@ -151,10 +129,6 @@ class Journal:
                 self._base.execute("ROLLBACK")
             self.commit()
         return dropped
-
-    def _begin(self) -> None:
-        if not self._base.in_transaction:
-            self._base.execute("BEGIN IMMEDIATE")
 
     def _layout(self, columns: str) -> int:
         number = self._layouts.get(columns)
@@ -240,19 +214,7 @@ class Journal:
             )
 
     def _telling(self) -> AbstractContextManager[None]:
-        return telling_of(self._path)
-
-
-@contextmanager
-def telling_of(path: Path) -> Iterator[None]:
-    """Say what is wrong with a file of SQLite that keeps what was simulated."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise ResultsError(
-            f"{path}: {error}. What was noted there before is kept; when that is mended, "
-            "the same command goes on from there"
-        ) from error
+        return self._file.telling()
 
 
 def _blocks(identities: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:

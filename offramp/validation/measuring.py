@@ -30,7 +30,7 @@ from offramp.validation.mixtures import at_rate
 from offramp.validation.node_samples import node_samples
 from offramp.validation.ways import answered_hz, ways_of
 from sim.distributions import Constant, Floats, Uniform
-from sim.nodes.node import NodeSpec
+from sim.nodes.spec import NodeSpec
 from sim.results.run import Run
 from sim.results.verdict import offered_loads
 from sim.workload.arrivals import ClosedLoop, Poisson

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sim.nodes.node import NodeSpec
+from sim.nodes.spec import NodeSpec
 from sim.results import records
 from sim.results.finished_visits import Finished, FinishedVisits
 from sim.results.metrics import ExactMetrics, confidence_interval, take_in

@@ -20,9 +20,10 @@ from sim.network.topology import reception_times, ways
 from sim.network.transport import Messages, travel_quantile_s
 from sim.nodes.autocorrelation import AlikeInTime
 from sim.nodes.batching import BatchingNode
-from sim.nodes.node import Node, NodeSpec
+from sim.nodes.node import Node
 from sim.nodes.overheads import ServiceWithOverheads
 from sim.nodes.requests import Request
+from sim.nodes.spec import NodeSpec
 from sim.policy import Policy, policy_text
 from sim.results import records
 from sim.results.run import Run

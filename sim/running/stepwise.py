@@ -18,8 +18,9 @@ from sim.clock import Call
 from sim.network.hops import LinkHop
 from sim.network.tiers import NextNode
 from sim.network.transport import Message
-from sim.nodes.node import Node, NodeSpec
+from sim.nodes.node import Node
 from sim.nodes.requests import NEVER, Request
+from sim.nodes.spec import NodeSpec
 from sim.results import records
 from sim.results.run import Run
 from sim.running.closed_loop import ClosedLoops

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.artifacts import Profile
-from sim.nodes.node import NodeSpec
 from sim.nodes.service import ProfiledService
+from sim.nodes.spec import NodeSpec
 
 INPUT_SHAPE = (1, 2, 2)
 CLASSES = 10

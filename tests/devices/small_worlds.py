@@ -10,8 +10,8 @@ from devices.virtual.fleet_settings import SampleSet
 from models.artifacts import Predictions
 from sim.distributions import Constant
 from sim.network.links import Link
-from sim.nodes.node import NodeSpec
 from sim.nodes.service import DistributedService
+from sim.nodes.spec import NodeSpec
 from sim.workload.arrivals import Poisson
 from sim.workload.device_groups import DeviceGroup
 from sim.world import World

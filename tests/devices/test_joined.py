@@ -22,8 +22,8 @@ from devices.virtual.fleet_log import FleetLog, FleetResult, Oddities
 from devices.virtual.results import run_of
 from sim.distributions import Constant
 from sim.network.links import Link
-from sim.nodes.node import NodeSpec
 from sim.nodes.service import DistributedService
+from sim.nodes.spec import NodeSpec
 from sim.results import records
 from sim.results.run import Run
 from sim.workload.arrivals import Poisson

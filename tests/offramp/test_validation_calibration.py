@@ -48,9 +48,9 @@ from offramp.worlds import build_world, outline_of
 from sim.distributions import Constant, Distribution, Empirical, Uniform
 from sim.network.links import Direction, Link
 from sim.nodes.autocorrelation import Autocorrelation
-from sim.nodes.node import NodeSpec
 from sim.nodes.overheads import Overheads
 from sim.nodes.service import ProfiledService
+from sim.nodes.spec import NodeSpec
 from sim.policies import Full
 from sim.results.run import Run
 from sim.running.slices import Workload

@@ -28,9 +28,9 @@ from sim.network.links import Direction, Link
 from sim.network.mqtt import Mqtt
 from sim.network.retransmission import TcpLoss
 from sim.nodes.autocorrelation import Autocorrelation
-from sim.nodes.node import NodeSpec
 from sim.nodes.overheads import Overheads, ServiceWithOverheads
 from sim.nodes.service import DistributedService, ProfiledService, Service
+from sim.nodes.spec import NodeSpec
 from sim.policies import (
     Anytime,
     Confidence,

@@ -27,8 +27,8 @@ from sim.faults import Fault
 from sim.network.links import Direction, Link
 from sim.network.mqtt import Mqtt
 from sim.network.retransmission import TcpLoss
-from sim.nodes.node import NodeSpec
 from sim.nodes.service import DistributedService, ProfiledService
+from sim.nodes.spec import NodeSpec
 from sim.policies import Confidence, DeadlineAware, FixedExit
 from sim.policy import ANSWER, DROP, OFFLOAD, run_to
 from sim.results import records

@@ -20,9 +20,9 @@ from sim.distributions import Constant, Empirical, Exponential
 from sim.faults import Fault
 from sim.network.mqtt import Mqtt
 from sim.nodes.autocorrelation import Autocorrelation
-from sim.nodes.node import NodeSpec
 from sim.nodes.overheads import Overheads, ServiceWithOverheads
 from sim.nodes.service import DistributedService, ProfiledService
+from sim.nodes.spec import NodeSpec
 from sim.policies import Confidence
 from sim.policy import ANSWER, DROP, run_to
 from sim.results.verdict import offered_loads

@@ -22,8 +22,8 @@ from tiny_worlds import (
 
 from sim.distributions import Exponential, Uniform
 from sim.network.links import Link
-from sim.nodes.node import NodeSpec
 from sim.nodes.queues import queue_of
+from sim.nodes.spec import NodeSpec
 from sim.policy import ANSWER, run_to
 from sim.workload.arrivals import Poisson
 

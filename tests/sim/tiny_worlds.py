@@ -14,8 +14,8 @@ from models.artifacts import Predictions, Profile
 from sim.distributions import Constant, Distribution
 from sim.network.capacity import ConstantCapacity
 from sim.network.links import Direction, Link
-from sim.nodes.node import NodeSpec
 from sim.nodes.service import DistributedService
+from sim.nodes.spec import NodeSpec
 from sim.policies import FixedExit
 from sim.policy import ANSWER, DROP, run_to
 from sim.results.metrics import confidence_interval
