@@ -29,7 +29,7 @@ from sim.distributions import Floats
 from sim.network.mqtt_packets import EXCHANGES
 from sim.nodes.autocorrelation import Autocorrelation
 
-FORMAT = "offramp-calibration-4"
+FORMAT = "offramp-calibration-5"
 
 DESCRIPTION = "calibration.json"
 SAMPLES = "samples.csv"
@@ -38,7 +38,7 @@ SAMPLES = "samples.csv"
 _NOTHING: Floats = np.zeros(1)
 
 #: Samples of all of a calibration, and of each node.
-_OF_ALL = ("rtt_s", "lag_s", "up_s", "home_s")
+_OF_ALL = ("work_s", "rtt_s", "lag_s", "up_s", "home_s")
 _OF_NODE = ("receive_s", "begin_s", "begin_idle_s", "reply_s", "ingress_busy_s", "egress_busy_s")
 
 
@@ -78,6 +78,8 @@ class Calibration:
     """Samples in seconds; ``lag_s`` and ``up_s`` are of the same requests, others of others.
 
     Attributes:
+        work_s: of one and the same work, again and again, before nodes were started: see
+            :func:`offramp.validation.quietness.work_s`.
         rtt_s: of the network between this host's devices and the broker: TCP handshakes.
         lag_s: from the creation of a request until its device had sent it.
         up_s: from there until it was at its node.
@@ -88,6 +90,7 @@ class Calibration:
         about: where, when and how it was measured.
     """
 
+    work_s: Floats
     rtt_s: Floats
     lag_s: Floats
     up_s: Floats

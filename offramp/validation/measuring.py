@@ -28,6 +28,7 @@ from offramp.validation.calibration import Calibration
 from offramp.validation.excess import spans_of
 from offramp.validation.mixtures import at_rate
 from offramp.validation.node_samples import node_samples
+from offramp.validation.quietness import work_s
 from offramp.validation.ways import answered_hz, ways_of
 from sim.distributions import Constant, Floats, Uniform
 from sim.nodes.spec import NodeSpec
@@ -92,6 +93,7 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
             "(--calibration FOLDER)"
         )
     say("calibrate broker, clients and nodes")
+    worked_s = work_s()
     rtt_s = handshakes_s(session.direct)
     calibrating = _calibrating(session)
     world = calibrating.job.world
@@ -169,7 +171,7 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
     }
     mqtt = session.loaded.scenario.mqtt or MqttSection()
     broker = float(np.mean(broker_s))
-    return Calibration(rtt_s, lag_s, up_s, home_s, broker, of_nodes, mqtt.qos, about)
+    return Calibration(worked_s, rtt_s, lag_s, up_s, home_s, broker, of_nodes, mqtt.qos, about)
 
 
 def handshakes_s(broker: Broker) -> Floats:

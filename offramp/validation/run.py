@@ -28,7 +28,7 @@ from offramp.validation.comparison import Comparison, compare
 from offramp.validation.draws import other_draws
 from offramp.validation.figures import write_figures
 from offramp.validation.measuring import measure
-from offramp.validation.page import Findings, write_findings
+from offramp.validation.page import Findings, unquiet, write_findings
 from offramp.validation.time_parts import division_of, time_parts
 
 LIVE, SIMULATED, CALIBRATION, FIGURES = "live", "simulated", "calibration", "figures"
@@ -54,10 +54,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Validation:
-    """A finished validation."""
+    """A finished validation.
+
+    Attributes:
+        unquiet: that the host was not quiet, if so.
+    """
 
     comparison: Comparison
     page: Path
+    unquiet: str | None
 
 
 def validate(
@@ -162,7 +167,8 @@ def _against_simulation(
         _command(source, results),
         tuple(_notes(comparison)),
     )
-    return Validation(comparison, write_findings(results, findings, captions))
+    page = write_findings(results, findings, captions)
+    return Validation(comparison, page, unquiet(calibration))
 
 
 def _profile(pipeline: Pipeline, results: Path, given: Calibration | None) -> str:

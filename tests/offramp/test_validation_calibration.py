@@ -338,7 +338,11 @@ def test_two_calibrations_are_pooled_sample_by_sample(tmp_path: Path) -> None:
         some = np.full(count, at)
         about = {"measured_at": f"at {at}"}
         return Calibration(
-            some, some, some, some, broker_s, {"edge": NodeSamples(*[some] * 4)}, 1, about
+            *[some] * 5,
+            broker_s,
+            {"edge": NodeSamples(*[some] * 4)},
+            1,
+            about,  # type: ignore[arg-type]
         )
 
     both = pooled([made(0.001, 3, 0.0002), made(0.002, 1, 0.0004)])
@@ -362,7 +366,7 @@ def test_what_nodes_do_to_services_that_follow_one_another_is_pooled_too() -> No
     def made(disturb_s: float | None, alike: Autocorrelation | None) -> Calibration:
         node = NodeSamples(*[np.zeros(1)] * 4, disturb_s=disturb_s, autocorrelation=alike)
         about = {"measured_at": "now"}
-        return Calibration(*[np.zeros(1)] * 4, 0.0, {"edge": node}, 1, about)  # type: ignore[arg-type]
+        return Calibration(*[np.zeros(1)] * 5, 0.0, {"edge": node}, 1, about)  # type: ignore[arg-type]
 
     both = pooled([made(0.001, Autocorrelation(0.6, 0.3)), made(0.003, Autocorrelation(0.2, 0.1))])
     assert both.nodes["edge"].disturb_s == pytest.approx(0.002)
@@ -526,6 +530,7 @@ def test_as_many_samples_are_of_each_of_those_around_a_replication(tmp_path: Pat
 
 def calibration(qos: int = 1, broker_s: float = 0.0002) -> Calibration:
     return Calibration(
+        work_s=np.array([0.004, 0.005, 0.005]),
         rtt_s=np.array([0.0001, 0.0001, 0.5]),
         lag_s=np.array([0.0002, 0.0004]),
         up_s=np.array([0.0010, 0.0020]),
@@ -554,7 +559,7 @@ def test_a_calibration_is_written_and_read(tmp_path: Path) -> None:
     before = calibration()
     write_calibration(tmp_path, before)
     after = read_calibration(tmp_path)
-    for name in ("rtt_s", "lag_s", "up_s", "home_s"):
+    for name in ("work_s", "rtt_s", "lag_s", "up_s", "home_s"):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
     for name, mine in before.nodes["edge"].by_name().items():
         np.testing.assert_array_equal(mine, after.nodes["edge"].by_name()[name])

@@ -218,7 +218,7 @@ def test_a_calibration_goes_with_the_profile_of_its_time(
     some = np.array([0.001, 0.002])
     nodes = {"edge": NodeSamples(some, some, some, some)}
     about = {"profile": "of another day"}
-    calibration = Calibration(some, some, some, some, 0.0001, nodes, 1, about)
+    calibration = Calibration(some, some, some, some, some, 0.0001, nodes, 1, about)
     write_calibration(tmp_path / "calibration", calibration)
     command = ("validate", scenario(), "--store", store, "-o", tmp_path / "results", "--quiet")
     ran = offramp(*command, "--calibration", tmp_path / "calibration", *ONE_ARM)
