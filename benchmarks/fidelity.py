@@ -25,7 +25,6 @@ import argparse
 import csv
 import itertools
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -41,6 +40,7 @@ from live_parts.servers import mosquitto
 
 from models.artifacts import read_profile
 from offramp.validation.comparison import errors, run_metrics
+from offramp.validation.quietness import NOT_QUIET, slowdown, time_work
 from offramp.validation.runs import check_same_requests, read_side
 
 SCENARIO = """\
@@ -289,8 +289,10 @@ def main() -> None:
     missing = [cell for cell in wanted if astuple(cell) not in done(file)]
     least_s = len(missing) * len(POLICIES) * options.replications * (options.seconds + 2)
     print(f"{len(missing)} of {len(wanted)} cells, at least {least_s / 60:.0f} min", flush=True)
-    if os.getloadavg()[0] > 0.5:
-        print(f"warning: this host is not quiet (load average {os.getloadavg()[0]:.1f})")
+    if (times := slowdown(time_work())) >= NOT_QUIET:
+        print(
+            f"warning: this host is not quiet: the same work took up to {times:.1f} times as long"
+        )
     if not missing:
         return
     # Loads stay what they are when the matrix goes on another day: they are part of a cell.

@@ -36,7 +36,7 @@ from sim.policies import DeadlineConfidence
 from sim.policy import ANSWER, Decision, NodeView, Policy, RequestView, run_to
 from sim.results.records import write_records
 from sim.results.run import record_table
-from sim.running.slices import Workload
+from sim.running.slices import Slices
 from sim.simulation import simulate
 from sim.workload.arrivals import Poisson
 from sim.workload.device_groups import DeviceGroup
@@ -146,7 +146,7 @@ def same_work(policy: Policy) -> int:
     link = Link(Direction(Constant(WAY_S)), Direction(Constant(WAY_S)))
     world = world_of(link, DistributedService(Exponential(SERVICE_S), 1), None, 1)
     says = predictions(1)
-    run = simulate(world, Workload(world, says.label, 0), says, policy)
+    run = simulate(world, Slices(world, says.label, 0), says, policy)
     return len(record_table(world, run, says, "standard", 0, "at_first_exit"))
 
 
@@ -161,7 +161,7 @@ def full() -> int:
         4,
     )
     says = predictions(3)
-    run = simulate(world, Workload(world, says.label, 0), says, DeadlineConfidence(threshold=0.8))
+    run = simulate(world, Slices(world, says.label, 0), says, DeadlineConfidence(threshold=0.8))
     table = record_table(world, run, says, "standard", 0, "deadline_confidence")
     with tempfile.TemporaryDirectory() as folder:
         write_records(Path(folder) / "records.parquet", [table], {})

@@ -31,7 +31,7 @@ from sim.policies import FixedExit
 from sim.results.records import write_records
 from sim.results.run import record_table
 from sim.results.summary import RunSummary
-from sim.running.slices import Workload
+from sim.running.slices import Slices
 from sim.simulation import simulate_in_slices
 from sim.workload.arrivals import Poisson
 from sim.workload.device_groups import DeviceGroup
@@ -65,7 +65,7 @@ def predictions() -> Predictions:
 def summarise(world: World) -> int:
     says = predictions()
     summary = RunSummary(world.warm_up_s, world.duration_s)
-    for part in simulate_in_slices(world, Workload(world, says.label, 0), says, FixedExit(1)):
+    for part in simulate_in_slices(world, Slices(world, says.label, 0), says, FixedExit(1)):
         summary.add(part.requests.created_s, part.received_s, part.exit, part.correct, part.outcome)
     return int(summary.metrics()["offered"])
 
@@ -74,7 +74,7 @@ def record(world: World) -> int:
     says = predictions()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "records.parquet"
-        parts = simulate_in_slices(world, Workload(world, says.label, 0), says, FixedExit(1))
+        parts = simulate_in_slices(world, Slices(world, says.label, 0), says, FixedExit(1))
         counts = []
 
         def tables():

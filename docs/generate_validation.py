@@ -79,7 +79,8 @@ LIMITS = """\
 
 Closed forms hold for laws of arrival and service that are simpler than a measured profile's. That
 links, brokers and nodes of the field behave as the models here say is another question: the tests
-of `sim/network/` and the presets name the standards and measurements they rest on.
+of packet sizes, retransmission and congestion windows (`tests/sim/test_mqtt_packets.py` and others)
+and the presets name the standards and measurements they rest on.
 """
 
 

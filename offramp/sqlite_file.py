@@ -28,8 +28,6 @@ class SqliteFile:
         self.path = path
         with self.telling():
             self.base = sqlite3.connect(path, timeout=60, isolation_level=None)
-            # One writer at a time, and nothing beside the file that a network disk cannot share.
-            self.base.execute("PRAGMA journal_mode = TRUNCATE")
             (found,) = self.base.execute("PRAGMA user_version").fetchone()
             (tables,) = self.base.execute("SELECT count(*) FROM sqlite_master").fetchone()
             change = schema if not tables else (upgrades or {}).get(found)
@@ -37,8 +35,8 @@ class SqliteFile:
                 self.base.executescript(f"BEGIN;{change}PRAGMA user_version = {format};COMMIT;")
             elif found != format:
                 raise ResultsError(
-                    f"{path} is not of this Offramp: name another folder with --output, or remove "
-                    "it"
+                    f"{path} was not written by this version of Offramp: name another folder with "
+                    "--output, or remove it"
                 )
 
     def begin(self) -> None:

@@ -10,14 +10,14 @@ from models.artifacts import Predictions
 from sim.policy import Policy
 from sim.results.run import Run
 from sim.running.ahead import Ahead
-from sim.running.slices import Workload
+from sim.running.slices import Slices
 from sim.running.stepwise import Stepwise
 from sim.world import World
 
 
 def simulate(
     world: World,
-    workload: Workload,
+    workload: Slices,
     predictions: Predictions,
     policy: Policy,
     deadline_scale: float = 1.0,
@@ -39,7 +39,7 @@ def simulate(
 
 def simulate_in_slices(
     world: World,
-    workload: Workload,
+    workload: Slices,
     predictions: Predictions,
     policy: Policy,
     deadline_scale: float = 1.0,

@@ -189,7 +189,8 @@ class EdgeNode:
         """Connect and serve.
 
         Args:
-            wait_s, go_on: for a broker that is not up: :func:`devices.mqtt.connections.connect`.
+            wait_s, go_on: for a broker that is not up yet; see
+                :func:`devices.mqtt.connections.connect`.
 
         Raises:
             BrokerError: the broker cannot be reached, or refuses the node or its subscription.

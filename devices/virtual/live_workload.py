@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.running.closed_loop import ClosedLoops
-from sim.running.slices import Workload
+from sim.running.slices import Slices
 from sim.workload.arrivals import ClosedLoop
 from sim.workload.device_groups import NO_REQUESTS, Row, in_order_of_creation, rows_of
 from sim.world import World
@@ -41,7 +41,7 @@ class LiveWorkload:
         groups: Collection[int],
     ) -> None:
         # Each stream has a name: without faults none of the others changes.
-        workload = Workload(replace(world, faults=()), labels, replication)
+        workload = Slices(replace(world, faults=()), labels, replication)
         self._horizon_s = world.horizon_s
         drawn = workload.groups()
         opened = [drawn[index].until(world.horizon_s) for index in groups] or [NO_REQUESTS]

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from models.data.augmentation import normalise, random_crop_and_flip
 from models.data.datasets import DatasetInfo, Split
+from models.networks.gradient_equilibrium import equilibrium_factors, scale_gradient
 from models.networks.multi_exit import MultiExitNetwork
-from models.training.gradient_equilibrium import equilibrium_factors, scale_gradient
 
 
 class Inputs(Protocol):

@@ -16,7 +16,7 @@ from sim.results.fault_tables import fault_counts, fault_times
 from sim.results.gathering import metrics_of
 from sim.results.metrics import take_in
 from sim.results.run import Run
-from sim.running.slices import Workload
+from sim.running.slices import Slices
 from sim.simulation import simulate_in_slices
 
 
@@ -32,7 +32,7 @@ def replicate(job: Job, replication: int, folder: Path) -> Replication:
     """
     result = Replication()
     labels = next(iter(job.predictions.values())).label
-    workload = Workload(job.world, labels, replication)
+    workload = Slices(job.world, labels, replication)
     faults = fault_counts(job.world, workload.absences)
     result.add(FAULTS, [{"replication": replication, **row} for row in faults])
     if replication == 0 and job.telemetry_step_s is not None:
@@ -47,7 +47,7 @@ def replicate(job: Job, replication: int, folder: Path) -> Replication:
 
 
 def _all_arms(
-    job: Job, workload: Workload, result: Replication, folder: Path, parts: RecordParts | None
+    job: Job, workload: Slices, result: Replication, folder: Path, parts: RecordParts | None
 ) -> None:
     number = 0
     for network, predictions in job.predictions.items():
@@ -70,7 +70,7 @@ class _OneArm:
     def __init__(
         self,
         job: Job,
-        workload: Workload,
+        workload: Slices,
         network: Network,
         predictions: Predictions,
         text: PolicyText,

@@ -55,7 +55,10 @@ class UnfinishedTraining:
         return self
 
     def take(self) -> TrainingState | None:
-        """See :class:`models.training.training_state.StateKeeper`: of the phase that goes on."""
+        """See :class:`models.training.training_state.StateKeeper`.
+
+        There is one for the phase in which the training goes on.
+        """
         state, self._state = self._state, None
         return state
 

@@ -28,7 +28,7 @@ class Cell:
 
 
 def cells(study: Study) -> list[Cell]:
-    """Every training of a study, seed by seed, so that a stopped study has whole pairs."""
+    """Every training of a study, seed by seed, so that a stopped study has seeds that are whole."""
     found = []
     for configuration in study.configurations:
         experiment = configuration.experiment

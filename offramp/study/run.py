@@ -69,7 +69,7 @@ def run_study(
         for configuration in _networks(missing):
             check_network(configuration.experiment, partial(study.error_at, configuration))
         workers = min(jobs or os.cpu_count() or 1, len(missing))
-        firsts = _scores_first([training[0] for training in missing])
+        firsts = _scores_first(study, [training[0] for training in missing])
         told: set[str] = set()
         frozen = _frozen_backbones(firsts)
         with console.task("prepare backbones and activations", len(frozen)) as update:
@@ -95,6 +95,8 @@ def run_study(
         except KeyboardInterrupt:
             if page := _write_what_is_there(study, results):
                 console.note(f"{page} shows the trainings that are finished")
+            else:
+                console.note("no page yet: nothing is finished that others are compared with")
             raise
         if failures:
             _write_what_is_there(study, results)
@@ -218,20 +220,23 @@ def _frozen_backbones(missing: list[Cell]) -> list[Cell]:
     return list(needed.values())
 
 
-def _scores_first(missing: list[Cell]) -> list[Cell]:
+def _scores_first(study: Study, missing: list[Cell]) -> list[Cell]:
     """In an order in which few trainings wait for difficulty scores that another one makes.
 
-    Of each seed, those that each make other scores, then those that need none, then the rest.
+    Of each seed, first those that each make other scores; then one configuration after the other,
+    and in each those that need no scores before those that take them.
     """
     made: set[str] = set()
+    numbers = {id(it): number for number, it in enumerate(study.configurations)}
     places = []
     for cell in missing:
-        place = 1
+        place = (cell.seed, 1, numbers[id(cell.configuration)], cell.strategy in RANKED_STRATEGIES)
         if cell.strategy in RANKED_STRATEGIES:
             scores = content_key(keys.scores_key(cell.configuration.experiment, cell.seed))
-            place = 2 if scores in made else 0
+            if scores not in made:
+                place = (cell.seed, 0, 0, True)
             made.add(scores)
-        places.append((cell.seed, place))
+        places.append(place)
     return [missing[at] for at in sorted(range(len(missing)), key=places.__getitem__)]
 
 

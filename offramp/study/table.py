@@ -48,8 +48,12 @@ class Table:
             for number, configuration in enumerate(study.configurations)
             for at, strategy in enumerate(configuration.experiment.training.strategies)
         }
-        self.accuracy = self._in_order(_read(self.files[0], texts, _ACCURACY_NUMBERS))
-        self.curves = self._in_order(_read(self.files[1], texts, _CURVE_NUMBERS))
+        read = (
+            _read(self.files[0], texts, _ACCURACY_NUMBERS),
+            _read(self.files[1], texts, _CURVE_NUMBERS),
+        )
+        self.accuracy, self.curves = map(self._in_order, read)
+        self._was_in_order = self.accuracy.equals(read[0]) and self.curves.equals(read[1])
         self._note_present()
 
     def _in_order(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -102,15 +106,15 @@ class Table:
                 identity = self._identity(cell)
                 if whole or self._computed_by[identity] == cell.computed_by:
                     wanted.add((*identity, self._computed_by[identity]))
-        dropped = False
+        changed = not self._was_in_order
         for name in ("accuracy", "curves"):
             table = getattr(self, name)
             kept = [row in wanted for row in self._rows(table)]
             if not all(kept):
                 setattr(self, name, table[kept])
-                dropped = True
+                changed = True
         self._note_present()
-        if dropped:
+        if changed:
             self._write()
 
     def copy_within(self, training: list[Cell]) -> None:

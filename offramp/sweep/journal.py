@@ -7,7 +7,6 @@ since is run again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +60,9 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self._file = SqliteFile(folder / POINTS, _SCHEMA, _FORMAT, _UPGRADES)
         self._base = self._file.base
-        with self._telling():
+        with self._file.telling():
+            # One writer at a time, and nothing beside the file that a network disk cannot share.
+            self._base.execute("PRAGMA journal_mode = TRUNCATE")
             self._layouts = dict(self._base.execute("SELECT columns, number FROM layouts"))
 
     def close(self) -> None:
@@ -72,7 +73,7 @@ class Journal:
 
     def add(self, result: PointResult, identity: bytes) -> None:
         """Note what became of a point."""
-        with self._telling():
+        with self._file.telling():
             self._file.begin()
             layout = None if result.layout is None else self._layout(result.layout)
             self._base.execute(
@@ -94,7 +95,7 @@ class Journal:
 
     def forget_failed(self) -> None:
         """Drop the points that failed, so that they are run again."""
-        with self._telling():
+        with self._file.telling():
             self._file.begin()
             self._base.execute("DELETE FROM points WHERE error IS NOT NULL")
             self.commit()
@@ -111,7 +112,7 @@ class Journal:
             How many points with a result are not asked for.
         """
         before = self.counts().done
-        with self._telling():
+        with self._file.telling():
             self._file.begin()
             self._base.execute("CREATE INDEX by_identity ON points (identity)")
             self._base.execute("CREATE TABLE kept AS SELECT * FROM points WHERE 0")
@@ -141,7 +142,7 @@ class Journal:
 
     def counts(self) -> Counts:
         """How many points there are."""
-        with self._telling():
+        with self._file.telling():
             all_of_them, failed, died = self._base.execute(
                 "SELECT count(*), count(error), count(*) FILTER (WHERE died) FROM points"
             ).fetchone()
@@ -153,7 +154,7 @@ class Journal:
         Args:
             identities: as of :meth:`keep`.
         """
-        with self._telling():
+        with self._file.telling():
             (left,) = self._base.execute("SELECT count(*) FROM points").fetchone()
             for block in _blocks(identities):
                 here = dict(
@@ -175,7 +176,7 @@ class Journal:
         """
         for first in range(0, count, _BLOCK):
             last = min(count, first + _BLOCK) - 1
-            with self._telling():
+            with self._file.telling():
                 here = {
                     point
                     for (point,) in self._base.execute(
@@ -187,7 +188,7 @@ class Journal:
 
     def columns(self) -> dict[str, str]:
         """Columns of the rows of all points, and what they hold, in order."""
-        with self._telling():
+        with self._file.telling():
             found = self._base.execute(
                 "SELECT columns FROM points JOIN layouts ON layout = number "
                 "GROUP BY number ORDER BY min(point)"
@@ -196,7 +197,7 @@ class Journal:
 
     def results(self) -> Iterator[tuple[int, Columns]]:
         """Number and rows of every point that has a result, in order."""
-        with self._telling():
+        with self._file.telling():
             layouts = {
                 number: read_layout(columns)
                 for columns, number in self._base.execute("SELECT columns, number FROM layouts")
@@ -208,13 +209,10 @@ class Journal:
 
     def failures(self) -> Iterator[tuple[int, str]]:
         """Number and error of every point that failed, in order."""
-        with self._telling():
+        with self._file.telling():
             yield from self._base.execute(
                 "SELECT point, error FROM points WHERE error IS NOT NULL ORDER BY point"
             )
-
-    def _telling(self) -> AbstractContextManager[None]:
-        return self._file.telling()
 
 
 def _blocks(identities: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:

@@ -26,7 +26,7 @@ from offramp.sweep.versions import versions
 from offramp.worlds import build_world, needs_host_profile, read_matching_profile
 from offramp.yaml_lines import Location
 from sim.results.verdict import VERDICTS, load_verdict
-from sim.running.slices import Workload
+from sim.running.slices import Slices
 from sim.simulation import simulate_in_slices
 
 T = TypeVar("T")
@@ -199,7 +199,7 @@ class PointSimulator:
         job = self._job(loaded, values)
         labels = next(iter(job.predictions.values())).label
         for replication in range(job.replications):
-            workload = Workload(job.world, labels, replication)
+            workload = Slices(job.world, labels, replication)
             for network, predictions in job.predictions.items():
                 for text in job.policies:
                     policy = job.policy(text, network)

@@ -151,6 +151,6 @@ def show(validation: Validation, console: Console) -> None:
     console.table(table)
     missed = "".join(f"\n  {line}" for line in misses(comparison))
     console.result(verdict_line(comparison) + missed)
-    if validation.unquiet:
-        console.result(validation.unquiet)
+    if validation.quietness_note:
+        console.result(validation.quietness_note)
     console.result(f"report: {validation.page}")

@@ -28,7 +28,7 @@ from offramp.validation.calibration import Calibration
 from offramp.validation.excess import spans_of
 from offramp.validation.mixtures import at_rate
 from offramp.validation.node_samples import node_samples
-from offramp.validation.quietness import work_s
+from offramp.validation.quietness import time_work
 from offramp.validation.ways import answered_hz, ways_of
 from sim.distributions import Constant, Floats, Uniform
 from sim.nodes.spec import NodeSpec
@@ -93,8 +93,8 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
             "(--calibration FOLDER)"
         )
     say("calibrate broker, clients and nodes")
-    worked_s = work_s()
     rtt_s = handshakes_s(session.direct)
+    work_s = time_work()
     calibrating = _calibrating(session)
     world = calibrating.job.world
     network = next(iter(calibrating.job.predictions))
@@ -171,7 +171,7 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
     }
     mqtt = session.loaded.scenario.mqtt or MqttSection()
     broker = float(np.mean(broker_s))
-    return Calibration(worked_s, rtt_s, lag_s, up_s, home_s, broker, of_nodes, mqtt.qos, about)
+    return Calibration(work_s, rtt_s, lag_s, up_s, home_s, broker, of_nodes, mqtt.qos, about)
 
 
 def handshakes_s(broker: Broker) -> Floats:

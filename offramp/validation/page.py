@@ -17,7 +17,7 @@ from offramp.report.offline_page import write_pages
 from offramp.validation.calibration import Calibration, NodeSamples
 from offramp.validation.comparison import POINTS, Comparison
 from offramp.validation.figures import LATENCIES, TIME_PARTS
-from offramp.validation.quietness import NOT_QUIET, spread
+from offramp.validation.quietness import NOT_QUIET, slowdown
 from offramp.validation.runs import ARM
 from offramp.validation.time_parts import PARTS
 from offramp.words import counted
@@ -89,9 +89,9 @@ def misses(comparison: Comparison) -> Iterator[str]:
         )
 
 
-def unquiet(calibration: Calibration) -> str | None:
+def quietness_note(calibration: Calibration) -> str | None:
     """That the host was not quiet, if it was not, in one sentence."""
-    times = spread(calibration.work_s)
+    times = slowdown(calibration.work_s)
     if times < NOT_QUIET:
         return None
     least, usual, most = (
@@ -99,8 +99,8 @@ def unquiet(calibration: Calibration) -> str | None:
     )
     return (
         f"This host was not quiet when it was calibrated, and targets are for one that is: the "
-        f"same work took {least} ms, {usual} in the median and {most} at the 95th percentile, "
-        f"{times:.1f} times as long."
+        f"same work took {least} ms at the 5th percentile, {usual} in the median and {most} at the "
+        f"95th, {times:.1f} times as long."
     )
 
 
@@ -121,7 +121,7 @@ def _sections(findings: Findings, captions: dict[str, str]) -> Iterator[str]:
     if missed := [*misses(comparison)]:
         yield "\n".join(f"- {line}" for line in missed)
     yield _what(findings)
-    found = [unquiet(findings.calibration), *comparison.doubts, *findings.notes]
+    found = [quietness_note(findings.calibration), *comparison.doubts, *findings.notes]
     if doubts := [doubt for doubt in found if doubt]:
         yield "Read with care:\n\n" + "\n".join(f"- {doubt}" for doubt in doubts)
     for arm, rows in comparison.table.groupby(ARM, sort=False):
@@ -266,7 +266,7 @@ def _clocks(findings: Findings) -> str:
 def _calibration(findings: Findings) -> str:
     it = findings.calibration
     rows = [
-        _spread("the same work, again and again on all processors", it.work_s),
+        _spread("the same work, again and again", it.work_s),
         _spread("network, round trip of a TCP handshake", it.rtt_s),
         _spread("device, creation to sent", it.lag_s),
         _spread("way up, sent to arrived", it.up_s),

@@ -1,4 +1,4 @@
-"""How quiet a host is: one and the same work, timed again and again on all of its processors.
+"""How quiet a host is: one and the same work, timed again and again on its processors.
 
 The targets of a validation are for a quiet machine. On one that others share, the same work takes
 longer now and then, and no calibration knows when.
@@ -10,6 +10,9 @@ import hashlib
 import os
 import threading
 import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 
@@ -22,21 +25,24 @@ _REPEATED_S, _BYTES = 1.0, 4_000_000
 NOT_QUIET = 1.5
 
 
-def work_s() -> Floats:
-    """(N,) seconds that one and the same work took, on as many threads as there are processors.
+def time_work(repeated_s: float = _REPEATED_S) -> Floats:
+    """(N,) seconds that one and the same work took, on all processors at once.
 
-    It is a hash, which holds no lock of the interpreter.
+    It is a hash, which holds no lock of the interpreter. Where some processors are slower than
+    others by design, they are left out: the same work takes longer there on a quiet host, too.
     """
     piece = bytes(_BYTES)
     took = list[float]()
 
-    def repeat() -> None:
-        end_s = time.perf_counter() + _REPEATED_S
+    def repeat(processor: int) -> None:
+        with suppress(AttributeError, OSError):  # no such call here, or not allowed
+            os.sched_setaffinity(0, {processor})  # of this thread
+        end_s = time.perf_counter() + repeated_s
         while (start_s := time.perf_counter()) < end_s:
             hashlib.sha256(piece).digest()
             took.append(time.perf_counter() - start_s)
 
-    threads = [threading.Thread(target=repeat) for _ in range(_processors())]
+    threads = [threading.Thread(target=repeat, args=(it,)) for it in _alike(_processors())]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -44,13 +50,30 @@ def work_s() -> Floats:
     return np.array(took)
 
 
-def spread(work_s: Floats) -> float:
+def slowdown(work_s: Floats) -> float:
     """How many times as long work took at the 95th percentile as at the 5th."""
     least, most = np.quantile(work_s, (0.05, 0.95))
     return float(most / least)
 
 
-def _processors() -> int:
+def _processors() -> list[int]:
+    """That this process may use."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _alike(
+    processors: Sequence[int], of_system: Path = Path("/sys/devices/system/cpu")
+) -> list[int]:
+    """Those that are as fast as the fastest, as far as the system says how fast they are."""
+    fastest: dict[int, int] = {}
+    for number in processors:
+        try:
+            text = (of_system / f"cpu{number}/cpufreq/cpuinfo_max_freq").read_text("ascii")
+            fastest[number] = int(text)
+        except (OSError, ValueError):
+            return list(processors)
+    most = max(fastest.values())
+    # A core that may run a tenth faster is no other kind of core.
+    return [number for number in processors if fastest[number] >= 0.9 * most]

@@ -28,7 +28,7 @@ from offramp.validation.comparison import Comparison, compare
 from offramp.validation.draws import other_draws
 from offramp.validation.figures import write_figures
 from offramp.validation.measuring import measure
-from offramp.validation.page import Findings, unquiet, write_findings
+from offramp.validation.page import Findings, quietness_note, write_findings
 from offramp.validation.time_parts import division_of, time_parts
 
 LIVE, SIMULATED, CALIBRATION, FIGURES = "live", "simulated", "calibration", "figures"
@@ -57,12 +57,12 @@ class Validation:
     """A finished validation.
 
     Attributes:
-        unquiet: that the host was not quiet, if so.
+        quietness_note: that the host was not quiet, if so.
     """
 
     comparison: Comparison
     page: Path
-    unquiet: str | None
+    quietness_note: str | None
 
 
 def validate(
@@ -168,7 +168,7 @@ def _against_simulation(
         tuple(_notes(comparison)),
     )
     page = write_findings(results, findings, captions)
-    return Validation(comparison, page, unquiet(calibration))
+    return Validation(comparison, page, quietness_note(calibration))
 
 
 def _profile(pipeline: Pipeline, results: Path, given: Calibration | None) -> str:

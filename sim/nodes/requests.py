@@ -35,7 +35,8 @@ class Request:
         arrivals: how many requests had come to its node when it was last looked at.
         is_read_late: whether its node read it later than it came, since a worker computed.
         cut_at_s: when whatever exit was reached by then is to answer.
-        outcome: of one that is lost or refused, in :data:`sim.results.records.OUTCOMES`; else -1.
+        outcome: an index into :data:`sim.results.records.OUTCOMES` once it is lost or refused,
+            else -1.
     """
 
     __slots__ = (

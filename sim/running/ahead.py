@@ -19,7 +19,7 @@ from sim.results.run import Run
 from sim.running.engine import Engine
 from sim.running.finished import Finished
 from sim.running.ledger import Ledger
-from sim.running.slices import Workload
+from sim.running.slices import Slices
 from sim.workload.device_groups import Row, rows_of
 from sim.world import World
 
@@ -30,7 +30,7 @@ class Ahead(Engine):
     def __init__(
         self,
         world: World,
-        workload: Workload,
+        workload: Slices,
         predictions: Predictions,
         policy: Policy,
         deadline_scale: float,

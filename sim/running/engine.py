@@ -30,7 +30,7 @@ from sim.results.run import Run
 from sim.results.visits import Visits
 from sim.running.finished import Finished
 from sim.running.ledger import Ledger
-from sim.running.slices import Workload
+from sim.running.slices import Slices
 from sim.workload.device_groups import Requests, Row
 from sim.world import World
 
@@ -53,7 +53,7 @@ class Engine(ABC):
     def __init__(
         self,
         world: World,
-        workload: Workload,
+        workload: Slices,
         predictions: Predictions,
         policy: Policy,
         deadline_scale: float,

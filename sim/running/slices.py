@@ -43,7 +43,7 @@ class Slice:
     lost: Messages
 
 
-class Workload:
+class Slices:
     """What the devices of a world send in one replication; all arms of a comparison share it.
 
     Args:

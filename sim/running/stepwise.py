@@ -248,7 +248,10 @@ class Stepwise(Engine):
         self._go_round(request, self.clock._now)
 
     def refused(self, request: Request) -> None:
-        """See :class:`sim.nodes.node.Site`: who hears nothing gives up at the deadline."""
+        """See :class:`sim.nodes.node.Site`.
+
+        A device that hears nothing gives up at its deadline.
+        """
         self.done.append(request)
         self._go_round(request, max(self.clock._now, request.deadline_at_s))
 

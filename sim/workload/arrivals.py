@@ -175,8 +175,8 @@ class Diurnal:
 
     Attributes:
         curve: points of time in seconds and rate in Hz, with straight lines between them, as
-            :class:`sim.workload.rate_curves.RateCurve` describes. Time 0 of the
-            run is time 0 of the curve.
+            :class:`sim.workload.rate_curves.RateCurve` describes. Time 0 of the run is time 0 of
+            the curve.
         period_s: after which the curve repeats; by default the time of its last point.
     """
 

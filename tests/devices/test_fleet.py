@@ -34,7 +34,7 @@ from sim.faults import Fault
 from sim.network.mqtt import Mqtt
 from sim.policies import FixedExit
 from sim.results.run import Run
-from sim.running.slices import Workload
+from sim.running.slices import Slices
 from sim.simulation import simulate
 from sim.workload.arrivals import ClosedLoop, OnOff, Periodic, Poisson
 from sim.workload.device_groups import Requests, requests_of
@@ -43,7 +43,7 @@ from sim.world import World
 
 
 def simulated(of: World, replication: int = 0) -> Run:
-    workload = Workload(of, sample_set().labels, replication)
+    workload = Slices(of, sample_set().labels, replication)
     return simulate(of, workload, predictions(), FixedExit(1))
 
 

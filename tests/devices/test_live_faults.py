@@ -39,7 +39,7 @@ from devices.virtual.results import run_of
 from sim.distributions import Constant
 from sim.policies import FixedExit
 from sim.results.run import Run, record_table
-from sim.running.slices import Workload
+from sim.running.slices import Slices
 from sim.simulation import simulate
 from sim.workload.arrivals import Poisson
 from sim.world import World
@@ -117,7 +117,7 @@ def live(broker: Broker, of: World, fault: Fault, **settings: Any) -> FleetResul
 
 def check_records(of: World, result: FleetResult, *nodes: NodeProcess) -> Run:
     """Every request that the simulator draws has one record, which says what happened to it."""
-    workload = Workload(of, samples().labels, 0)
+    workload = Slices(of, samples().labels, 0)
     drawn = simulate(of, workload, predictions(), FixedExit(1)).requests
     window = drawn.where(drawn.created_s >= of.warm_up_s)
     run = run_of(of, result, samples().labels)

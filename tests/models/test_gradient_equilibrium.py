@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.training.gradient_equilibrium import equilibrium_factors, scale_gradient
+from models.networks.gradient_equilibrium import equilibrium_factors, scale_gradient
 
 
 def chain_gradients(exit_gradients, equilibrium):

@@ -19,7 +19,7 @@ from offramp.stages.live import ArmRun, arms_in_order, measure_missing, write_li
 from offramp.stages.live_parts import LIVE_PARTS, LivePart, PartsFolder
 from offramp.store import Store
 from sim.results.run import Run
-from sim.running.slices import Workload
+from sim.running.slices import Slices
 from sim.simulation import simulate_in_slices
 
 Change = dict[str, Any]
@@ -45,7 +45,7 @@ def job(
 def simulated(job: Job, arm: ArmRun) -> Run:
     predictions = job.predictions[arm.network]
     labels = next(iter(job.predictions.values())).label
-    workload = Workload(job.world, labels, arm.replication)
+    workload = Slices(job.world, labels, arm.replication)
     text = next(text for text in job.policies if text.label == arm.policy)
     policy = job.policy(text, arm.network)
     return Run.joined(list(simulate_in_slices(job.world, workload, predictions, policy, 1.0)))

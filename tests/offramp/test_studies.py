@@ -1295,6 +1295,19 @@ def test_one_and_several_processes_give_the_same_tables(
         assert (results / name).read_bytes() == (finished.results / name).read_bytes()
 
 
+def test_a_table_in_another_order_is_put_in_order(
+    copied: Finished, run: Callable[..., Any], begun: list[Training], results: Path
+) -> None:
+    accuracy = results / "accuracy.csv"
+    before = accuracy.read_bytes()
+    table = pd.read_csv(accuracy, dtype=str, keep_default_na=False)
+    table[::-1].sort_values("exit", kind="stable").to_csv(accuracy, index=False)
+    assert accuracy.read_bytes() != before
+    assert run().status == 0
+    assert begun == []
+    assert accuracy.read_bytes() == before
+
+
 def test_every_training_is_one_cell_or_several_that_share_it(
     loaded: Callable[..., Study],
 ) -> None:

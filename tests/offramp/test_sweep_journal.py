@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import ResultsError
+from offramp.recommendation.kept import Kept
 from offramp.sweep.journal import Counts, Journal
 from offramp.sweep.point import PointResult
 from offramp.sweep.rows import common_layout, kind_of, pack, read_layout, unpack
@@ -79,6 +80,20 @@ def test_a_journal_of_before_deaths_were_noted_is_gone_on_with(tmp_path: Path) -
     fill(journal, 1)
     assert journal.counts() == Counts(2, 0)
     journal.close()
+
+
+@pytest.mark.parametrize("kind", [Journal, Kept])
+def test_a_file_of_another_format_is_told_of_and_left_as_it_is(
+    kind: type[Journal] | type[Kept], tmp_path: Path
+) -> None:
+    kind(tmp_path).close()
+    (file,) = tmp_path.glob("*.sqlite")
+    with closing(sqlite3.connect(file, isolation_level=None)) as base:
+        base.execute("PRAGMA user_version = 99")
+    before = file.read_bytes()
+    with pytest.raises(ResultsError, match="was not written by this version of Offramp"):
+        kind(tmp_path)
+    assert file.read_bytes() == before
 
 
 def test_what_was_committed_is_there_when_it_is_opened_again(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ from sim.nodes.service import ProfiledService
 from sim.nodes.spec import NodeSpec
 from sim.policies import Full
 from sim.results.run import Run
-from sim.running.slices import Workload
+from sim.running.slices import Slices
 from sim.simulation import simulate
 from sim.workload.arrivals import ClosedLoop, Poisson
 from sim.workload.device_groups import DeviceGroup
@@ -129,7 +129,7 @@ def run_of(
     )
     # What a node is compared with is its profile.
     plain = NodeSpec("edge", workers, service, batch_size=batch, batch_wait_s=wait_s)
-    return simulate(world, Workload(world, labels, 0), says, Full()), plain
+    return simulate(world, Slices(world, labels, 0), says, Full()), plain
 
 
 # --- what is found --------------------------------------------------------------------------------

@@ -1,52 +1,82 @@
 """How quiet a host is, and what is said of one that is not."""
 
+import hashlib
 import os
-from dataclasses import replace
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from offramp.validation import quietness
 from offramp.validation.calibration import Calibration, NodeSamples, pooled
-from offramp.validation.page import unquiet
-from offramp.validation.quietness import NOT_QUIET, spread, work_s
+from offramp.validation.page import quietness_note
+from offramp.validation.quietness import NOT_QUIET, slowdown, time_work
 
 
-def of_host(*worked_s: float) -> Calibration:
+def of_host(*work_s: float) -> Calibration:
     one = np.ones(1)
     nodes = {"edge": NodeSamples(one, one, one, one)}
-    return Calibration(
-        np.array(worked_s), one, one, one, one, 0.0, nodes, 0, {"measured_at": "now"}
-    )
+    about = {"measured_at": "now"}
+    return Calibration(np.array(work_s), one, one, one, one, 0.0, nodes, 0, about)
 
 
-def test_every_processor_works() -> None:
-    found = work_s()
-    assert len(found) >= len(os.sched_getaffinity(0))
+def test_every_processor_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.sched_getaffinity(0)
+    sha256, where = hashlib.sha256, dict[int, set[int]]()
+
+    def noted(piece: bytes) -> object:
+        where[threading.get_ident()] = os.sched_getaffinity(0)
+        return sha256(piece)
+
+    monkeypatch.setattr(quietness.hashlib, "sha256", noted)
+    found = time_work(0.05)
+    assert len(found) >= len(where)
     assert np.isfinite(found).all()
     assert (found > 0).all()
+    assert sorted(map(sorted, where.values())) == [[processor] for processor in sorted(before)]
+    assert os.sched_getaffinity(0) == before, "of its own threads alone"
 
 
-def test_the_spread_is_from_the_5th_to_the_95th_percentile() -> None:
-    assert spread(np.full(50, 0.004)) == 1.0
+@pytest.mark.parametrize(
+    ("fastest", "left"),
+    [
+        ({0: 1400000, 1: 1400000, 4: 2400000, 5: 2400000}, [4, 5]),
+        ({0: 5000000, 1: 5200000}, [0, 1]),
+        ({}, [0, 1]),
+    ],
+    ids=["big and little", "nearly alike", "not said"],
+)
+def test_processors_that_are_slower_by_design_are_left_out(
+    fastest: dict[int, int], left: list[int], tmp_path: Path
+) -> None:
+    for number, khz in fastest.items():
+        file = tmp_path / f"cpu{number}" / "cpufreq" / "cpuinfo_max_freq"
+        file.parent.mkdir(parents=True)
+        file.write_text(f"{khz}\n")
+    assert quietness._alike(sorted(fastest) or [0, 1], tmp_path) == left
+
+
+def test_the_slowdown_is_from_the_5th_to_the_95th_percentile() -> None:
+    assert slowdown(np.full(50, 0.004)) == 1.0
     # One of a hundred is no percentile, be it ever so slow.
-    assert spread(np.array([0.004] * 99 + [1.0])) == pytest.approx(1.0)
-    assert spread(np.linspace(0.0, 0.1, 101)) == pytest.approx(19.0)
+    assert slowdown(np.array([0.004] * 99 + [1.0])) == pytest.approx(1.0)
+    assert slowdown(np.linspace(0.0, 0.1, 101)) == pytest.approx(19.0)
 
 
 def test_nothing_is_said_of_a_quiet_host() -> None:
-    assert unquiet(of_host(*np.linspace(0.004, 0.004 * NOT_QUIET, 101))) is None
+    assert quietness_note(of_host(*np.linspace(0.004, 0.004 * NOT_QUIET, 101))) is None
 
 
 def test_a_host_that_is_not_quiet_is_told_with_its_figures() -> None:
-    said = unquiet(of_host(*[0.004] * 50, *[0.010] * 50, 0.006))
-    assert said is not None
-    assert "the same work took 4.0 ms, 6.0 in the median and 10.0 at the 95th percentile" in said
+    said = str(quietness_note(of_host(*[0.004] * 50, *[0.010] * 50, 0.006)))
+    assert "took 4.0 ms at the 5th percentile, 6.0 in the median and 10.0 at the 95th" in said
     assert said.endswith("2.5 times as long.")
 
 
-def test_nor_is_one_that_is_slow_for_minutes() -> None:
+def test_a_host_that_is_slow_for_minutes_is_told_of_too() -> None:
     """What no single calibration shows, all of them do."""
     fast, slow = of_host(*[0.004] * 20), of_host(*[0.008] * 20)
-    assert unquiet(fast) is None
-    assert unquiet(slow) is None
-    assert "2.0 times as long" in str(unquiet(pooled([fast, replace(slow)])))
+    assert quietness_note(fast) is None
+    assert quietness_note(slow) is None
+    assert "2.0 times as long" in str(quietness_note(pooled([fast, slow])))

@@ -24,7 +24,7 @@ from sim.distributions import Exponential, Gamma, Uniform
 from sim.network.links import Link
 from sim.nodes.service import DistributedService
 from sim.policies import Confidence, DeadlineAware, FixedExit
-from sim.running.slices import Workload
+from sim.running.slices import Slices
 from sim.simulation import simulate
 from sim.streams import Streams
 from sim.workload.arrivals import OnOff, Periodic, Poisson
@@ -97,7 +97,7 @@ def test_arms_see_the_same_requests(policy, says_seed, deadline_scale):
 def test_arms_of_one_workload_leave_it_as_it_was():
     a_world = world(CAMERAS, EDGE)
     says = random_predictions(50, 3, seed=1)
-    workload = Workload(a_world, says.label, replication=0)
+    workload = Slices(a_world, says.label, replication=0)
     run, other, again = (
         simulate(a_world, workload, says, FixedExit(1), scale) for scale in (1.0, 0.1, 1.0)
     )

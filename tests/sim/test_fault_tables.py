@@ -7,12 +7,12 @@ from sim.faults import Fault
 from sim.network.links import Link
 from sim.network.mqtt import Mqtt
 from sim.results.fault_tables import fault_counts, fault_times
-from sim.running.slices import Workload
+from sim.running.slices import Slices
 from sim.workload.arrivals import Poisson
 
 
 def absences_of(a_world, replication=0):
-    return Workload(a_world, predictions().label, replication).absences
+    return Slices(a_world, predictions().label, replication).absences
 
 
 def test_scheduled_faults_are_counted_for_all_that_bear_the_name():

@@ -27,7 +27,7 @@ from sim.results.run import Run
 from sim.results.telemetry import node_telemetry, outcome_table, request_telemetry
 from sim.results.verdict import node_metrics, settling
 from sim.results.visits import Visits
-from sim.running.slices import Workload
+from sim.running.slices import Slices
 from sim.simulation import simulate_in_slices
 from sim.workload.arrivals import ClosedLoop, Poisson
 
@@ -54,7 +54,7 @@ SAYS = random_predictions(50, 2, seed=4)
 
 
 def parts_of(a_world, policy=None, says=SAYS):
-    workload = Workload(a_world, says.label, 0)
+    workload = Slices(a_world, says.label, 0)
     return list(simulate_in_slices(a_world, workload, says, policy or FixedExit(2)))
 
 

@@ -27,7 +27,7 @@ from sim.policies import FixedExit
 from sim.results.records import ON_TIME
 from sim.results.run import Run
 from sim.running.ahead import Ahead
-from sim.running.slices import Workload
+from sim.running.slices import Slices
 from sim.running.stepwise import Stepwise
 from sim.workload.arrivals import ClosedLoop, OnOff, Poisson
 
@@ -51,7 +51,7 @@ def assert_same(one, other, factor=1.0, rtol=0.0):
 
 def with_engine(kind, a_world, policy):
     """A run by one of the two engines, whichever the world would take."""
-    engine = kind(a_world, Workload(a_world, SAYS.label, 0), SAYS, policy, 1.0)
+    engine = kind(a_world, Slices(a_world, SAYS.label, 0), SAYS, policy, 1.0)
     return Run.joined(list(engine.parts()))
 
 

@@ -27,7 +27,7 @@ from sim.network.retransmission import TcpLoss
 from sim.network.topology import ways
 from sim.network.transport import Messages
 from sim.policies import FixedExit
-from sim.running.slices import Workload, messages_of
+from sim.running.slices import Slices, messages_of
 from sim.simulation import simulate_in_slices
 from sim.workload.arrivals import Poisson
 
@@ -302,7 +302,7 @@ def columns(messages: Messages):
 @examples(12)
 def test_a_way_in_slices_is_the_way_in_one_go(kind, cuts):
     this = busy_world(**KINDS[kind])
-    workload = Workload(this, np.zeros(1, dtype=np.int32), 0)
+    workload = Slices(this, np.zeros(1, dtype=np.int32), 0)
     parts = list(workload.slices())
     requests = parts[0].requests
     assert len(requests) > 500, "all of it is created in the first of two slices"
@@ -337,7 +337,7 @@ def test_a_run_in_slices_is_the_run_in_one_go(kind, monkeypatch):
     whole = run_of(this)
     monkeypatch.setattr("sim.running.slices.SLICE_REQUESTS", 20)
     sliced = run_of(this)
-    assert len(list(Workload(this, np.zeros(1, dtype=np.int32), 0).slices())) > 20
+    assert len(list(Slices(this, np.zeros(1, dtype=np.int32), 0).slices())) > 20
     for name in ("node", "exit", "outcome"):
         np.testing.assert_array_equal(getattr(sliced, name), getattr(whole, name))
     for name in ("arrived_s", "started_s", "finished_s", "received_s", "released_s"):
@@ -348,7 +348,7 @@ def test_each_request_is_in_one_part_of_a_run_in_slices(monkeypatch):
     monkeypatch.setattr("sim.running.slices.SLICE_REQUESTS", 50)
     this = busy_world(**KINDS["faults"])
     says = predictions()
-    workload = Workload(this, says.label, 0)
+    workload = Slices(this, says.label, 0)
     parts = list(simulate_in_slices(this, workload, says, FixedExit(1)))
     assert len(parts) > 10
     assert sum(len(part) > 0 for part in parts) > 10, "what is done is given away at once"

@@ -20,7 +20,7 @@ from sim.policies import FixedExit
 from sim.policy import ANSWER, DROP, run_to
 from sim.results.metrics import confidence_interval
 from sim.results.run import Run, record_table
-from sim.running.slices import Workload
+from sim.running.slices import Slices
 from sim.simulation import simulate
 from sim.workload.arrivals import Created, Poisson
 from sim.workload.device_groups import DeviceGroup
@@ -307,7 +307,7 @@ def run_of(
 ) -> Run:
     """Simulate one replication; by default, every node answers at its first exit."""
     says = says or predictions(exits=max(node.service.exit_count for node in world.nodes))
-    workload = Workload(world, says.label, replication)
+    workload = Slices(world, says.label, replication)
     return simulate(world, workload, says, policy or FixedExit(1), deadline_scale)
 
 
