@@ -29,8 +29,9 @@ def time_work(repeated_s: float = _REPEATED_S) -> Floats:
 
     It is some milliseconds of arithmetic that holds no lock of the interpreter, and that a
     neighbour on the same core slows as it does inference: on one machine inference took 1.9 times
-    as long at the 95th percentile as at the 5th, Python 2.0, this 2.0, and SHA-256 1.1. Where some processors are
-    slower than others by design, they are left out: there, it takes longer on a quiet host, too.
+    as long at the 95th percentile as at the 5th, Python 2.0, this 2.0, and SHA-256 1.1. Where some
+    processors are slower than others by design, they are left out: there, it takes longer on a
+    quiet host, too.
     """
     numbers = np.linspace(0.0, 1.0, _NUMBERS)
     took = list[float]()
