@@ -48,6 +48,9 @@ _MARKED_POINTS = 12
 #: Distance of the strategies' points at one exit.
 _DODGE = 0.2
 
+#: Bands are drawn of so many seeds or more: of two, t is 12.7.
+_BAND_SEEDS = 3
+
 
 def write_figures(
     folder: Path,
@@ -201,6 +204,7 @@ def _curve_figure(data: pd.DataFrame, axes: Sequence[str], label: str, caption: 
                 curve["step"],
                 curve["low"],
                 curve["high"],
+                where=curve["n"] >= _BAND_SEEDS,
                 color=STRATEGY_COLOURS[strategy],
                 alpha=0.15,
                 linewidth=0,
@@ -210,6 +214,8 @@ def _curve_figure(data: pd.DataFrame, axes: Sequence[str], label: str, caption: 
     figure.supxlabel("optimiser step", fontsize=8)
     figure.supylabel(label, fontsize=8)
     _legend(figure, strategies, marker=marked)
+    if (data["n"] == 2).any():
+        caption += " Of two seeds no band is drawn: their t interval would hide the means."
     return Figure(figure, data, caption + _common(data, axes))
 
 

@@ -247,6 +247,18 @@ def test_one_seed_draws_points_without_intervals_and_lines_without_bands(tmp_pat
     assert pd.read_csv(tmp_path / "learning_curves.csv")["low"].isna().all()
 
 
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_bands_are_drawn_of_three_seeds_and_not_of_two(seeds: int) -> None:
+    _, curves = study({}, seeds=seeds)
+    with paper_style():
+        ((_, figure),) = curve_figures(curves, [])
+    bands = [it for panel in figure.drawing.axes for it in panel.collections if it.get_paths()]
+    assert bool(bands) == (seeds == 3)
+    assert ("Of two seeds no band is drawn" in figure.caption) == (seeds == 2)
+    assert figure.data["low"].notna().all()
+    plt.close("all")
+
+
 def test_the_baseline_alone_has_learning_curves_and_no_gains(tmp_path: Path) -> None:
     accuracy, curves = study({}, strategies=("standard",))
     gains = paired_gains(accuracy, [], "standard")
