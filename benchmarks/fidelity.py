@@ -289,12 +289,12 @@ def main() -> None:
     missing = [cell for cell in wanted if astuple(cell) not in done(file)]
     least_s = len(missing) * len(POLICIES) * options.replications * (options.seconds + 2)
     print(f"{len(missing)} of {len(wanted)} cells, at least {least_s / 60:.0f} min", flush=True)
+    if not missing:
+        return
     if (times := slowdown(time_work())) >= NOT_QUIET:
         print(
             f"warning: this host is not quiet: the same work took up to {times:.1f} times as long"
         )
-    if not missing:
-        return
     # Loads stay what they are when the matrix goes on another day: they are part of a cell.
     begun = folder / "work.json"
     if options.like:

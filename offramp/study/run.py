@@ -230,8 +230,9 @@ def _scores_first(study: Study, missing: list[Cell]) -> list[Cell]:
     numbers = {id(it): number for number, it in enumerate(study.configurations)}
     places = []
     for cell in missing:
-        place = (cell.seed, 1, numbers[id(cell.configuration)], cell.strategy in RANKED_STRATEGIES)
-        if cell.strategy in RANKED_STRATEGIES:
+        is_ranked = cell.strategy in RANKED_STRATEGIES
+        place = (cell.seed, 1, numbers[id(cell.configuration)], is_ranked)
+        if is_ranked:
             scores = content_key(keys.scores_key(cell.configuration.experiment, cell.seed))
             if scores not in made:
                 place = (cell.seed, 0, 0, True)
