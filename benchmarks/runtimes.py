@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from models.data.datasets import DATASETS
-from models.host import fingerprint, has_fast_bf16
+from models.host import has_fast_bf16
+from models.inference.fingerprint import fingerprint
 from models.inference.runtimes import InferenceSettings, SegmentRuntime, build_runtime
 from models.networks.architecture import Architecture, default_exits
 from models.networks.multi_exit import build_network

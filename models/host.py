@@ -8,11 +8,7 @@ import os
 import platform
 import re
 from functools import cache
-from importlib import metadata
 from pathlib import Path
-
-from models.errors import NetworkError
-from models.inference.runtimes import INSTALL_ONNX
 
 
 def _cpu_info() -> dict[str, str]:
@@ -91,14 +87,6 @@ def _board_model() -> str:
         return ""
 
 
-def _governor() -> str:
-    try:
-        path = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-        return path.read_text(encoding="utf-8").strip()
-    except OSError:
-        return "unknown"
-
-
 def host_facts() -> dict[str, str | int]:
     """What a result may depend on of the machine that computed it, and never changes on it."""
     return {
@@ -108,35 +96,3 @@ def host_facts() -> dict[str, str | int]:
         "system": platform.system(),
         "cores": os.cpu_count() or 1,
     }
-
-
-def fingerprint(threads: int, precision: str, runtime: str = "eager") -> dict[str, str | int]:
-    """What a latency measured here depends on: processor, cores, threads, software, governor.
-
-    Raises:
-        NetworkError: the runtime is not installed.
-    """
-    software = {"torch": metadata.version("torch")}
-    if runtime == "onnxruntime":
-        software[runtime] = _onnxruntime_version()
-    return {
-        **host_facts(),
-        "threads": threads,
-        "governor": _governor(),
-        "dtype": precision,
-        "python": platform.python_version(),
-        "runtime": runtime,
-        **software,
-    }
-
-
-def _onnxruntime_version() -> str:
-    # Not from the metadata: several packages install it, under names of their own.
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise NetworkError(
-            f"runtime 'onnxruntime' cannot be imported ({error}): {INSTALL_ONNX}"
-        ) from error
-    version: str = onnxruntime.__version__
-    return version

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +27,7 @@ from offramp.options import (
     StoreOption,
 )
 from offramp.recommendation.cli import recommend
+from offramp.report.terminal import show_load, show_report
 from offramp.reproduction.cli import reproduce
 from offramp.scenario import LoadedScenario, find_scenario, load_scenario, shipped_scenarios
 from offramp.sweep.cli import sweep
@@ -35,9 +35,6 @@ from offramp.validation.cli import validate
 
 if TYPE_CHECKING:
     from offramp.pipeline import Pipeline
-    from offramp.report.build import Report
-    from sim.results.link_loads import LinkLoad
-    from sim.results.verdict import OfferedLoad
 
 
 class OfframpGroup(TyperGroup):
@@ -296,39 +293,6 @@ app.command()(validate)
 app.command()(recommend)
 
 
-def show_report(report: Report, console: Console) -> None:
-    """Print the table that ends a run, the verdict, and where the report is."""
-    from offramp.report.markdown import milliseconds, percent, points
-
-    table = Table("strategy", "policy", "AUD ± 95 % CI", "deadline-hit ratio", "p50/p95/p99 (ms)")
-    for row in report.summary.itertuples():
-        table.add_row(
-            str(row.strategy),
-            str(row.policy),
-            percent(row.aud, row.aud_half_width),
-            percent(row.hit_ratio),
-            milliseconds(row.latency_p50_s, row.latency_p95_s, row.latency_p99_s),
-        )
-    console.table(table)
-    for row in report.differences[report.differences["over"] == "training seeds"].itertuples():
-        gain = points(row.aud_difference, row.half_width)
-        console.result(f"{row.of} − {row.less}, {row.given}: {gain} points of AUD")
-    if report.oracle is not None:
-        for row in report.summary[report.summary["policy"] != report.oracle].itertuples():
-            share = percent(row.oracle_share, row.oracle_share_half_width)
-            note = ", which is greedy: no strict bound" if row.oracle_share > 1 else ""
-            console.result(
-                f"{row.strategy}, {row.policy}: {share} of the AUD of {report.oracle}{note}"
-            )
-    for row in report.links[report.links["verdict"] != "STABLE"].itertuples():
-        console.result(f"link {row.link}, {row.direction}, {row.policy}: {row.verdict}")
-    for row in report.nodes.itertuples():
-        if row.verdict != "STABLE":
-            console.result(f"node {row.node}, {row.policy}: {row.verdict}")
-    console.result(report.verdict + "".join(f"\n  {reason}" for reason in report.reasons))
-    console.result(f"report: {report.page}")
-
-
 def show_comparison(results: list[Path], output: Path | None, console: Console) -> None:
     """Compare runs, and print how far each is from the first."""
     from offramp.comparison.build import compare_runs
@@ -356,39 +320,6 @@ def show_comparison(results: list[Path], output: Path | None, console: Console) 
     else:
         console.result(made.answer)
     console.result(f"report: {made.page}")
-
-
-def show_load(nodes: list[OfferedLoad], links: list[LinkLoad], say: Callable[[str], None]) -> None:
-    """Say what every node and link is asked, before a run."""
-    from offramp.report.markdown import load_share
-
-    for node in nodes:
-        shares = ", ".join(f"{share:.2f} at exit {exit}" for exit, share in enumerate(node.load, 1))
-        say(
-            f"offered load  node {node.node}: {node.rate_hz:g} requests/s on {node.workers} "
-            f"worker(s); work per worker {shares}{_besides(node)}"
-        )
-        if node.load[0] >= 1:
-            say(f"  node {node.node} cannot keep up even at its first exit")
-    for link in links:
-        # A device's own link says nothing new unless it is too slow for that device.
-        if link.shared_by > 1 or link.load >= 1:
-            say(
-                f"offered load  link {link.link}, {link.direction}: {load_share(link.load)} of "
-                f"what it can carry, shared by {link.shared_by} device(s)"
-            )
-        if link.load >= 1:
-            say(f"  link {link.link} cannot carry it: its {link.direction} queue grows")
-
-
-def _besides(node: OfferedLoad) -> str:
-    """What a node is asked besides, of which nobody knows before a run how much it is."""
-    parts = []
-    if node.sent_on_hz:
-        parts.append(f"at most {node.sent_on_hz:g} requests/s that others send on")
-    if node.looping:
-        parts.append(f"{node.looping} device(s) in closed loops")
-    return "; besides, " + " and ".join(parts) if parts else ""
 
 
 def _pipeline(scenario: str, set: list[str] | None, store: Path | None, quiet: bool) -> Pipeline:

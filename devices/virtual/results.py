@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.virtual.fleet_log import DROPPED, OK, FleetResult
+from sim import outcomes
 from sim.distributions import Floats
-from sim.results import records
 from sim.results.run import Run
 from sim.world import World
 
@@ -47,10 +47,10 @@ def run_of(world: World, result: FleetResult, labels: NDArray[np.int32]) -> Run:
     left_s = started_s + seen.service_s
     left_s = np.where(np.isnan(left_s), arrived_s + seen.node_s, left_s)
     received_s = np.where(answered, seen.heard_s, np.nan)
-    outcome = np.full(len(requests), records.LOST, dtype=np.int8)
-    outcome[dropped] = records.DROPPED
+    outcome = np.full(len(requests), outcomes.LOST, dtype=np.int8)
+    outcome[dropped] = outcomes.DROPPED
     in_time = received_s - requests.created_s <= requests.deadline_s
-    outcome[answered] = np.where(in_time[answered], records.ON_TIME, records.LATE)
+    outcome[answered] = np.where(in_time[answered], outcomes.ON_TIME, outcomes.LATE)
     predicted = np.where(answered, seen.predicted, -1).astype(np.int32)
     return Run(
         replication=result.replication,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.artifacts import MEASUREMENTS, Profile
 from models.data.datasets import DatasetInfo
-from models.host import fingerprint
+from models.inference.fingerprint import fingerprint
 from models.inference.runtimes import InferenceSettings, SegmentRuntime, build_runtime
 from models.inference.torch_runtime import thread_count
 from models.networks.architecture import Architecture

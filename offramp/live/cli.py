@@ -113,11 +113,11 @@ def run(
     """
     from devices.mqtt.broker_address import parse_broker
     from models.errors import BrokerError
-    from offramp.cli import show_report
     from offramp.console import Console
     from offramp.live.run import run_live
     from offramp.live.session import LiveOptions
     from offramp.live.starting import asking, certificate_arguments, live_pipeline
+    from offramp.report.terminal import show_report
     from offramp.scenario import load_scenario
     from offramp.store import Store, default_root
 

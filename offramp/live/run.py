@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devices.mqtt.connections import check_broker
-from models.host import fingerprint
+from models.inference.fingerprint import fingerprint
 from offramp.live.session import LiveOptions, LiveSession, arm_name, live_session
 from offramp.live.table import live_table
 from offramp.live.warnings import not_emulated

@@ -39,7 +39,7 @@ def live_pipeline(
     Raises:
         OfframpError: it cannot be run live, or has no such arm.
     """
-    from offramp.cli import show_load
+    from offramp.report.terminal import show_load
 
     check_live(loaded, address.version if address else None)
     chosen, left_out = live_policies(loaded.scenario, policies)

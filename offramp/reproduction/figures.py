@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from sim.results.records import OUTCOMES
+from sim.outcomes import OUTCOMES
 
 #: Columns of runs that are compared as they are, where they are there.
 _AS_THEY_ARE = (

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from models.errors import ResultsError
-from models.host import fingerprint
+from models.inference.fingerprint import fingerprint
 from offramp.checks.memory import most_workers
 from offramp.console import Console
 from offramp.manifest import read_manifest

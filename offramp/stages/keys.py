@@ -7,8 +7,9 @@ from importlib import metadata
 from typing import Any
 
 from models.data.datasets import SPLIT_SEED
-from models.host import fingerprint, resolved_device, resolved_precision
+from models.host import resolved_device, resolved_precision
 from models.importing import is_import_path
+from models.inference.fingerprint import fingerprint
 from models.networks.architecture import (
     IMAGENET,
     SMALL_IMAGE_BACKBONES,

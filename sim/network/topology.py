@@ -12,8 +12,8 @@ from sim.faults import Intervals, down_times
 from sim.network.capacity import ConstantCapacity, with_outages
 from sim.network.hops import AbsenceHop, BrokerHop, Leg, LinkHop
 from sim.network.links import Channel, Direction, Link
+from sim.network.reception import Reception, ReceptionTimes
 from sim.network.transport import Hop, Message, Messages, Way
-from sim.nodes.overheads import Reception, ReceptionTimes
 from sim.policy import MOST_EXITS
 from sim.streams import Streams, distinct
 from sim.workload.arrivals import ClosedLoop

@@ -15,8 +15,8 @@ from sim.nodes.overheads import Overheads, ServiceWithOverheads
 from sim.nodes.queues import Queue, queue_of
 from sim.nodes.requests import Request
 from sim.nodes.spec import NodeSpec
+from sim.outcomes import DROPPED, LOST
 from sim.policy import ANSWER, DROP, OFFLOAD, Decision, NextTier, Policy, policy_text
-from sim.results.records import DROPPED, LOST
 
 _ARRIVED_S = attrgetter("arrived_s")
 

@@ -35,7 +35,7 @@ class Request:
         arrivals: how many requests had come to its node when it was last looked at.
         is_read_late: whether its node read it later than it came, since a worker computed.
         cut_at_s: when whatever exit was reached by then is to answer.
-        outcome: an index into :data:`sim.results.records.OUTCOMES` once it is lost or refused,
+        outcome: an index into :data:`sim.outcomes.OUTCOMES` once it is lost or refused,
             else -1.
     """
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from sim.distributions import Floats
 from sim.energy import Joules, energy_metrics
-from sim.results import energy_meter, records
+from sim.outcomes import ON_TIME
+from sim.results import energy_meter
 from sim.results.fairness import jain_index
 from sim.results.finished_visits import Finished, FinishedVisits
 from sim.results.link_loads import LinkLoad, link_loads
@@ -153,7 +154,7 @@ class Telemetry:
         at_nodes = self._of_nodes(visits.where(visits.node < len(self._workers)))
         for name in at_nodes.columns[2:]:  # all but time and node: each visit adds its own
             self._nodes[name] += at_nodes[name]
-        created_s, on_time = part.requests.created_s, part.outcome == records.ON_TIME
+        created_s, on_time = part.requests.created_s, part.outcome == ON_TIME
         self._created += self._count(created_s)
         self._answered += self._count(part.received_s[part.answered])
         self._on_time += self._count(created_s[on_time])

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from sim.distributions import Floats
-from sim.results import records
+from sim.outcomes import ON_TIME, OUTCOMES
 from sim.results.run import Run
 from sim.world import World
 
@@ -50,7 +50,7 @@ class RunMetrics(Protocol):
         Args:
             received_s: of answers; ignored where there was none.
             exit: that answered; 0 if none did.
-            outcome: index into :data:`sim.results.records.OUTCOMES`.
+            outcome: index into :data:`sim.outcomes.OUTCOMES`.
         """
 
     def metrics(self) -> dict[str, float]:
@@ -77,7 +77,7 @@ class ExactMetrics:
     def __init__(self, warm_up_s: float, duration_s: float) -> None:
         self._warm_up_s = warm_up_s
         self._first_quarter_s = warm_up_s + duration_s / 4
-        self._outcomes = np.zeros(len(records.OUTCOMES), dtype=np.int64)
+        self._outcomes = np.zeros(len(OUTCOMES), dtype=np.int64)
         self._correct = self._correct_on_time = 0
         # Of requests created in the first quarter of the window, and in the rest.
         self._latencies: tuple[list[Floats], list[Floats]] = ([], [])
@@ -93,9 +93,9 @@ class ExactMetrics:
         """See :class:`RunMetrics`."""
         measured = created_s >= self._warm_up_s
         answered = measured & (exit > 0)
-        self._outcomes += np.bincount(outcome[measured], minlength=len(records.OUTCOMES))
+        self._outcomes += np.bincount(outcome[measured], minlength=len(OUTCOMES))
         self._correct += int(np.count_nonzero(correct & answered))
-        on_time = measured & (outcome == records.ON_TIME)
+        on_time = measured & (outcome == ON_TIME)
         self._correct_on_time += int(np.count_nonzero(correct & on_time))
         latency, early = (received_s - created_s)[answered], created_s[answered]
         self._latencies[0].append(latency[early < self._first_quarter_s])
@@ -106,7 +106,7 @@ class ExactMetrics:
         latency = np.concatenate([np.zeros(0), *self._latencies[0], *self._latencies[1]])
         offered = int(self._outcomes.sum())
         metrics: dict[str, float] = {"offered": offered, "answered": len(latency)}
-        for name, count in zip(records.OUTCOMES, self._outcomes, strict=True):
+        for name, count in zip(OUTCOMES, self._outcomes, strict=True):
             metrics[name] = int(count)
         metrics["aud"] = _ratio(self._correct_on_time, offered)
         metrics["hit_ratio"] = _ratio(metrics["on_time"], offered)

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sim.distributions import Floats
-from sim.results import records
+from sim.outcomes import ON_TIME, OUTCOMES
 from sim.results.run import Run
 from sim.world import World
 
@@ -19,7 +19,7 @@ class OutcomeCounts:
     """Of the requests of the measured window, by owner: arrays of length D.
 
     Attributes:
-        outcomes: (D, outcomes) of :data:`sim.results.records.OUTCOMES`.
+        outcomes: (D, outcomes) of :data:`sim.outcomes.OUTCOMES`.
         correct_on_time: that count for AUD.
         answered, latency_s: answers, and the sum of their latencies.
     """
@@ -33,7 +33,7 @@ class OutcomeCounts:
     def none(owners: int) -> OutcomeCounts:
         """Nothing yet."""
         return OutcomeCounts(
-            np.zeros((owners, len(records.OUTCOMES)), dtype=np.int64),
+            np.zeros((owners, len(OUTCOMES)), dtype=np.int64),
             np.zeros(owners, dtype=np.int64),
             np.zeros(owners, dtype=np.int64),
             np.zeros(owners),
@@ -52,12 +52,12 @@ class OutcomeCounts:
         Args:
             owner: index of the device or group of each.
             created_s, received_s: NaN where no answer came.
-            outcome: index into :data:`sim.results.records.OUTCOMES`.
+            outcome: index into :data:`sim.outcomes.OUTCOMES`.
         """
         owners, kinds = self.outcomes.shape
         counts = np.bincount(owner * kinds + outcome, minlength=owners * kinds)
         self.outcomes += counts.reshape(owners, kinds)
-        in_aud = correct & (outcome == records.ON_TIME)
+        in_aud = correct & (outcome == ON_TIME)
         self.correct_on_time += np.bincount(owner[in_aud], minlength=owners)
         latency_s = received_s - created_s
         answered = ~np.isnan(latency_s)
@@ -112,9 +112,9 @@ class OutcomeCounts:
         return pd.DataFrame(
             {
                 "offered": self.offered,
-                **dict(zip(records.OUTCOMES, self.outcomes.T, strict=True)),
+                **dict(zip(OUTCOMES, self.outcomes.T, strict=True)),
                 "aud": self.aud,
-                "hit_ratio": _ratio(self.outcomes[:, records.ON_TIME], self.offered),
+                "hit_ratio": _ratio(self.outcomes[:, ON_TIME], self.offered),
                 "latency_mean_s": _ratio(self.latency_s, self.answered),
             }
         )

@@ -22,10 +22,6 @@ from models.files import whole_file
 
 FORMAT = "offramp-records-1"
 
-#: Answered in time; answered too late; refused by a node on purpose; never answered.
-OUTCOMES = ("on_time", "late", "dropped", "lost")
-ON_TIME, LATE, DROPPED, LOST = range(4)
-
 _NAMES = pa.dictionary(pa.int32(), pa.string())
 
 SCHEMA = pa.schema(

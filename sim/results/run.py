@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.artifacts import Predictions
 from sim.distributions import Floats
+from sim.outcomes import OUTCOMES
 from sim.results import records
 from sim.results.visits import Visits
 from sim.workload.device_groups import Requests
@@ -31,7 +32,7 @@ class Run:
         arrived_s, started_s: at the first node that it reached.
         released_s: when the worker was free again, whether it had answered or refused.
         received_s: when the answer was back at the device.
-        outcome: index into :data:`sim.results.records.OUTCOMES`.
+        outcome: index into :data:`sim.outcomes.OUTCOMES`.
         batch: requests computed together with it at most.
         noted: visits to nodes, where requests may have several.
     """
@@ -151,7 +152,7 @@ def record_table(
         records.present(run.predicted[rows], computed, pa.int32()),
         records.present(run.confidence[rows], computed, pa.float32()),
         run.correct[rows],
-        records.named(run.outcome[rows], records.OUTCOMES),
+        records.named(run.outcome[rows], OUTCOMES),
     ]
     arrays = [
         pa.array(column, type=field.type) if isinstance(column, np.ndarray) else column

@@ -17,7 +17,7 @@ import numpy as np
 from datasketches import tdigest_double
 from numpy.typing import NDArray
 
-from sim.results import records
+from sim.outcomes import ON_TIME, OUTCOMES
 from sim.streams import Floats
 
 #: Size of the digest: it holds at most twice as many centroids, and a buffer; some 400 kB in all.
@@ -39,7 +39,7 @@ class RunSummary:
     def __init__(self, warm_up_s: float, duration_s: float) -> None:
         self._warm_up_s = warm_up_s
         self._duration_s = duration_s
-        self._outcomes = np.zeros(len(records.OUTCOMES), dtype=np.int64)
+        self._outcomes = np.zeros(len(OUTCOMES), dtype=np.int64)
         self._correct = 0
         self._correct_on_time = 0
         # Of answered requests created in the first quarter of the window, and in the rest.
@@ -60,13 +60,13 @@ class RunSummary:
         Args:
             received_s: of answers; ignored where there was none.
             exit: that answered; 0 if none did.
-            outcome: index into :data:`sim.results.records.OUTCOMES`.
+            outcome: index into :data:`sim.outcomes.OUTCOMES`.
         """
         measured = created_s >= self._warm_up_s
         answered = measured & (exit > 0)
-        self._outcomes += np.bincount(outcome[measured], minlength=len(records.OUTCOMES))
+        self._outcomes += np.bincount(outcome[measured], minlength=len(OUTCOMES))
         self._correct += int(np.count_nonzero(correct & answered))
-        on_time = measured & (outcome == records.ON_TIME)
+        on_time = measured & (outcome == ON_TIME)
         self._correct_on_time += int(np.count_nonzero(correct & on_time))
         created_s = created_s[answered]
         latency: Floats = received_s[answered] - created_s
@@ -99,7 +99,7 @@ class RunSummary:
         """The metrics of :func:`sim.results.metrics.run_metrics`, with the same names."""
         offered, answered = int(self._outcomes.sum()), sum(self._answered)
         metrics: dict[str, float] = {"offered": offered, "answered": answered}
-        for name, count in zip(records.OUTCOMES, self._outcomes, strict=True):
+        for name, count in zip(OUTCOMES, self._outcomes, strict=True):
             metrics[name] = int(count)
         metrics["aud"] = _ratio(self._correct_on_time, offered)
         metrics["hit_ratio"] = _ratio(metrics["on_time"], offered)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sim.results import records
+from sim.outcomes import ON_TIME
 from sim.results.outcome_counts import OutcomeCounts
 from sim.results.visits import Visits
 from sim.streams import Floats
@@ -138,10 +138,10 @@ def request_telemetry(
 
     Args:
         created_s, received_s: (N,) of each request; NaN where no answer came.
-        outcome: (N,) index into :data:`sim.results.records.OUTCOMES`.
+        outcome: (N,) index into :data:`sim.outcomes.OUTCOMES`.
         edges_s: (B + 1,) from :func:`bin_edges`.
     """
-    on_time = outcome == records.ON_TIME
+    on_time = outcome == ON_TIME
 
     def count(time_s: Floats) -> NDArray[np.int64]:
         world = np.zeros(len(time_s), dtype=np.int64)
@@ -177,7 +177,7 @@ def outcome_table(
         owner: (N,) index of the device or group of each request.
         owners: how many there are, with and without requests.
         created_s, received_s: (N,) NaN where no answer came.
-        outcome: (N,) index into :data:`sim.results.records.OUTCOMES`.
+        outcome: (N,) index into :data:`sim.outcomes.OUTCOMES`.
     """
     counts = OutcomeCounts.none(owners)
     counts.add(owner, created_s, received_s, correct, outcome)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.files import write_text
-from sim.results import records
+from sim.outcomes import OUTCOMES
 from sim.results.visits import Visits
 from sim.streams import Floats
 
@@ -42,7 +42,7 @@ class TracedRequests(NamedTuple):
         device: index of the device.
         received_s: NaN where no answer came.
         exit: that answered; 0 if none did.
-        outcome: index into :data:`sim.results.records.OUTCOMES`.
+        outcome: index into :data:`sim.outcomes.OUTCOMES`.
     """
 
     device: NDArray[np.integer]
@@ -145,7 +145,7 @@ def _device_slices(
     lanes = _lanes(devices, requests.created_s[shown], ended_s[shown])
     for request, device, lane in zip(shown.tolist(), devices.tolist(), lanes.tolist(), strict=True):
         created_s, end_s = float(requests.created_s[request]), float(ended_s[request])
-        outcome, exit = records.OUTCOMES[requests.outcome[request]], int(requests.exit[request])
+        outcome, exit = OUTCOMES[requests.outcome[request]], int(requests.exit[request])
         args: dict[str, Any] = {
             "request": request,
             "outcome": outcome,

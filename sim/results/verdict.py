@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sim.nodes.spec import NodeSpec
-from sim.results import records
+from sim.outcomes import OUTCOMES
 from sim.results.finished_visits import Finished, FinishedVisits
 from sim.results.metrics import ExactMetrics, confidence_interval, take_in
 from sim.results.run import Run
@@ -294,5 +294,5 @@ def _unsettled(runs: pd.DataFrame) -> Sequence[str]:
 
 def outcome_shares(runs: pd.DataFrame) -> pd.DataFrame:
     """Share of all offered requests that met each outcome, by strategy and policy."""
-    totals = runs.groupby(["strategy", "policy"], sort=False)[["offered", *records.OUTCOMES]].sum()
-    return totals[list(records.OUTCOMES)].div(totals["offered"], axis=0)
+    totals = runs.groupby(["strategy", "policy"], sort=False)[["offered", *OUTCOMES]].sum()
+    return totals[list(OUTCOMES)].div(totals["offered"], axis=0)

@@ -24,8 +24,8 @@ from sim.nodes.node import Node
 from sim.nodes.overheads import ServiceWithOverheads
 from sim.nodes.requests import Request
 from sim.nodes.spec import NodeSpec
+from sim.outcomes import LATE, LOST, ON_TIME
 from sim.policy import Policy, policy_text
-from sim.results import records
 from sim.results.run import Run
 from sim.results.visits import Visits
 from sim.running.finished import Finished
@@ -200,7 +200,7 @@ class Engine(ABC):
             self._turns[kind] += 1
             self.enter(request, up[(self._turns[kind] - 1) % len(up)])
         else:
-            request.node, request.outcome = pool[0], records.LOST
+            request.node, request.outcome = pool[0], LOST
             self.refused(request)
 
     def enter(self, request: Request, node: Node) -> None:
@@ -300,7 +300,7 @@ class Engine(ABC):
         predicted = self.predictions.predicted[requests.sample, column]
         outcome = pool.outcome.copy()
         in_time = pool.received_s - requests.created_s <= deadline_s
-        outcome[answered] = np.where(in_time[answered], records.ON_TIME, records.LATE)
+        outcome[answered] = np.where(in_time[answered], ON_TIME, LATE)
         noted = None
         if self.visits is not None:
             noted = Visits.of_rows(self.visits)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sim.network.transport import Messages
 from sim.nodes.requests import Request
-from sim.results import records
+from sim.outcomes import LOST
 
 _ROW = np.dtype(
     [
@@ -75,7 +75,7 @@ class Finished:
         released_s, outcome = rows["finished_s"].copy(), rows["outcome"].copy()
         home_s = _column(done, "home_s", np.float64) if has_tiers or leave_late else released_s
         # An answer that was lost on its way home was computed all the same.
-        answered = (outcome < 0) | ((outcome == records.LOST) & ~np.isnan(home_s) & has_tiers)
+        answered = (outcome < 0) | ((outcome == LOST) & ~np.isnan(home_s) & has_tiers)
         nowhere = np.full(len(done), -1)
         finished = Finished(
             index=rows["index"].copy(),
@@ -108,7 +108,7 @@ class Finished:
             received_s=nothing,
             exit=np.zeros(count, dtype=np.int64),
             batch=np.ones(count, dtype=np.int64),
-            outcome=np.full(count, records.LOST, dtype=np.int8),
+            outcome=np.full(count, LOST, dtype=np.int8),
         )
 
     def where(self, rows: NDArray[np.bool_]) -> Finished:
@@ -136,7 +136,7 @@ class Finished:
     def never_received(self, lost: Messages) -> Finished:
         """With answers that were lost on their way home."""
         outcome = self.outcome.copy()
-        outcome[np.searchsorted(self.index, lost.request)] = records.LOST
+        outcome[np.searchsorted(self.index, lost.request)] = LOST
         return replace(self, outcome=outcome)
 
     @property

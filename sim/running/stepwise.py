@@ -21,7 +21,7 @@ from sim.network.transport import Message
 from sim.nodes.node import Node
 from sim.nodes.requests import NEVER, Request
 from sim.nodes.spec import NodeSpec
-from sim.results import records
+from sim.outcomes import LOST
 from sim.results.run import Run
 from sim.running.closed_loop import ClosedLoops
 from sim.running.engine import Engine
@@ -204,7 +204,7 @@ class Stepwise(Engine):
         at_s = hops[hop].pass_one(message, self.clock._now)
         if at_s == math.inf:
             request = self._requests.pop(message.request)
-            request.outcome = records.LOST
+            request.outcome = LOST
             request.entry, request.node = message.node, self.nodes[message.node]
             self.refused(request)
             return
@@ -234,7 +234,7 @@ class Stepwise(Engine):
             return
         at_s = hops[hop].pass_one(message, self.clock._now)
         if at_s == math.inf:
-            request.outcome = records.LOST
+            request.outcome = LOST
             self.refused(request)
         else:
             self.clock.call_at(at_s, self._home_hop, (message, hop + 1, request))

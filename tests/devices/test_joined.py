@@ -24,7 +24,7 @@ from sim.distributions import Constant
 from sim.network.links import Link
 from sim.nodes.service import DistributedService
 from sim.nodes.spec import NodeSpec
-from sim.results import records
+from sim.outcomes import LOST, ON_TIME, OUTCOMES
 from sim.results.run import Run
 from sim.workload.arrivals import Poisson
 from sim.workload.device_groups import DeviceGroup
@@ -87,7 +87,7 @@ def only_row(log: JoinedLog) -> dict[str, Any]:
     return {
         "created_s": run.requests.created_s[0],
         "latency_s": run.received_s[0] - run.requests.created_s[0],
-        "outcome": records.OUTCOMES[run.outcome[0]],
+        "outcome": OUTCOMES[run.outcome[0]],
         "correct": bool(run.correct[0]),
         "device": world.device_name(int(run.requests.device[0])),
         "group": world.groups[run.requests.group[0]].name,
@@ -236,8 +236,8 @@ def test_devices_that_use_the_same_ids_are_told_apart() -> None:
     world, run, _ = joined_run(log)
     names = [world.device_name(it) for it in run.requests.device.tolist()]
     assert dict(zip(names, run.outcome.tolist(), strict=True)) == {
-        "pi": records.LOST,
-        "esp32": records.ON_TIME,
+        "pi": LOST,
+        "esp32": ON_TIME,
     }
 
 
@@ -307,7 +307,7 @@ def test_the_fleets_requests_stay_first_as_they_were() -> None:
     is_answered(log, 2.012, node="other edge")
     world, run, _ = joined_run(log, fleet_result(fleet))
     assert run.requests.created_s[:2].tolist() == [1.5, 4.0]
-    assert run.outcome.tolist() == [records.LOST, records.ON_TIME, records.ON_TIME]
+    assert run.outcome.tolist() == [LOST, ON_TIME, ON_TIME]
     assert run.correct.tolist() == [False, True, True]
     assert run.arrived_s[1] == pytest.approx(4.001)
     assert [world.device_name(it) for it in run.requests.device.tolist()] == [

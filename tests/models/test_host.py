@@ -14,12 +14,12 @@ import torch
 import models.host
 from models.errors import NetworkError
 from models.host import (
-    fingerprint,
     has_cuda,
     has_fast_bf16,
     resolved_device,
     resolved_precision,
 )
+from models.inference.fingerprint import fingerprint
 
 #: Two processors of one machine, shortened; the second differs so that a mix-up shows.
 CPUINFO = """\

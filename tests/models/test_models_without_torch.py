@@ -54,7 +54,7 @@ def test_the_digits_load_and_a_host_is_described_without_torch():
     loaded = loaded_by(
         "import sys\n"
         "from models.data.datasets import load_dataset\n"
-        "from models.host import fingerprint\n"
+        "from models.inference.fingerprint import fingerprint\n"
         "assert len(load_dataset('digits').train) > 1000\n"
         "assert fingerprint(1, 'fp32')['torch']\n"
         "print(*sys.modules)"

@@ -12,7 +12,7 @@ from tiny_networks import DIGITS, TINY
 
 import models.inference.profiler
 from models.artifacts import MEASUREMENTS, read_profile, write_profile
-from models.host import fingerprint
+from models.inference.fingerprint import fingerprint
 from models.inference.profiler import ProfilingSettings, measure_profile, measure_runtime
 from models.inference.runtimes import build_runtime
 from models.networks.multi_exit import MultiExitNetwork, build_network, exit_costs

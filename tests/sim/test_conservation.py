@@ -29,6 +29,7 @@ from sim.network.mqtt import Mqtt
 from sim.network.retransmission import TcpLoss
 from sim.nodes.service import DistributedService, ProfiledService
 from sim.nodes.spec import NodeSpec
+from sim.outcomes import OUTCOMES
 from sim.policies import Confidence, DeadlineAware, FixedExit
 from sim.policy import ANSWER, DROP, OFFLOAD, run_to
 from sim.results import records
@@ -271,7 +272,7 @@ def test_whatever_happens_every_request_has_one_outcome(a_world, policy):
     frame = records_of(a_world, done, says)
     assert frame["request"].tolist() == list(range(len(frame)))
     assert (np.diff(frame["created_s"]) >= 0).all()
-    assert set(frame["outcome"]) <= set(records.OUTCOMES)
+    assert set(frame["outcome"]) <= set(OUTCOMES)
     answered = frame["received_s"].notna()
     assert answered.tolist() == frame["outcome"].isin(["on_time", "late"]).tolist()
     assert (frame["exit"].notna() == frame["finished_s"].notna()).all()
@@ -364,4 +365,4 @@ def test_columns_are_those_of_the_design_with_outcomes_by_name():
     table = table_of(a_world, run_of(a_world))
     assert table.column_names == COLUMNS
     assert table.schema.equals(records.SCHEMA)
-    assert records.OUTCOMES == ("on_time", "late", "dropped", "lost")
+    assert OUTCOMES == ("on_time", "late", "dropped", "lost")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny_worlds import Fickle, examples, group, node, predictions, run_of, world
 
 from sim.distributions import Exponential
-from sim.results import records
+from sim.outcomes import DROPPED, LATE, LOST, ON_TIME, OUTCOMES
 from sim.results.metrics import run_metrics
 from sim.results.summary import COMPRESSION, RunSummary
 from sim.results.verdict import settling
@@ -26,10 +26,10 @@ def finished(count, seed=0, latency=None):
     random = np.random.default_rng(seed)
     created_s = np.sort(random.uniform(0, WARM_UP_S + DURATION_S, count))
     exit = random.integers(1, 4, count)
-    outcome = random.choice([records.ON_TIME, records.LATE], count)
+    outcome = random.choice([ON_TIME, LATE], count)
     gone = random.random(count) < 0.2
     exit[gone] = 0
-    outcome[gone] = random.choice([records.DROPPED, records.LOST], int(gone.sum()))
+    outcome[gone] = random.choice([DROPPED, LOST], int(gone.sum()))
     received_s = created_s + (random.pareto(1.2, count) if latency is None else latency)
     received_s[gone] = np.nan
     correct = (random.random(count) < 0.6) & ~gone
@@ -88,7 +88,7 @@ def test_worked_by_hand():
         outcome=np.array([0, 0, 1, 0, 2, 3]),
     )
     metrics = summary.metrics()
-    assert {name: metrics[name] for name in ("offered", "answered", *records.OUTCOMES)} == (
+    assert {name: metrics[name] for name in ("offered", "answered", *OUTCOMES)} == (
         {"offered": 5, "answered": 3, "on_time": 2, "late": 1, "dropped": 1, "lost": 1}
     )
     assert (metrics["aud"], metrics["hit_ratio"]) == (1 / 5, 2 / 5)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.results import records
+from sim.outcomes import DROPPED, LATE, LOST, ON_TIME, OUTCOMES
 from sim.results.telemetry import (
     bin_edges,
     node_telemetry,
@@ -201,7 +201,7 @@ def test_columns_of_different_length_are_no_visits():
 CREATED_S = np.array([0.0, 0.5, 1.0, 1.5, 3.5])
 RECEIVED_S = np.array([0.5, 2.5, 1.5, np.nan, np.nan])
 CORRECT = np.array([True, True, False, False, False])
-OUTCOME = np.array([records.ON_TIME, records.LATE, records.ON_TIME, records.DROPPED, records.LOST])
+OUTCOME = np.array([ON_TIME, LATE, ON_TIME, DROPPED, LOST])
 
 
 def test_rates_and_aud_over_time_worked_by_hand():
@@ -217,7 +217,7 @@ def test_table_of_devices_worked_by_hand():
     device = np.array([2, 2, 0, 0, 2])
     table = outcome_table(device, 4, CREATED_S, RECEIVED_S, CORRECT, OUTCOME)
     assert table["offered"].tolist() == [2, 0, 3, 0]
-    assert table[list(records.OUTCOMES)].to_numpy().tolist() == [
+    assert table[list(OUTCOMES)].to_numpy().tolist() == [
         [1, 0, 1, 0],
         [0, 0, 0, 0],
         [1, 1, 0, 1],
@@ -243,14 +243,14 @@ def test_table_agrees_with_grouping_by_pandas():
             "outcome": random.integers(0, 4, count),
         }
     )
-    seconds = np.where(frame["outcome"] <= records.LATE, random.exponential(size=count), np.nan)
+    seconds = np.where(frame["outcome"] <= LATE, random.exponential(size=count), np.nan)
     columns = [frame[name].to_numpy() for name in ("correct", "outcome")]
     created_s = frame["created_s"].to_numpy()
     table = outcome_table(
         frame["device"].to_numpy(), devices, created_s, created_s + seconds, *columns
     )
     frame["seconds"] = seconds
-    frame["good"] = frame["correct"] & (frame["outcome"] == records.ON_TIME)
+    frame["good"] = frame["correct"] & (frame["outcome"] == ON_TIME)
     grouped = frame.groupby("device").agg(
         offered=("good", "size"), aud=("good", "mean"), latency_mean_s=("seconds", "mean")
     )

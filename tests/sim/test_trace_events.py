@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.results import records
+from sim.outcomes import DROPPED, LATE, LOST, ON_TIME, OUTCOMES
 from sim.results.trace_events import TracedRequests, trace_events, write_trace
 from sim.results.visits import Visits
 
@@ -73,7 +73,7 @@ def made_up(seed, count=60, workers=2):
     """A run with every kind of fate: FIFO at ``edge``, some batches, some sent on to ``cloud``."""
     random = np.random.default_rng(seed)
     created = np.cumsum(random.exponential(0.05, count))
-    received, outcome, rows = [None] * count, [records.LOST] * count, []
+    received, outcome, rows = [None] * count, [LOST] * count, []
     free = [0.0] * workers
     request = 0
     while request < count:
@@ -85,7 +85,7 @@ def made_up(seed, count=60, workers=2):
         if random.random() < 0.1:
             for one, came in zip(batch, arrived, strict=True):
                 rows.append((one, 0, came, None, came + 0.02 * random.integers(0, 2)))
-                outcome[one] = records.DROPPED
+                outcome[one] = DROPPED
             continue
         starts = max(*arrived, free[worker])
         ends = [starts + 0.04 * random.integers(0, 4) for _ in batch]
@@ -187,7 +187,7 @@ def test_every_request_of_the_window_is_shown_whole_and_no_other(seed, from_s, l
     )
     for event in devices:
         request = event["args"]["request"]
-        assert event["name"] == records.OUTCOMES[requests.outcome[request]]
+        assert event["name"] == OUTCOMES[requests.outcome[request]]
         assert event["ts"] == math.floor(requests.created_s[request] * 1e6)
         assert event["ts"] + event["dur"] == math.floor(ended_s[request] * 1e6)
 
@@ -218,7 +218,7 @@ def test_a_flow_leads_through_all_slices_of_its_request_in_order(seed):
 
 
 def test_a_request_that_waits_is_served_and_sent_on():
-    requests = requests_of([7], [1.0], [2.0], [records.ON_TIME])
+    requests = requests_of([7], [1.0], [2.0], [ON_TIME])
     visits = visits_of((0, 0, 1.1, 1.2, 1.5), (0, 1, 1.6, 1.6, 1.9))
     events = traced(requests, visits)
     assert on_track(events, "cam-7") == [(0, 1_000_000, 2_000_000)]
@@ -241,7 +241,7 @@ def test_a_request_that_waits_is_served_and_sent_on():
 
 
 def test_a_request_refused_at_the_door_and_one_that_never_came_are_seen():
-    requests = requests_of([0, 1], [1.0, 1.0], [None, None], [records.DROPPED, records.LOST])
+    requests = requests_of([0, 1], [1.0, 1.0], [None, None], [DROPPED, LOST])
     events = traced(requests, visits_of((0, 0, 1.5, None, 1.5)))
     assert on_track(events, "edge queue 1") == [(0, 1_500_000, 1_500_000)]
     assert on_track(events, "cam-0") == [(0, 1_000_000, 1_500_000)]
@@ -251,21 +251,21 @@ def test_a_request_refused_at_the_door_and_one_that_never_came_are_seen():
 
 
 def test_a_flow_leads_onwards_even_if_everything_happens_at_one_instant():
-    requests = requests_of([0], [1.0], [1.5], [records.ON_TIME])
+    requests = requests_of([0], [1.0], [1.5], [ON_TIME])
     events = traced(requests, visits_of((0, 0, 1.0, 1.0, 1.5)))
     flow = [(event["ph"], event["pid"], event["ts"]) for event in events if event["ph"] in "stf"]
     assert flow == [("s", 1, 1_000_000), ("f", 2, 1_000_000)]
 
 
 def test_requests_of_one_device_that_overlap_get_tracks_of_their_own():
-    requests = requests_of([3] * 3, [0.0, 1.0, 2.0], [1.5, 4.0, 3.0], [records.LATE] * 3)
+    requests = requests_of([3] * 3, [0.0, 1.0, 2.0], [1.5, 4.0, 3.0], [LATE] * 3)
     events = traced(requests, visits_of())
     assert on_track(events, "cam-3") == [(0, 0, 1_500_000), (2, 2_000_000, 3_000_000)]
     assert on_track(events, "cam-3 (2)") == [(1, 1_000_000, 4_000_000)]
 
 
 def test_a_batch_is_drawn_into_one_track_longest_first():
-    requests = requests_of([0, 1, 2], [0.0] * 3, [3.0] * 3, [records.LATE] * 3)
+    requests = requests_of([0, 1, 2], [0.0] * 3, [3.0] * 3, [LATE] * 3)
     visits = visits_of((0, 0, 1, 1, 2, 2), (1, 0, 1, 1, 3, 2), (2, 0, 1, 1, 3))
     events = traced(requests, visits)
     tracks = [on_track(events, f"edge worker {worker}") for worker in (1, 2)]
@@ -274,7 +274,7 @@ def test_a_batch_is_drawn_into_one_track_longest_first():
 
 
 def test_the_counter_is_the_queue_within_the_window_whoever_waits_there():
-    requests = requests_of([0] * 3, [0.0] * 3, [9.0] * 3, [records.LATE] * 3)
+    requests = requests_of([0] * 3, [0.0] * 3, [9.0] * 3, [LATE] * 3)
     visits = visits_of((0, 0, 1.0, 4.0, 8.0), (1, 0, 2.0, 5.0, 8.0), (2, 0, 3.0, None, 5.0))
     events = traced(requests, visits, 2.5, 5.5)
     lengths = [
