@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from models.errors import ArtifactError
 from offramp.live.session import LiveSession
 from offramp.validation.calibration import (
     DESCRIPTION,
@@ -20,6 +21,7 @@ from offramp.validation.calibration import (
     read_calibration,
     write_calibration,
 )
+from offramp.words import enumerated
 
 #: After so many seconds of measuring, what is calibrated may be otherwise.
 CALIBRATE_EVERY_S = 30.0
@@ -85,16 +87,23 @@ def _remove_parts(folder: Path) -> None:
             shutil.rmtree(path)
 
 
-def read_measured(folder: Path) -> list[Calibration]:
+def read_measured(folder: Path, **of: str) -> list[Calibration]:
     """The calibrations that were measured, in their order.
 
+    Args:
+        of: what they must be of, such as a profile, by the name that it has in their ``about``.
+
     Raises:
-        ArtifactError: one is damaged, or of another version.
+        ArtifactError: one is damaged, of another version, or of something else.
     """
     names = (path.parent.name for path in folder.glob(f"{_MEASURED}*/{DESCRIPTION}"))
     numbers = (name.removeprefix(_MEASURED) for name in names)
     of_ours = sorted(int(number) for number in numbers if number.isdecimal())
-    return [read_calibration(folder / f"{_MEASURED}{number}") for number in of_ours]
+    measured = [read_calibration(folder / f"{_MEASURED}{number}") for number in of_ours]
+    unlike = [name for name in of if any(it.about.get(name) != of[name] for it in measured)]
+    if unlike:
+        raise ArtifactError(f"{folder}: calibrated with another {enumerated(unlike)}")
+    return measured
 
 
 def around(calibrations: Sequence[Calibration], first: int, end: int) -> Calibration:

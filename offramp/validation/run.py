@@ -10,6 +10,7 @@ from pathlib import Path
 
 from models.errors import ArtifactError, ResultsError
 from models.files import write_text
+from offramp.console import Console
 from offramp.live.run import run_live
 from offramp.live.session import LiveOptions, LiveSession
 from offramp.live.table import live_table
@@ -106,7 +107,7 @@ def validate(
         measured.about.update(profile=profile, scenario=_key(lived))
         return measured
 
-    kept = [] if given else _kept(results, profile, lived, options)
+    kept = [] if given else _kept(results, profile, lived, options, console)
     calibrating = Calibrating(folder, given, kept, calibration_now)
     ran = run_live(source, pipeline, results / LIVE, options, notes, go_on, between=calibrating)
     if ran is None:
@@ -197,21 +198,29 @@ def _profile(pipeline: Pipeline, results: Path, given: Calibration | None) -> st
 
 
 def _kept(
-    results: Path, profile: str, lived: LoadedScenario, options: LiveOptions
+    results: Path, profile: str, lived: LoadedScenario, options: LiveOptions, console: Console
 ) -> list[Calibration]:
-    """The calibrations of this validation, if it was interrupted after arms were measured."""
+    """The calibrations of this validation, if it was interrupted after arms were measured.
+
+    Those that cannot be used are not, and the console is told why.
+    """
     if not any((results / LIVE).glob(f"{LIVE_PARTS}/*/*.parquet")):
-        return []
-    try:
-        kept = read_measured(results / CALIBRATION)
-        for calibration in kept:
-            _check_calibration(calibration, lived)
-    except ArtifactError:
         return []
     way = options.direct or options.broker
     broker = way.url if way else "embedded"
-    alike = {"profile": profile, "broker": broker, "scenario": _key(lived)}
-    return kept if all(alike.items() <= it.about.items() for it in kept) else []
+    try:
+        kept = read_measured(
+            results / CALIBRATION, profile=profile, broker=broker, scenario=_key(lived)
+        )
+        for calibration in kept:
+            _check_calibration(calibration, lived)
+    except ArtifactError as error:
+        console.note(
+            "earlier calibrations are not used, and the arms that are there are simulated with "
+            f"those from now on: {error}"
+        )
+        return []
+    return kept
 
 
 def _key(lived: LoadedScenario) -> str:

@@ -497,6 +497,20 @@ def test_those_of_an_earlier_validation_do_not_count(
     assert len(read_measured(tmp_path)) == 2
 
 
+def test_those_of_something_else_are_named(tmp_path: Path) -> None:
+    about = {"profile": "ab", "broker": "embedded", "scenario": "cd"}
+    for number, it in enumerate(measured_before(0, 1)):
+        write_calibration(tmp_path / f"measured-{number}", replace(it, about=about | it.about))
+    assert len(read_measured(tmp_path, **about)) == 2
+    with pytest.raises(ArtifactError, match="calibrated with another broker and scenario"):
+        read_measured(tmp_path, **about | {"broker": "mqtt://other", "scenario": "ef"})
+
+    description = tmp_path / "measured-1" / "calibration.json"
+    description.write_text(description.read_text().replace("offramp-calibration-", "older-"))
+    with pytest.raises(ArtifactError, match="not a calibration of this version"):
+        read_measured(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("arms_before", "first", "end", "expected"),
     [
