@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from sim.distributions import Floats
-from sim.outcomes import ON_TIME, OUTCOMES
 from sim.results.run import Run
+from sim.results.tally import Tally
 from sim.world import World
 
 #: Identifies a run among the arms of a comparison.
@@ -75,10 +75,7 @@ class ExactMetrics:
     """
 
     def __init__(self, warm_up_s: float, duration_s: float) -> None:
-        self._warm_up_s = warm_up_s
-        self._first_quarter_s = warm_up_s + duration_s / 4
-        self._outcomes = np.zeros(len(OUTCOMES), dtype=np.int64)
-        self._correct = self._correct_on_time = 0
+        self._tally = Tally(warm_up_s, duration_s)
         # Of requests created in the first quarter of the window, and in the rest.
         self._latencies: tuple[list[Floats], list[Floats]] = ([], [])
 
@@ -91,26 +88,14 @@ class ExactMetrics:
         outcome: NDArray[np.integer],
     ) -> None:
         """See :class:`RunMetrics`."""
-        measured = created_s >= self._warm_up_s
-        answered = measured & (exit > 0)
-        self._outcomes += np.bincount(outcome[measured], minlength=len(OUTCOMES))
-        self._correct += int(np.count_nonzero(correct & answered))
-        on_time = measured & (outcome == ON_TIME)
-        self._correct_on_time += int(np.count_nonzero(correct & on_time))
-        latency, early = (received_s - created_s)[answered], created_s[answered]
-        self._latencies[0].append(latency[early < self._first_quarter_s])
-        self._latencies[1].append(latency[early >= self._first_quarter_s])
+        latency, early = self._tally.add(created_s, received_s, exit, correct, outcome)
+        self._latencies[0].append(latency[early])
+        self._latencies[1].append(latency[~early])
 
     def metrics(self) -> dict[str, float]:
         """See :class:`RunMetrics`."""
         latency = np.concatenate([np.zeros(0), *self._latencies[0], *self._latencies[1]])
-        offered = int(self._outcomes.sum())
-        metrics: dict[str, float] = {"offered": offered, "answered": len(latency)}
-        for name, count in zip(OUTCOMES, self._outcomes, strict=True):
-            metrics[name] = int(count)
-        metrics["aud"] = _ratio(self._correct_on_time, offered)
-        metrics["hit_ratio"] = _ratio(metrics["on_time"], offered)
-        metrics["accuracy"] = _ratio(self._correct, len(latency))
+        metrics = self._tally.metrics()
         metrics["latency_mean_s"] = float(latency.mean()) if len(latency) else math.nan
         percents = (50, 95, 99)
         quantiles = np.percentile(latency, percents) if len(latency) else (math.nan,) * 3
@@ -125,10 +110,6 @@ class ExactMetrics:
             float(first.mean()) if len(first) else math.nan,
             float(rest.mean()) if len(rest) else math.nan,
         )
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else math.nan
 
 
 @dataclass(frozen=True)

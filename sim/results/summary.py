@@ -17,7 +17,7 @@ import numpy as np
 from datasketches import tdigest_double
 from numpy.typing import NDArray
 
-from sim.outcomes import ON_TIME, OUTCOMES
+from sim.results.tally import Tally
 from sim.streams import Floats
 
 #: Size of the digest: it holds at most twice as many centroids, and a buffer; some 400 kB in all.
@@ -37,11 +37,7 @@ class RunSummary:
     """
 
     def __init__(self, warm_up_s: float, duration_s: float) -> None:
-        self._warm_up_s = warm_up_s
-        self._duration_s = duration_s
-        self._outcomes = np.zeros(len(OUTCOMES), dtype=np.int64)
-        self._correct = 0
-        self._correct_on_time = 0
+        self._tally = Tally(warm_up_s, duration_s)
         # Of answered requests created in the first quarter of the window, and in the rest.
         self._answered = [0, 0]
         self._ticks = [0, 0]
@@ -55,22 +51,8 @@ class RunSummary:
         correct: NDArray[np.bool_],
         outcome: NDArray[np.integer],
     ) -> None:
-        """Take in a slice of finished requests; arrays of length N.
-
-        Args:
-            received_s: of answers; ignored where there was none.
-            exit: that answered; 0 if none did.
-            outcome: index into :data:`sim.outcomes.OUTCOMES`.
-        """
-        measured = created_s >= self._warm_up_s
-        answered = measured & (exit > 0)
-        self._outcomes += np.bincount(outcome[measured], minlength=len(OUTCOMES))
-        self._correct += int(np.count_nonzero(correct & answered))
-        on_time = measured & (outcome == ON_TIME)
-        self._correct_on_time += int(np.count_nonzero(correct & on_time))
-        created_s = created_s[answered]
-        latency: Floats = received_s[answered] - created_s
-        early = created_s < self._warm_up_s + self._duration_s / 4
+        """See :class:`sim.results.metrics.RunMetrics`."""
+        latency, early = self._tally.add(created_s, received_s, exit, correct, outcome)
         for part, of_part in enumerate((latency[early], latency[~early])):
             self._answered[part] += len(of_part)
             self._ticks[part] += _whole_ticks(of_part)
@@ -85,11 +67,7 @@ class RunSummary:
         Raises:
             ValueError: the windows differ.
         """
-        if (self._warm_up_s, self._duration_s) != (other._warm_up_s, other._duration_s):
-            raise ValueError("only summaries of the same window can be merged")
-        self._outcomes += other._outcomes
-        self._correct += other._correct
-        self._correct_on_time += other._correct_on_time
+        self._tally.merge(other._tally)
         for part in range(2):
             self._answered[part] += other._answered[part]
             self._ticks[part] += other._ticks[part]
@@ -97,13 +75,7 @@ class RunSummary:
 
     def metrics(self) -> dict[str, float]:
         """The metrics of :func:`sim.results.metrics.run_metrics`, with the same names."""
-        offered, answered = int(self._outcomes.sum()), sum(self._answered)
-        metrics: dict[str, float] = {"offered": offered, "answered": answered}
-        for name, count in zip(OUTCOMES, self._outcomes, strict=True):
-            metrics[name] = int(count)
-        metrics["aud"] = _ratio(self._correct_on_time, offered)
-        metrics["hit_ratio"] = _ratio(metrics["on_time"], offered)
-        metrics["accuracy"] = _ratio(self._correct, answered)
+        metrics, answered = self._tally.metrics(), sum(self._answered)
         metrics["latency_mean_s"] = _mean_s(sum(self._ticks), answered)
         digest = _copy_of(self._digest)
         for percent in (50, 95, 99):
@@ -146,7 +118,3 @@ def _whole_ticks(seconds: Floats) -> int:
 
 def _mean_s(ticks: int, count: int) -> float:
     return ticks / (count << _TICK_BITS) if count else math.nan
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else math.nan
