@@ -20,10 +20,10 @@ from devices.virtual.fleet import run_fleet
 from devices.virtual.fleet_log import UNSENT, FleetLog, FleetResult, Oddities
 from devices.virtual.fleet_settings import FleetSettings
 from devices.virtual.results import run_of
+from sim.outcomes import DROPPED, LATE, LOST, ON_TIME
 from sim.results import records
 from sim.results.gathering import Gathering, Telemetry
 from sim.results.metrics import run_metrics
-from sim.results.records import DROPPED, LATE, LOST, ON_TIME
 from sim.results.run import Run, record_table
 from sim.workload.arrivals import Poisson
 from sim.world import World

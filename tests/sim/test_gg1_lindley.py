@@ -15,7 +15,7 @@ from sim.distributions import Constant, Exponential, Gamma, Lognormal, Uniform
 from sim.network.capacity import ConstantCapacity
 from sim.network.links import Direction, Link
 from sim.network.mqtt import Mqtt
-from sim.results.records import DROPPED
+from sim.outcomes import DROPPED
 from sim.workload.arrivals import Diurnal, OnOff, Periodic, Poisson
 
 ARRIVALS = {

@@ -10,7 +10,7 @@ from confirming import confirm
 from tiny_worlds import group, node, run_of, world
 
 from sim.distributions import Constant, Exponential, Gamma, Lognormal
-from sim.results.records import DROPPED
+from sim.outcomes import DROPPED
 from sim.workload.arrivals import ClosedLoop, Poisson
 
 SERVICES = {

@@ -23,8 +23,8 @@ from sim.distributions import Exponential, Gamma, Lognormal, Uniform
 from sim.network.capacity import ConstantCapacity
 from sim.network.links import Direction, Link
 from sim.nodes.service import DistributedService
+from sim.outcomes import ON_TIME
 from sim.policies import FixedExit
-from sim.results.records import ON_TIME
 from sim.results.run import Run
 from sim.running.ahead import Ahead
 from sim.running.slices import Slices

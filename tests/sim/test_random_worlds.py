@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from random_worlds import EXITS, SAMPLES, policies, worlds
 from tiny_worlds import examples, random_predictions, records_of, run_of
 
+from sim.outcomes import DROPPED, LATE, LOST, ON_TIME
 from sim.results.metrics import run_metrics
-from sim.results.records import DROPPED, LATE, LOST, ON_TIME
 from sim.results.telemetry import bin_edges, node_telemetry
 
 
