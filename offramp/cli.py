@@ -27,14 +27,13 @@ from offramp.options import (
     StoreOption,
 )
 from offramp.recommendation.cli import recommend
-from offramp.report.terminal import show_load, show_report
 from offramp.reproduction.cli import reproduce
-from offramp.scenario import LoadedScenario, find_scenario, load_scenario, shipped_scenarios
 from offramp.sweep.cli import sweep
 from offramp.validation.cli import validate
 
 if TYPE_CHECKING:
     from offramp.pipeline import Pipeline
+    from offramp.scenario import LoadedScenario
 
 
 class OfframpGroup(TyperGroup):
@@ -89,6 +88,8 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a commented scenario to start from."""
+    from offramp.scenario import find_scenario, shipped_scenarios
+
     shipped = shipped_scenarios()
     if template not in shipped:
         find_scenario(template)  # names the scenarios that ship
@@ -115,6 +116,7 @@ def check(scenario: ScenarioArgument, set: SetOption = None, store: StoreOption 
     """
     from ruamel.yaml import YAML
 
+    from offramp.report.terminal import show_load
     from offramp.stages.network import check_network
 
     pipeline = _pipeline(scenario, set, store, quiet=True)
@@ -155,6 +157,8 @@ def run(
     quiet: QuietOption = False,
 ) -> None:
     """Do everything: train, profile, simulate and report; what was done before is reused."""
+    from offramp.report.terminal import show_report
+
     pipeline = _pipeline(scenario, set, store, quiet)
     report = pipeline.run(_results(pipeline.loaded, output), jobs)
     show_report(report, pipeline.console)
@@ -229,6 +233,8 @@ def simulate(
     quiet: QuietOption = False,
 ) -> None:
     """Simulate with networks and profiles that are there already, and report."""
+    from offramp.report.terminal import show_report
+
     pipeline = _pipeline(scenario, set, store, quiet)
     results = _results(pipeline.loaded, output)
     pipeline.simulate(results, jobs)
@@ -273,6 +279,7 @@ def report(
 ) -> None:
     """Make tables, figures and page of finished runs anew, or compare them."""
     from offramp.report.build import build_report
+    from offramp.report.terminal import show_report
 
     console = Console()
     if compare:
@@ -324,6 +331,8 @@ def show_comparison(results: list[Path], output: Path | None, console: Console) 
 
 def _pipeline(scenario: str, set: list[str] | None, store: Path | None, quiet: bool) -> Pipeline:
     from offramp.pipeline import Pipeline
+    from offramp.report.terminal import show_load
+    from offramp.scenario import load_scenario
     from offramp.store import Store, default_root
 
     console = Console(quiet)

@@ -21,13 +21,13 @@ from offramp.live.options import (
     VersionOption,
 )
 from offramp.options import QuietOption, ScenarioArgument
-from offramp.scenario import LoadedScenario, load_scenario
 
 if TYPE_CHECKING:
     from devices.mqtt.broker_address import Broker
     from devices.virtual.fleet_log import FleetResult
     from devices.virtual.fleet_settings import SampleSet
     from models.artifacts import Predictions
+    from offramp.scenario import LoadedScenario
     from sim.results.run import Run
     from sim.world import World
 
@@ -81,6 +81,7 @@ def devices(
     from devices.virtual.results import run_of
     from offramp.live.scenarios import check_live
     from offramp.live.warnings import not_emulated
+    from offramp.scenario import load_scenario
 
     console = Console(quiet)
     loaded = load_scenario(scenario, set or [])

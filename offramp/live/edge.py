@@ -20,7 +20,6 @@ from offramp.live.options import (
     VersionOption,
 )
 from offramp.options import ScenarioArgument
-from offramp.scenario import load_scenario
 
 if TYPE_CHECKING:
     from devices.node.edge import EdgeNode
@@ -106,6 +105,7 @@ def edge(
     from offramp.live.arms import choose_arms
     from offramp.live.node_parts import NodeFiles, build_node, node_place
     from offramp.live.scenarios import check_live, live_policies
+    from offramp.scenario import load_scenario
     from offramp.store import Store, default_root
 
     console = Console(quiet)

@@ -541,3 +541,22 @@ def test_the_schema_explains_every_key_but_sections(json_schema: dict[str, Any])
         # What a policy or a distribution of scipy takes beside its name is its own.
         others = {"PolicySection": True, "ScipySpec": {"type": "number"}}
         assert section["additionalProperties"] == others.get(name, False)
+
+
+def test_help_waits_for_nothing_that_it_does_not_need():
+    program = (
+        "import sys; from offramp.cli import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit: print(*sorted(sys.modules))\n"
+    )
+    done = python("-c", program)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert {"typer", "offramp.sweep.cli"} <= loaded
+    assert not loaded & {"numpy", "scipy", "pandas", "pyarrow", "pydantic", "simpy", "torch"}
+
+
+def test_what_a_program_imports_is_all_there():
+    assert all(getattr(offramp, name) is not None for name in offramp.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Pipelines'"):
+        _ = offramp.Pipelines

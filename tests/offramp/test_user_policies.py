@@ -39,7 +39,7 @@ def simulate(
     from offramp import Pipeline
 
     monkeypatch.setattr(Pipeline, "report", lambda self, results: None)
-    monkeypatch.setattr("offramp.cli.show_report", lambda report, console: None)
+    monkeypatch.setattr("offramp.report.terminal.show_report", lambda report, console: None)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
