@@ -62,7 +62,8 @@ def run_to(exit: int, within_s: float | None = None) -> Decision:
 
     Args:
         within_s: cut the computation off after so many seconds. The last exit that was finished
-            before it is then the answer; without one, the request is dropped.
+            before it is then the answer; without one, the request is dropped. Its worker is free
+            when the segment ends that was being computed.
 
     Raises:
         ValueError: exits are numbered from 1, no network has more than 64, and no computation

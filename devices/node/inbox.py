@@ -85,7 +85,7 @@ class Inbox:
     def take(self) -> list[LiveRequest]:
         """Wait for requests to serve together, and take them; none once the inbox is closed.
 
-        As many as a batch holds; fewer when the one at the head has waited for its time.
+        As many as a batch holds; fewer when one of them has waited for its time.
         """
         size, wait_s = self._spec.batch_size, self._spec.batch_wait_s
         with self._lock:
@@ -95,7 +95,9 @@ class Inbox:
                     self._something_waits.wait()
                     continue
                 if waiting < size and not self._draining:
-                    left_s = self._queue.head().arrived_s + wait_s - self._clock()
+                    # With EDF, the head need not be who has waited longest.
+                    oldest_s = min(request.arrived_s for request in self._queue)
+                    left_s = oldest_s + wait_s - self._clock()
                     if left_s > 0:
                         self._something_waits.wait(left_s)
                         continue

@@ -62,7 +62,8 @@ def run_of(world: World, result: FleetResult, labels: NDArray[np.int32]) -> Run:
         started_s=started_s,
         finished_s=np.where(answered, left_s, np.nan),
         received_s=received_s,
-        released_s=left_s,
+        left_s=left_s,
+        released_s=left_s,  # as far as a reply says
         exit=np.where(answered, seen.exit, 0),
         predicted=predicted,
         confidence=np.where(answered, np.nan_to_num(seen.confidence), 0).astype(np.float32),

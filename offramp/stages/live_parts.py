@@ -26,7 +26,7 @@ from sim.workload.device_groups import Requests
 #: Folder in a results folder.
 LIVE_PARTS = ".live-parts"
 
-_FORMAT = "offramp-live-part-1"
+_FORMAT = "offramp-live-part-2"
 _REQUESTS = [field.name for field in fields(Requests)]
 _RUN = [
     field.name for field in fields(Run) if field.name not in ("replication", "requests", "noted")

@@ -7,15 +7,15 @@ from typing import Any
 
 from sim.clock import Call
 from sim.nodes.node import Node
-from sim.nodes.requests import Request
+from sim.nodes.requests import NEVER, Request
 from sim.policy import ANSWER, DROP, Decision
 
 
 class BatchingNode(Node):
     """A node whose workers serve several requests together.
 
-    A worker takes what waits, up to the batch size; if that is less, it waits until the request at
-    the head has waited for ``batch_wait_s``. Each member is asked about by itself. All of them are
+    A worker takes what waits, up to the batch size; if that is less, it waits until some request
+    has waited for ``batch_wait_s``. Each member is asked about by itself. All of them are
     computed to the nearest exit that any of them wants; who leaves makes the rest faster.
     """
 
@@ -37,7 +37,7 @@ class BatchingNode(Node):
         size, wait_s, queue = self.spec.batch_size, self.spec.batch_wait_s, self._queue
         while self._idle and queue:
             if wait_s and len(queue) < size:
-                ripe_s = queue.head().arrived_s + wait_s
+                ripe_s = self._ripe_s()
                 if self.clock._now < ripe_s:
                     self.clock.call_at(ripe_s, self._look_for_work, None)
                     break
@@ -56,6 +56,10 @@ class BatchingNode(Node):
                 for request in batch:
                     request.batch = 0  # until it is computed with others
                 self._serve_batch(batch, position, alone)
+
+    def _ripe_s(self) -> float:
+        """When a batch that is not full is begun: its head need not be who has waited longest."""
+        return min(it.arrived_s for it in self._queue) + self.spec.batch_wait_s
 
     def _serve_batch(self, batch: list[Request], position: int, alone: bool) -> None:
         """Ask about every member whose exit was reached; compute on those that stay."""
@@ -84,11 +88,13 @@ class BatchingNode(Node):
         """To which exit a batch is computed next, and the seconds that it takes."""
         to = min([request.target for request in batch])
         drawn = [request.drawn for request in batch]
-        together = len(batch)
+        busy = self.spec.service.batch_seconds(drawn, position, to) * self._slowness
+        together, reaches_s = len(batch), self.clock._now + busy
         for request in batch:
+            request.reaches_s = reaches_s
             if request.batch < together:
                 request.batch = together
-        return to, self.spec.service.batch_seconds(drawn, position, to) * self._slowness
+        return to, busy
 
     def _ask_in_turn(self, asked: deque[Request], staying: list[Request], position: int) -> None:
         """As :meth:`_serve_batch`, where the reply to one member keeps the worker from the next."""
@@ -129,7 +135,7 @@ class BatchingNode(Node):
         queue, spec = self._queue, self.spec
         if not queue or len(queue) >= spec.batch_size:
             return bool(queue)
-        return self.clock._now >= queue.head().arrived_s + spec.batch_wait_s
+        return self.clock._now >= self._ripe_s()
 
     def _goes_on(self, request: Request) -> bool:
         """Ask the policy; whether the request stays to be computed to its new target."""
@@ -144,6 +150,8 @@ class BatchingNode(Node):
                 at = self.clock._now + decision.within_s
                 self.clock.call_at(at, self._cut_member, (request, request.exit))
             return True
+        if self._reply_s is not None:
+            request.released_s = self.clock._now + self._reply_s(request.drawn)
         self._leave(request, decision)
         return False
 
@@ -152,7 +160,10 @@ class BatchingNode(Node):
         if incarnation != self._incarnation:
             return  # lost when the node went down
         if self._disturb_s and (more_s := self._disturbed_s(batch[0])):
-            self.clock.call_at(self.clock._now + more_s, self._batch_computed, call.value)
+            done_s = self.clock._now + more_s
+            for request in batch:
+                request.reaches_s = done_s
+            self.clock.call_at(done_s, self._batch_computed, call.value)
             return
         if self._reads_late:
             self._end_computing()
@@ -174,11 +185,13 @@ class BatchingNode(Node):
         """See :class:`Node`."""
         if not request.batch:
             # Nothing was computed of it here: others of its batch kept the worker until now.
-            request.batch, request.started_s = 1, left_s
+            request.batch, request.started_s, request.released_s = 1, left_s, NEVER
         super()._note_leaving(request, left_s)
 
     def _cut_member(self, call: Call) -> None:
-        """Time is up for one member: it is answered, and the rest of its batch goes on."""
+        """Time is up for one member: it is answered, and its batch is computed on."""
         request, exit = call.value
         if request.exit == exit and not request.has_left:
+            if request.batch:
+                request.released_s = request.reaches_s
             self._leave(request, ANSWER if exit else DROP)

@@ -13,7 +13,7 @@ from models.errors import PolicyError
 from sim.clock import Call, Clock
 from sim.nodes.overheads import Overheads, ServiceWithOverheads
 from sim.nodes.queues import Queue, queue_of
-from sim.nodes.requests import Request
+from sim.nodes.requests import Request, VisitRow
 from sim.nodes.spec import NodeSpec
 from sim.outcomes import DROPPED, LOST
 from sim.policy import ANSWER, DROP, OFFLOAD, Decision, NextTier, Policy, policy_text
@@ -50,8 +50,7 @@ class Node:
     Args:
         index: among the nodes of the run.
         scores: per sample, the confidence of each exit.
-        visits: where every visit is noted as (request, node, arrived, started, left, batch); None
-            where visits follow from the requests' own times.
+        visits: where every visit is noted; None where visits follow from the requests' own times.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class Node:
         policy: Policy,
         site: Site,
         scores: Sequence[Sequence[float]],
-        visits: list[tuple[int, int, float, float, float, int]] | None,
+        visits: list[VisitRow] | None,
     ) -> None:
         self.clock = clock
         self.spec = spec
@@ -315,7 +314,7 @@ class Node:
             alone: whether nothing else is done in this event, so that time may go on.
         """
         clock, feed, queue = self.clock, self._feed, self._queue
-        seconds = self._seconds
+        seconds, reply_s = self._seconds, self._reply_s
         now = clock._now
         while True:
             if feed and feed[0].arrived_s <= now:
@@ -326,6 +325,8 @@ class Node:
                 raise self._raised(request, error) from error
             if decision is ANSWER and request.exit:
                 request.finished_s = request.home_s = now
+                if reply_s is not None:
+                    request.released_s = now + reply_s(request.drawn)
                 if self._takes_notes:
                     self._note_leaving(request, now)
                 self._answered(request)
@@ -349,9 +350,11 @@ class Node:
                 request.confidence = self.scores[request.sample][exit - 1]
                 continue
             else:
+                if reply_s is not None:
+                    request.released_s = now + reply_s(request.drawn)
                 self._leave(request, decision)
-            if self._reply_s is not None:
-                done_s = now + self._reply_s(request.drawn)
+            if reply_s is not None:
+                done_s = now + reply_s(request.drawn)
                 clock.call_at(done_s, self._replied, self._incarnation)
                 return
             if self._batches:
@@ -375,9 +378,13 @@ class Node:
         """A worker has sent its reply, and is free."""
         if call.value == self._incarnation:  # else the node went down meanwhile
             self._admit_arrived()
-            self._idle += 1
-            self._freed_s = self.clock._now
-            self._start(alone=True)
+            self._free_worker()
+
+    def _free_worker(self) -> None:
+        """A worker that was busy looks for work; nothing else is done in this event."""
+        self._idle += 1
+        self._freed_s = self.clock._now
+        self._start(alone=True)
 
     def _undisturbed_until(self, time_s: float) -> bool:
         """Whether nothing happens, here or elsewhere on this clock, before or at ``time_s``."""
@@ -413,6 +420,7 @@ class Node:
             request.callbacks = self._when_computed
         else:
             request.callbacks = self._when_cut_off
+            request.reaches_s = self.clock._now + busy
             busy = within
         self.clock.push(self.clock._now + busy, request)
 
@@ -422,6 +430,7 @@ class Node:
         if self._disturb_s and (more_s := self._disturbed_s(request)):
             done_s = self.clock._now + more_s
             is_cut = done_s > request.cut_at_s
+            request.reaches_s = done_s
             request.callbacks = self._when_cut_off if is_cut else self._when_computed
             self.clock.push(min(done_s, request.cut_at_s), request)
             return
@@ -444,16 +453,34 @@ class Node:
         return came * self._disturb_s
 
     def _cut_off(self, request: Request) -> None:
-        """Time is up: the last exit that was finished answers."""
+        """Time is up: the last exit that was finished answers.
+
+        A thread that computes cannot be interrupted: its worker goes on to the segment's end.
+        """
         if request.outcome < 0:
+            self._admit_arrived()
+            request.released_s = self._segment_ends_s(request)
+            self._leave(request, ANSWER if request.exit else DROP)
+            self.clock.call_at(request.released_s, self._segment_ended, self._incarnation)
+
+    def _segment_ends_s(self, request: Request) -> float:
+        """When the segment ends that is computed now, on the way to the request's target."""
+        drawn, since, now = request.drawn, request.exit, self.clock._now
+        whole_s = self._seconds(drawn, since, request.target)
+        for exit in range(since + 1, request.target):
+            after_s = (whole_s - self._seconds(drawn, since, exit)) * self._slowness
+            if request.reaches_s - after_s >= now:
+                return request.reaches_s - after_s
+        return request.reaches_s
+
+    def _segment_ended(self, call: Call) -> None:
+        """A worker has finished the segment from which its request was cut off."""
+        if call.value == self._incarnation:  # else the node went down meanwhile
             if self._reads_late:
                 self._end_computing()
             else:
                 self._admit_arrived()
-            self._leave(request, ANSWER if request.exit else DROP)
-            self._idle += 1
-            self._freed_s = self.clock._now
-            self._start()
+            self._free_worker()
 
     def _leave(self, request: Request, decision: Decision) -> None:
         """A request leaves its worker: answered, refused or sent on."""
@@ -480,12 +507,17 @@ class Node:
         """An answer leaves late if its worker computes again."""
         if self._goes_on_at_once():
             request.home_s += self._egress_s(request.drawn)
-            self.clock.call_at(request.home_s, self._leaves, request)
+            self.clock.call_at(request.home_s, self._leaves, (request, self._incarnation))
         else:
             self._site.answered(request)
 
     def _leaves(self, call: Call) -> None:
-        self._site.answered(call.value)
+        request, incarnation = call.value
+        if incarnation == self._incarnation:
+            self._site.answered(request)
+        else:  # the node went down meanwhile
+            request.outcome = LOST
+            self._site.refused(request)
 
     def _refuse(self, request: Request, outcome: int, left_s: float) -> None:
         request.outcome = outcome
@@ -505,6 +537,7 @@ class Node:
                     request.arrived_s,
                     request.started_s,
                     left_s,
+                    request.released_s if request.released_s > left_s else left_s,
                     request.batch,
                 )
             )

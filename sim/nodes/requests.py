@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 #: Times that never happened.
 NEVER = math.nan
 
+#: What is noted of a visit to a node: indices of request and node; when it arrived, was taken by a
+#: worker, left, and when that had done with it; and how many were computed together.
+VisitRow = tuple[int, int, float, float, float, float, int]
+
 
 class Request:
     """One request; it is its own view for the policy (:class:`sim.policy.RequestView`).
@@ -32,6 +36,9 @@ class Request:
         exit: the last exit computed, 0 before the first; ``target``: the one being computed.
         came_with: the last exit that was computed before it came to its node; ``passed_over``: bits
             of the exits that were not computed on the way to a later one here.
+        released_s: when its worker has done with it, if that is later than ``finished_s``; NaN
+            if it is not.
+        reaches_s: when ``target`` will be computed, as far as is known.
         arrivals: how many requests had come to its node when it was last looked at.
         is_read_late: whether its node read it later than it came, since a worker computed.
         cut_at_s: when whatever exit was reached by then is to answer.
@@ -61,6 +68,8 @@ class Request:
         "outcome",
         "passed_over",
         "priority",
+        "reaches_s",
+        "released_s",
         "sample",
         "started_s",
         "target",
@@ -73,6 +82,7 @@ class Request:
     target: int
     arrivals: int
     cut_at_s: float
+    reaches_s: float
 
     def __init__(
         self,
@@ -97,6 +107,7 @@ class Request:
         self.outcome = -1
         self.came_with = self.passed_over = 0
         self.confidence = self.started_s = self.finished_s = self.home_s = NEVER
+        self.released_s = NEVER
         self.began: tuple[float, float] | None = None
         self.batch = 1
         self.is_read_late = False
@@ -125,7 +136,7 @@ class Request:
         self.arrived_s = arrived_s
         self.drawn = drawn
         self.came_with, self.passed_over = self.exit, 0
-        self.started_s = NEVER
+        self.started_s = self.released_s = NEVER
         self.batch = 1
         self.is_read_late = False
 

@@ -245,6 +245,7 @@ class Trace:
                 visits.arrived_s,
                 visits.started_s,
                 visits.left_s,
+                visits.released_s,
                 visits.batch,
             ),
             world.device_name,

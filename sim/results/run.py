@@ -30,7 +30,8 @@ class Run:
         deadline_s: relative deadlines, as scaled for this run.
         node: who served it last, or would have; an index of :meth:`World.server_name`.
         arrived_s, started_s: at the first node that it reached.
-        released_s: when the worker was free again, whether it had answered or refused.
+        left_s: when it left its node, answered, refused or lost.
+        released_s: when its worker was free again; see :class:`sim.results.visits.Visits`.
         received_s: when the answer was back at the device.
         outcome: index into :data:`sim.outcomes.OUTCOMES`.
         batch: requests computed together with it at most.
@@ -46,6 +47,7 @@ class Run:
     started_s: Floats
     finished_s: Floats
     received_s: Floats
+    left_s: Floats
     released_s: Floats
     exit: NDArray[np.int64]
     predicted: NDArray[np.int32]
@@ -88,6 +90,7 @@ class Run:
             self.node[came],
             self.arrived_s[came],
             self.started_s[came],
+            self.left_s[came],
             self.released_s[came],
             self.batch[came],
         )

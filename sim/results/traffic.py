@@ -83,7 +83,7 @@ class TrafficMeter:
         own &= visits.left_s > visits.started_s  # not where it was sent on, or refused, at once
         if own.any():
             device = finished.device[own]
-            seconds = (visits.left_s - visits.started_s)[own]
+            seconds = (visits.released_s - visits.started_s)[own]
             self.computed_s += np.bincount(device, weights=seconds, minlength=devices)
             went_on = finished.node[own] < self._nodes
             self._states += np.bincount(device[went_on], minlength=devices)

@@ -124,10 +124,11 @@ def node_metrics(world: World, run: Run) -> list[dict[str, float | str]]:
 class NodeLoads:
     """For each kind of node of one run: work brought, waiting, and what was left at the end.
 
-    ``work`` is the seconds of service that the requests of the measured window took, over the
-    worker-seconds of the window; a batch counts for the first created of its requests. ``drain_s``
-    is how long after the window a worker was still busy with a request that had reached the node
-    by then. Devices that compute are not among the nodes. Memory does not grow with the requests.
+    ``work`` is the seconds for which the requests of the measured window kept workers busy, over
+    the worker-seconds of the window; a batch counts for the first created of its requests.
+    ``drain_s`` is how long after the window a worker was still busy with a request that had reached
+    the node by then. Devices that compute are not among the nodes. Memory does not grow with the
+    requests.
     """
 
     def __init__(self, world: World) -> None:
@@ -162,7 +163,7 @@ class NodeLoads:
         self._deadlines_s += np.bincount(kind, weights=deadline_s, minlength=kinds)
         self._visits += np.bincount(kind, minlength=kinds)
         reached = visits.arrived_s <= world.horizon_s
-        np.fmax.at(self._last_s, kind[reached], visits.left_s[reached])
+        np.fmax.at(self._last_s, kind[reached], visits.released_s[reached])
 
     def metrics(self) -> list[dict[str, float | str]]:
         """One row for each kind of node."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.nodes.requests import VisitRow
 from sim.streams import Floats
 
 
@@ -30,6 +31,8 @@ class Visits:
         arrived_s: when the request joined the node's queue, or met an idle worker.
         started_s: when a worker took it; NaN if none ever did.
         left_s: when it left, by an answer, a refusal, an offload or a loss.
+        released_s: when its worker had done with it: had sent the reply, or finished the segment
+            from which it was cut off. Never before ``left_s``.
         batch: requests computed together with it, itself included; 1 if it was alone.
     """
 
@@ -38,6 +41,7 @@ class Visits:
     arrived_s: Floats
     started_s: Floats
     left_s: Floats
+    released_s: Floats
     batch: NDArray[np.int64]
 
     def __post_init__(self) -> None:
@@ -53,10 +57,10 @@ class Visits:
         return Visits(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     @staticmethod
-    def of_rows(rows: Sequence[tuple[int, int, float, float, float, int]]) -> Visits:
+    def of_rows(rows: Sequence[VisitRow]) -> Visits:
         """From one tuple for each visit, in the order of the attributes."""
-        columns = list(zip(*rows, strict=True)) if rows else [()] * 6
-        types = (np.int64, np.int64, np.float64, np.float64, np.float64, np.int64)
+        columns = list(zip(*rows, strict=True)) if rows else [()] * 7
+        types = (np.int64, np.int64, *(np.float64,) * 4, np.int64)
         arrays: list[Any] = [
             np.array(column, dtype=type) for column, type in zip(columns, types, strict=True)
         ]
@@ -101,7 +105,7 @@ class Visits:
         return number
 
     def services(self, number: NDArray[np.int64] | None = None) -> Services:
-        """What occupied the workers; a batch occupies one until its last request has left.
+        """What occupied the workers; a batch occupies one until that has done with all of it.
 
         Args:
             number: (V,) from :meth:`service_number`, if it is there already.
@@ -115,5 +119,5 @@ class Visits:
         ended_s = np.full(count, -np.inf)
         node[number] = self.node[served]
         started_s[number] = self.started_s[served]
-        np.maximum.at(ended_s, number, self.left_s[served])
+        np.maximum.at(ended_s, number, self.released_s[served])
         return Services(node, started_s, ended_s)

@@ -22,7 +22,7 @@ from sim.nodes.autocorrelation import AlikeInTime
 from sim.nodes.batching import BatchingNode
 from sim.nodes.node import Node
 from sim.nodes.overheads import ServiceWithOverheads
-from sim.nodes.requests import Request
+from sim.nodes.requests import Request, VisitRow
 from sim.nodes.spec import NodeSpec
 from sim.outcomes import LATE, LOST, ON_TIME
 from sim.policy import Policy, policy_text
@@ -77,7 +77,7 @@ class Engine(ABC):
         self.links: dict[str, TierLink] = tier_links(world, workload.streams)
         one_node = not self.links and not len(world.computing_devices)
         # Where requests are at one node each, visits follow from their own times.
-        self.visits: list[tuple[int, int, float, float, float, int]] | None
+        self.visits: list[VisitRow] | None
         self.visits = None if one_node else []
         self.has_batches = any(node.batch_size > 1 for node in world.nodes)
         if one_node and type(self).answered is Engine.answered:
@@ -313,8 +313,9 @@ class Engine(ABC):
             node=np.where(pool.later < 0, entry, pool.later),
             arrived_s=arrived_s,
             started_s=pool.started_s,
-            finished_s=np.where(computed, pool.released_s, np.nan),
+            finished_s=np.where(computed, pool.left_s, np.nan),
             received_s=pool.received_s,
+            left_s=pool.left_s,
             released_s=pool.released_s,
             exit=pool.exit,
             predicted=predicted,

@@ -19,6 +19,7 @@ _ROW = np.dtype(
         ("index", np.int64),
         ("started_s", np.float64),
         ("finished_s", np.float64),
+        ("released_s", np.float64),
         ("exit", np.int64),
         ("outcome", np.int8),
     ]
@@ -37,6 +38,7 @@ class Finished:
 
     Attributes:
         later: the node that they left, or -1 if it is the one that they reached first.
+        left_s, released_s: when they did, and when their worker had done with them.
         outcome: LOST or DROPPED where that is final; else -1.
         received_s: when the answer was back at the device; NaN while it is not.
     """
@@ -44,6 +46,7 @@ class Finished:
     index: NDArray[np.int64]
     later: NDArray[np.int64]
     started_s: NDArray[np.float64]
+    left_s: NDArray[np.float64]
     released_s: NDArray[np.float64]
     home_s: NDArray[np.float64]
     received_s: NDArray[np.float64]
@@ -72,8 +75,8 @@ class Finished:
         """
         # One pass over the requests, whose memory is far from one another.
         rows = np.fromiter(map(_COLUMNS_OF, done), _ROW, len(done))
-        released_s, outcome = rows["finished_s"].copy(), rows["outcome"].copy()
-        home_s = _column(done, "home_s", np.float64) if has_tiers or leave_late else released_s
+        left_s, outcome = rows["finished_s"].copy(), rows["outcome"].copy()
+        home_s = _column(done, "home_s", np.float64) if has_tiers or leave_late else left_s
         # An answer that was lost on its way home was computed all the same.
         answered = (outcome < 0) | ((outcome == LOST) & ~np.isnan(home_s) & has_tiers)
         nowhere = np.full(len(done), -1)
@@ -81,7 +84,8 @@ class Finished:
             index=rows["index"].copy(),
             later=_column(done, "node.index", np.int64) if has_tiers else nowhere,
             started_s=rows["started_s"].copy(),
-            released_s=released_s,
+            left_s=left_s,
+            released_s=np.fmax(left_s, rows["released_s"]),
             home_s=home_s,
             received_s=np.full(len(done), np.nan),
             exit=np.where(answered, rows["exit"], 0),
@@ -103,6 +107,7 @@ class Finished:
             index=lost.request,
             later=np.full(count, -1),
             started_s=nothing,
+            left_s=nothing,
             released_s=nothing,
             home_s=nothing,
             received_s=nothing,

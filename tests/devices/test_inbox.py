@@ -145,6 +145,14 @@ def test_a_small_batch_leaves_when_its_first_has_waited_long_enough(clock):
     assert ids(inbox.take()) == [0, 1]
 
 
+def test_who_has_waited_longest_begins_a_batch_though_others_are_more_urgent(clock):
+    inbox = Inbox(node_spec(discipline="edf", batch_size=3, batch_wait_s=0.050), clock)
+    fill(inbox, clock, [request_(clock, 0, deadline_s=9.0)])
+    clock.now_s += 0.051
+    fill(inbox, clock, [request_(clock, 1, deadline_s=1.0)])
+    assert ids(inbox.take()) == [1, 0]
+
+
 def test_a_worker_waits_for_a_batch_to_fill(clock):
     inbox = Inbox(node_spec(batch_size=2, batch_wait_s=30.0), clock)
     taken = []

@@ -271,7 +271,8 @@ def test_a_member_cut_off_before_its_first_exit_is_dropped():
     # Three together take 4 s to exit 1; they give it 1, 2 and 3 s. The fourth comes later, alone.
     done = batching([0.0, 0.0, 0.0, 10.0], policy=cut)
     assert done.outcome.tolist() == [2, 2, 2, 0]
-    assert done.released_s.tolist() == [1.0, 2.0, 3.0, 12.0]
+    assert done.left_s.tolist() == [1.0, 2.0, 3.0, 12.0]
+    assert done.released_s.tolist() == [4.0, 4.0, 4.0, 12.0]
 
 
 def test_a_lone_member_may_be_cut_off_too():
@@ -393,6 +394,7 @@ def test_batches_that_begin_together_are_told_apart_by_when_they_end():
         arrived_s=np.zeros(4),
         started_s=np.ones(4),
         left_s=np.array([2.0, 5.0, 5.0, 2.0]),
+        released_s=np.array([2.0, 5.0, 5.0, 2.0]),
         batch=np.full(4, 2),
     )
     services = visits.services()

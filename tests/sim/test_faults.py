@@ -315,7 +315,8 @@ def test_a_slow_node_cuts_computations_off_as_told():
     cut = Deciding(lambda request, node: run_to(2, 2.0) if request.exit < 2 else ANSWER)
     done = run_of(a_world, cut, predictions(exits=2))
     assert done.outcome.tolist() == [2, 0], "8 s to exit 2, and no exit before"
-    assert done.released_s.tolist() == [3.0, 12.0]
+    assert done.left_s.tolist() == [3.0, 12.0]
+    assert done.released_s.tolist() == [5.0, 12.0], "exit 1 takes 4 s, and cannot be interrupted"
 
 
 def test_what_slows_a_node_at_the_same_time_adds_up():

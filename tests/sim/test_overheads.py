@@ -23,9 +23,11 @@ from sim.nodes.autocorrelation import Autocorrelation
 from sim.nodes.overheads import Overheads, ServiceWithOverheads
 from sim.nodes.service import DistributedService, ProfiledService
 from sim.nodes.spec import NodeSpec
+from sim.outcomes import LOST, ON_TIME
 from sim.policies import Confidence
 from sim.policy import ANSWER, DROP, run_to
-from sim.results.verdict import offered_loads
+from sim.results.telemetry import node_telemetry
+from sim.results.verdict import node_metrics, offered_loads
 from sim.streams import scrambled
 from sim.workload.arrivals import ClosedLoop, Poisson
 from sim.workload.samples import Shuffled
@@ -211,6 +213,13 @@ def test_an_answer_leaves_later_if_its_worker_goes_on_at_once():
     assert run.received_s.tolist() == [3.5, 6.0, 53.0]
 
 
+def test_an_answer_that_has_not_left_is_lost_in_a_crash():
+    down = Fault("node_crash", "edge", schedule=((3.25, 5.0),))
+    run = late([0.0, 1.0, 50.0], [3.0, 3.0, 3.0], faults=[down], egress_busy=0.5)
+    assert run.outcome.tolist() == [LOST, LOST, ON_TIME]
+    assert run.exit.tolist() == [0, 0, 1]
+
+
 def test_a_batch_that_still_fills_keeps_no_answer():
     times_s = [0.0, 0.0, 2.5, 10.0, 10.0, 11.0, 11.0]
     run = late(times_s, [3.0] * 7, batch_size=2, batch_wait_s=2.0, egress_busy=0.5)
@@ -323,9 +332,9 @@ def test_a_refused_member_of_a_batch_keeps_no_second_worker():
     run = run_of(world(devices, spec, duration_s=50.0), Deciding(decide))
     # The second is asked, and refused, when the first has been told.
     assert run.started_s.tolist() == [0.0, 0.5, 0.0]
-    assert run.released_s.tolist() == [0.0, 0.5, 5.0]
+    assert run.left_s.tolist() == [0.0, 0.5, 5.0]
     services = run.visits.services()
-    assert (services.ended_s - services.started_s).sum() == 5.0
+    assert (services.ended_s - services.started_s).sum() == 5.5
 
 
 def test_members_of_a_batch_that_are_cut_off_or_lost_before_it_begins_keep_no_second_worker():
@@ -339,7 +348,7 @@ def test_members_of_a_batch_that_are_cut_off_or_lost_before_it_begins_keep_no_se
     devices = group(arrivals=AtTimes(((0.0, 0.0, 0.0),)), deadline=100.0)
     down = Fault("node_crash", "edge", schedule=((0.125, 1.0),))
     # The first is cut off, or lost, while the second is told; else the third is computed then.
-    for faults, busy_s in (((), 0.75), ((down,), 0.0)):
+    for faults, busy_s in (((), 4.5), ((down,), 0.0)):
         run = run_of(world(devices, spec, duration_s=50.0, faults=faults), Deciding(decide))
         services = run.visits.services()
         assert (services.ended_s - services.started_s).sum() == busy_s
@@ -467,6 +476,22 @@ def test_the_offered_load_counts_what_occupies_workers():
     spec = node(mean_s=0.1, overheads=overheads(receive=5.0, begin=0.04, reply=0.06))
     (load,) = offered_loads(world(group(arrivals=Poisson(2.0)), spec))
     assert load.load == pytest.approx((0.4,))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_worker_is_busy_with_replies(batch_size):
+    """A request a second, 0.6 s to compute and half a second to reply: more than it can do."""
+    service = WrittenService([[0.6]] * 400)
+    spec = node(service, batch_size=batch_size, overheads=overheads(reply=0.5))
+    devices = group(arrivals=AtTimes((tuple(map(float, range(400))),)), deadline=900.0)
+    a_world = world(devices, spec, duration_s=400.0)
+    run = run_of(a_world)
+    (load,) = node_metrics(a_world, run)
+    if batch_size == 1:
+        assert load["work"] == pytest.approx(1.1)
+        assert load["drain_s"] == pytest.approx(run.released_s.max() - 400.0) == 40.0
+    used = node_telemetry(run.visits, ["edge"], [1], np.linspace(0.0, 400.0, 5))["utilisation"]
+    assert used[1:].to_numpy() == pytest.approx(1.0), "somebody always waits"
 
 
 def test_a_node_with_overheads_has_a_service_that_knows_them_once():

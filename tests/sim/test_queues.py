@@ -24,7 +24,7 @@ from sim.distributions import Exponential, Uniform
 from sim.network.links import Link
 from sim.nodes.queues import queue_of
 from sim.nodes.spec import NodeSpec
-from sim.policy import ANSWER, run_to
+from sim.policy import ANSWER, DROP, run_to
 from sim.workload.arrivals import Poisson
 
 
@@ -169,14 +169,32 @@ def test_those_who_come_at_one_instant_fill_workers_and_queue():
 
 
 def test_who_came_while_a_worker_was_busy_is_refused_though_it_is_cut_off():
-    """Cut off at 3 s; by then the others had come, and found no place."""
+    """Cut off at 3 s, its worker computes until 4 s: the others find no place."""
     seconds = WrittenService([[4.0]] * 4)
     a_world = world(
         sends("devices", [0.0, 1.0, 2.0, 3.5]), NodeSpec("edge", 1, seconds, queue_limit=0)
     )
     done = run_of(a_world, Deciding(lambda request, node: run_to(1, 3.0)))
-    assert np.isnan(done.started_s).tolist() == [False, True, True, False]
+    assert np.isnan(done.started_s).tolist() == [False, True, True, True]
+    assert done.left_s.tolist() == [3.0, 1.0, 2.0, 3.5]
     assert done.outcome.tolist() == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("within_s", "segment_ends_s"), [(0.5, 1.0), (2.5, 4.0), (7.0, 8.0)])
+def test_a_worker_whose_request_is_cut_off_finishes_its_segment(within_s, segment_ends_s):
+    """A thread that computes cannot be interrupted; the next exit is not begun."""
+    seconds = WrittenService([[1.0, 2.0, 4.0, 8.0]] * 2)
+    a_world = world(sends("devices", [0.0, 0.25]), NodeSpec("edge", 1, seconds))
+    cut = Deciding(lambda request, node: DROP if request.index else run_to(4, within_s))
+    done = run_of(a_world, cut, predictions(exits=4))
+    assert done.left_s.tolist() == [within_s, segment_ends_s]
+    assert done.released_s.tolist() == [segment_ends_s] * 2
+
+
+def test_who_has_waited_longest_begins_a_batch_though_others_are_more_urgent():
+    lazy, urgent = sends("lazy", [0.0], deadline=40.0), sends("urgent", [0.75, 1.5], deadline=20.0)
+    spec = node(mean_s=10.0, discipline="edf", batch_size=4, batch_wait_s=1.0)
+    assert started(lazy, urgent, spec) == {"lazy0": 1.0, "urgent0": 1.0, "urgent1": 11.0}
 
 
 def by_loop(arrived_s, seconds, workers, limit):

@@ -1,5 +1,7 @@
 """Telemetry against a slow reference that goes from event to event, and against Little's law."""
 
+from dataclasses import fields
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,6 +30,7 @@ def visits_of(*rows):
         np.array(node, dtype=np.int64),
         np.array(arrived, dtype=np.float64),
         np.array([np.nan if time is None else time for time in started], dtype=np.float64),
+        np.array(left, dtype=np.float64),
         np.array(left, dtype=np.float64),
         np.array(batch, dtype=np.int64),
     )
@@ -139,7 +142,7 @@ def test_bins_agree_with_going_from_event_to_event(seed, workers, step_s):
     visits = Visits(
         *(
             np.concatenate([getattr(first, name), getattr(second, name)])
-            for name in ("request", "node", "arrived_s", "started_s", "left_s", "batch")
+            for name in (field.name for field in fields(Visits))
         )
     )
     visits.node[len(first) :] = 2  # a node between them stays idle
@@ -193,7 +196,7 @@ def test_visits_of_one_node():
 def test_columns_of_different_length_are_no_visits():
     one = np.zeros(1, dtype=np.int64)
     with pytest.raises(ValueError, match="differ in length"):
-        Visits(one, one, np.zeros(1), np.zeros(1), np.zeros(2), one)
+        Visits(one, one, np.zeros(1), np.zeros(1), np.zeros(2), np.zeros(1), one)
 
 
 # --- requests ------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def visits_of(*rows):
     columns = [[math.nan if value is None else value for value in (*row, 1)[:6]] for row in rows]
     request, node, arrived, started, left, batch = np.array(columns, dtype=float).reshape(-1, 6).T
     whole = [column.astype(np.int64) for column in (request, node, batch)]
-    return Visits(whole[0], whole[1], arrived, started, left, whole[2])
+    return Visits(whole[0], whole[1], arrived, started, left, left, whole[2])
 
 
 def traced(requests, visits, from_s=0.0, to_s=100.0):
