@@ -39,8 +39,8 @@ import pandas as pd
 from live_parts.servers import mosquitto
 
 from models.artifacts import read_profile
+from models.inference.quietness import NOT_QUIET, slowdown, time_work
 from offramp.validation.comparison import errors, run_metrics
-from offramp.validation.quietness import NOT_QUIET, slowdown, time_work
 from offramp.validation.runs import check_same_requests, read_side
 
 SCENARIO = """\

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.artifacts import read_profile
 from models.errors import ResultsError
 from models.files import try_to_write
+from models.inference.quietness import noise_of
 from offramp.console import Console
 from offramp.manifest import manifest_of, simulated_files, write_manifest
 from offramp.scenario import LoadedScenario
@@ -114,6 +116,8 @@ class Pipeline:
                 self.store.find_or_make("profile", made_from, make)
         folder = self.store.path("profile", made_from)
         self._note("profile", folder, reused)
+        if noise := noise_of(read_profile(folder / PROFILE)):
+            self.console.note(f"warning: {noise}; `offramp profile --again` measures anew")
         return folder / PROFILE
 
     def simulate(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from models.inference.quietness import noise_of
 from offramp import __version__
 from offramp.report.live import live_warnings
 from offramp.report.markdown import listed
 from offramp.report.results import Results, node_verdicts
+from offramp.words import capitalised
 from sim.results.verdict import policies_in_vain
 
 #: Facts by which two hosts are told apart; see :func:`models.host.host_facts`.
@@ -23,6 +25,7 @@ def notices(results: Results) -> list[str]:
         *_in_vain(results),
         *_nodes(results),
         *_profiles(results),
+        *_noise(results),
         *_doubtful(results.manifest),
         *_live(results),
         *_records(results),
@@ -97,6 +100,13 @@ def _profiles(results: Results) -> Iterator[str]:
             f"A profile from another host: latencies were measured on {_host(there)}, and the "
             f"simulation ran on {_host(here)}."
         )
+
+
+def _noise(results: Results) -> Iterator[str]:
+    """A profile whose latencies are those of other programs, too."""
+    noise = noise_of(results.profile) if results.profile else None
+    if noise:
+        yield f"{capitalised(noise)}. `offramp profile --again` measures it anew."
 
 
 def _named_profiles(scenario: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from models.artifacts import read_profile
 from models.errors import OfframpError, ResultsError, ScenarioError
+from models.inference.quietness import noise_of
 from models.training.strategies import RANKED_STRATEGIES
 from offramp.console import Console
 from offramp.scenario import LoadedScenario
@@ -290,6 +292,9 @@ class Preparation:
         for profile in self._by_asked.values():
             if profile.hash is None:
                 self._measure(profile)
+            folder = self._store.find("profile", profile.made_from)
+            if folder and (noise := noise_of(read_profile(folder / PROFILE))):
+                self._console.note(f"warning: {noise}; `offramp profile --again` measures anew")
         known = {it.asked: it.key for it in self._by_asked.values() if it.hash}
         self.context = replace(self.context, profiles=known)
 

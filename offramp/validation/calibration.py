@@ -79,7 +79,7 @@ class Calibration:
 
     Attributes:
         work_s: of one and the same work, again and again, before nodes were started: see
-            :func:`offramp.validation.quietness.time_work`.
+            :func:`models.inference.quietness.time_work`.
         rtt_s: of the network between this host's devices and the broker: TCP handshakes.
         lag_s: from the creation of a request until its device had sent it.
         up_s: from there until it was at its node.

@@ -17,6 +17,7 @@ from devices.mqtt.broker_address import Broker
 from devices.virtual.fleet_log import FleetResult
 from devices.virtual.results import run_of
 from models.errors import LiveError
+from models.inference.quietness import time_work
 from offramp.live.fleet_process import fleet_process
 from offramp.live.session import LiveSession
 from offramp.live.table import LiveTable, Standing
@@ -28,7 +29,6 @@ from offramp.validation.calibration import Calibration
 from offramp.validation.excess import spans_of
 from offramp.validation.mixtures import at_rate
 from offramp.validation.node_samples import node_samples
-from offramp.validation.quietness import time_work
 from offramp.validation.ways import answered_hz, ways_of
 from sim.distributions import Constant, Floats, Uniform
 from sim.nodes.spec import NodeSpec

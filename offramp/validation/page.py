@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from models.files import whole_file
+from models.inference.quietness import NOT_QUIET, slowdown
 from offramp.report.markdown import table
 from offramp.report.offline_page import write_pages
 from offramp.validation.calibration import Calibration, NodeSamples
 from offramp.validation.comparison import POINTS, Comparison
 from offramp.validation.figures import LATENCIES, TIME_PARTS
-from offramp.validation.quietness import NOT_QUIET, slowdown
 from offramp.validation.runs import ARM
 from offramp.validation.time_parts import PARTS
 from offramp.words import counted

@@ -1,7 +1,7 @@
 """How quiet a host is: one and the same work, timed again and again on its processors.
 
-The targets of a validation are for a quiet machine. On one that others share, the same work takes
-longer now and then, and no calibration knows when.
+The targets of a validation are for a quiet machine, and so are the latencies of a profile. On one
+that others share, the same work takes longer now and then, and no calibration knows when.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sim.distributions import Floats
+from models.artifacts import Profile
 
 #: For so many seconds the work is repeated: so many times the exponentials of so many numbers.
 _REPEATED_S, _TIMES, _NUMBERS = 1.0, 8, 50_000
@@ -24,7 +25,7 @@ _REPEATED_S, _TIMES, _NUMBERS = 1.0, 8, 50_000
 NOT_QUIET = 1.5
 
 
-def time_work(repeated_s: float = _REPEATED_S) -> Floats:
+def time_work(repeated_s: float = _REPEATED_S) -> NDArray[np.float64]:
     """(N,) seconds that one and the same work took, on all processors at once.
 
     It is some milliseconds of arithmetic that holds no lock of the interpreter, and that a
@@ -54,10 +55,21 @@ def time_work(repeated_s: float = _REPEATED_S) -> Floats:
     return np.array(took)
 
 
-def slowdown(work_s: Floats) -> float:
+def slowdown(work_s: NDArray[np.float64]) -> float:
     """How many times as long work took at the 95th percentile as at the 5th."""
     least, most = np.quantile(work_s, (0.05, 0.95))
     return float(most / least)
+
+
+def noise_of(profile: Profile) -> str | None:
+    """That the host was not quiet while it was profiled, if so."""
+    times = slowdown(profile.seconds[min(profile.seconds)]["exit"][:, -1])
+    if times < NOT_QUIET:
+        return None
+    return (
+        "the host does not seem to have been quiet when it was profiled: one and the same "
+        f"inference took {times:.1f} times as long at the 95th percentile as at the 5th"
+    )
 
 
 def _processors() -> list[int]:

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offramp.validation import quietness
+from models.artifacts import Profile
+from models.inference import quietness
+from models.inference.quietness import NOT_QUIET, noise_of, slowdown, time_work
 from offramp.validation.calibration import Calibration, NodeSamples, pooled
 from offramp.validation.page import quietness_note
-from offramp.validation.quietness import NOT_QUIET, slowdown, time_work
 from sim.distributions import Floats
 
 
@@ -80,3 +81,16 @@ def test_a_host_that_is_slow_for_minutes_is_told_of_too() -> None:
     assert quietness_note(fast) is None
     assert quietness_note(slow) is None
     assert "2.0 times as long" in str(quietness_note(pooled([fast, slow])))
+
+
+@pytest.mark.parametrize(
+    ("slowest_s", "said"), [(0.0014, None), (0.0021, "took 2.1 times as long")]
+)
+def test_a_profile_shows_whether_its_host_was_quiet(slowest_s: float, said: str | None) -> None:
+    """By the deepest exit, of the smallest batch."""
+    exit_s = np.column_stack([np.geomspace(1e-4, 1e-2, 100), [0.001] * 90 + [slowest_s] * 10])
+    zeros = np.zeros_like(exit_s)
+    of_one = {"exit": exit_s, "segment": zeros, "branch": zeros}
+    of_four = {"exit": exit_s[:, ::-1], "segment": zeros, "branch": zeros}
+    found = noise_of(Profile({4: of_four, 1: of_one}, {}))
+    assert found is None if said is None else said in str(found)
