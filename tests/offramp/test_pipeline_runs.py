@@ -1,6 +1,7 @@
 """The stages put together: what is made, what is reused, and that the numbers are the same."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from safetensors.numpy import load_file
 from scipy import stats
 
 from models.artifacts import read_predictions, read_profile
+from models.inference import quietness
 from offramp import LoadedScenario, Pipeline, load_scenario
 from offramp.stages import keys
 from offramp.store import Store, file_hash
@@ -205,6 +207,24 @@ def test_measuring_again_replaces_the_profile(
     assert ran.status == 0
     assert re.search(r"^made    profile", ran.out, re.M)
     assert profile.read_bytes() != before
+
+
+@pytest.mark.parametrize(("not_quiet", "warned"), [(0.0, True), (math.inf, False)])
+def test_a_profile_of_a_host_that_was_not_quiet_is_warned_of_whenever_it_is_used(
+    store: Path,
+    scenario: Callable[..., Path],
+    offramp: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    not_quiet: float,
+    warned: bool,
+) -> None:
+    monkeypatch.setattr(quietness, "NOT_QUIET", not_quiet)
+    for command in (("profile",), ("run", "-o", store / "results")):
+        ran = offramp(command[0], scenario(), "--store", store, *command[1:])
+        assert ran.status == 0
+        assert ("offramp profile --again" in ran.out + ran.err) == warned
+    page = (store / "results" / "report.html").read_text()
+    assert ("does not seem to have been quiet" in page) == warned
 
 
 # --- one and several processes ------------------------------------------------------------------
