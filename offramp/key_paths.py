@@ -12,8 +12,12 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from models.errors import did_you_mean
 from offramp.schema import Scenario
 from offramp.yaml_lines import Location
+
+#: Parts of a scenario under which the user chooses the names.
+NAMED_PARTS = ("links", "nodes", "devices")
 
 #: Mappings whose keys are dotted keys of the scenario themselves.
 _OF_KEYS = (
@@ -33,7 +37,8 @@ def locate(data: Any, key: str) -> Location:
     """Where in ``data`` a dotted key leads; names that hold dots themselves are known there.
 
     Raises:
-        KeyPathError: it leads through a value without keys, or past the end of a list.
+        KeyPathError: it leads through a value without keys, past the end of a list, or into a node,
+            a link or a group of devices that the scenario does not have.
     """
     location: Location = ()
     node, parts = data, key.strip().split(".")
@@ -46,11 +51,23 @@ def locate(data: Any, key: str) -> Location:
         elif isinstance(node, dict):
             count = _longest_name(node, parts, location)
             step = ".".join(parts[:count])
+            if location and location[0] in NAMED_PARTS and len(location) == 1 and parts[count:]:
+                _check_name(node, step, str(location[0]))
             node, parts = node.get(step), parts[count:]
         else:
             raise KeyPathError(f"{_dotted(location)} is {node!r} and has no keys")
         location = (*location, step)
     return location
+
+
+def _check_name(known: dict[str, Any], name: str, part: str) -> None:
+    """Refuse to lead into what would be made by being set, and be nobody's."""
+    if name not in known:
+        there = f"there are: {', '.join(known)}" if known else "there are none"
+        raise KeyPathError(
+            f"unknown key: nothing under {part} is called {name!r}{did_you_mean(name, known)} "
+            f"({there}; {part}.{name}={{...}} makes one)"
+        )
 
 
 def put(data: dict[str, Any], location: Location, value: Any) -> None:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from models.errors import ScenarioError, did_you_mean
+from models.errors import ScenarioError
 from offramp.key_paths import KeyPathError, locate
 from offramp.sweep.reading import GivenAxis
 from offramp.yaml_lines import Location
 from offramp.yaml_source import Source
-
-#: Parts of a scenario under which the user chooses the names.
-NAMED_PARTS = ("links", "nodes", "devices")
 
 
 def locate_all(
@@ -31,7 +28,7 @@ def locate_all(
                 location = locate(data, key)
             except KeyPathError as error:
                 raise _error(written, place, str(error)) from None
-            problem = _unknown_name(data, location) or _overlap(location, found, written)
+            problem = _overlap(location, found, written)
             if problem:
                 raise _error(written, place, problem)
             found[location] = place
@@ -42,23 +39,6 @@ def _error(written: Source, place: str | Location, text: str) -> ScenarioError:
     if isinstance(place, str):
         return ScenarioError(f"{place}: {text}")
     return ScenarioError(written.message(place, text))
-
-
-def _unknown_name(data: dict[str, Any], location: Location) -> str | None:
-    """A key within a node, a link or a group of devices that the scenario does not have.
-
-    One that is set would make it: a node that nobody asks, the same at every point.
-    """
-    if len(location) < 3 or location[0] not in NAMED_PARTS:
-        return None
-    part, name = location[:2]
-    known = data.get(str(part))
-    if not isinstance(known, dict) or name in known:
-        return None
-    return (
-        f"unknown key: nothing under {part} is called {name!r}{did_you_mean(name, known)} "
-        f"(there are: {', '.join(known)})"
-    )
 
 
 def _overlap(

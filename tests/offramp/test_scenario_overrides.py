@@ -54,8 +54,7 @@ def overridden(scenario: Callable[..., Path]) -> Callable[..., Scenario]:
         ("model.exits=~", "model.exits", None),
         ("data.label_noise.symmetric_percent=20", "data.label_noise.symmetric_percent", 20.0),
         ("training.scoring.function=early_checkpoint", "training.scoring.steps", 3),
-        ("nodes.cloud.speed=2", "nodes.cloud.speed", 2.0),
-        ("links.lan.uplink.latency_ms=1", "links.lan.uplink.latency_ms", 1.0),
+        ("links.lan={uplink: {latency_ms: 1}}", "links.lan.uplink.latency_ms", 1.0),
     ],
 )
 def test_an_override_sets_the_key_and_the_value_keeps_its_yaml_type(
@@ -126,7 +125,10 @@ def test_the_command_line_takes_several(
         ("devices.cameras.deadline_ms.low=1", ["deadline_ms is 40", "has no keys"]),
         ("training=3", ["training", "given 3", "mapping"]),
         ("data={}", ["data.dataset", "this key is required"]),
-        ("devices.more.count=3", ["devices.more.link", "this key is required"]),
+        ("devices.more={count: 3}", ["devices.more.link", "this key is required"]),
+        ("devices.camera.count=3", ["nothing under devices is called 'camera'", "mean 'cameras'?"]),
+        ("nodes.egde.speed=2", ["nothing under nodes is called 'egde'", "did you mean 'edge'?"]),
+        ("links.lan.uplink.latency_ms=1", ["there are: wifi; links.lan={...} makes one"]),
         ("policies=[confidence, confidence]", ["policies.1", "two policies are called"]),
         ("model.exits=[layer2, layer1]", ["model: ", "earliest to the last"]),
         ("model.exits=[layer1, layer1]", ["model.exits.1", "named twice"]),
