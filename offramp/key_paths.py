@@ -6,6 +6,7 @@ a policy that is written as its name alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any, get_args
 
@@ -133,3 +134,27 @@ def _section_of(field: FieldInfo) -> type[BaseModel] | None:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
     return None
+
+
+def flat(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every dotted key that is set, and its value as text; an entry of a list of blocks is one."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from flat(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list) and any(isinstance(entry, dict) for entry in node):
+        for index, entry in enumerate(node):
+            yield f"{key}.{index}", _compact(entry)
+    elif node not in (None, []):
+        yield key, _compact(node)
+
+
+def _compact(value: Any) -> str:
+    """A value as YAML in one line, without keys that are not set."""
+    if isinstance(value, dict):
+        parts = [f"{name}: {_compact(it)}" for name, it in value.items() if it is not None]
+        return "{" + ", ".join(parts) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_compact, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

@@ -18,7 +18,8 @@ from models.errors import ResultsError
 from models.files import try_to_write
 from models.inference.quietness import noise_of
 from offramp.console import Console
-from offramp.manifest import manifest_of, simulated_files, write_manifest
+from offramp.key_paths import flat
+from offramp.manifest import manifest_of, read_manifest, simulated_files, write_manifest
 from offramp.scenario import LoadedScenario
 from offramp.stages import keys
 from offramp.stages.inputs import Inputs, find_inputs, fitted_policies, world_of
@@ -26,6 +27,7 @@ from offramp.stages.kept_networks import keep_networks
 from offramp.stages.layout import KEPT_TRIALS, MANIFEST, POINTS, PROFILE
 from offramp.stages.simulation import run_simulation
 from offramp.store import Store, default_root
+from offramp.words import enumerated
 from offramp.worlds import check_node_profiles, needs_host_profile, outline_of
 from sim.results.link_loads import LinkLoad, link_loads
 from sim.results.traffic import offered_traffic
@@ -33,6 +35,10 @@ from sim.results.verdict import OfferedLoad, offered_loads
 
 if TYPE_CHECKING:
     from offramp.report.build import Report
+
+
+#: Keys that are named at most where many differ.
+_MOST_NAMED = 3
 
 
 @dataclass
@@ -153,6 +159,7 @@ class Pipeline:
             replace(world_of(it, inputs), slow_moments=slow_moments) for it in of_replications
         ]
         self.show_load(offered_loads(world), link_loads(world, offered_traffic(world)))
+        self._note_replaced(results)
         with self.timed("simulate"):
             reused = run_simulation(
                 self.loaded, inputs, world, self.store, results, self.console, jobs, own_worlds
@@ -212,6 +219,21 @@ class Pipeline:
     def _note(self, what: str, where: Path, reused: bool) -> None:
         self.reused[what] = reused
         self.console.note(f"{'reused' if reused else 'made':6}  {what}  ({where})")
+
+    def _note_replaced(self, results: Path) -> None:
+        """Say so where the results of another scenario are replaced."""
+        try:
+            before = read_manifest(results / MANIFEST).get("scenario", {})
+        except ResultsError:
+            return
+        old, new = dict(flat(before)), dict(flat(self.loaded.scenario.model_dump(mode="json")))
+        unlike = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        if unlike:
+            named = unlike if len(unlike) <= _MOST_NAMED else [*unlike[:_MOST_NAMED], "more"]
+            self.console.note(
+                f"warning: this replaces the results in {results}, which are of another scenario "
+                f"({enumerated(named)})"
+            )
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.errors import ResultsError
+from offramp.key_paths import flat
 from offramp.report.results import Results, read_results
 from offramp.reproduction.contents import CREATED
 from offramp.stages.layout import RECORDS
@@ -208,39 +209,15 @@ def scenario_differences(compared: Compared) -> pd.DataFrame:
         Columns ``key``, dotted, and a column for each label; what a run lacks, or does not set, is
         ``-``. An entry of a list of blocks, as a fault or a policy, is one row.
     """
-    flat = [dict(_flat(run.scenario)) | {"world": run.world} for run in compared.runs]
-    keys = dict.fromkeys(key for values in flat for key in values)
+    said = [dict(flat(run.scenario)) | {"world": run.world} for run in compared.runs]
+    keys = dict.fromkeys(key for values in said for key in values)
     rows = [
         {"key": key}
         | {
             label: values.get(key, _NONE)
-            for label, values in zip(compared.labels, flat, strict=True)
+            for label, values in zip(compared.labels, said, strict=True)
         }
         for key in keys
-        if key not in ("name", "description") and len({it.get(key, _NONE) for it in flat}) > 1
+        if key not in ("name", "description") and len({it.get(key, _NONE) for it in said}) > 1
     ]
     return pd.DataFrame(rows, columns=["key", *compared.labels])
-
-
-def _flat(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys and their values as text."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            yield from _flat(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list) and any(isinstance(entry, dict) for entry in node):
-        for index, entry in enumerate(node):
-            yield f"{key}.{index}", _compact(entry)
-    elif node not in (None, []):
-        yield key, _compact(node)
-
-
-def _compact(value: Any) -> str:
-    """A value as YAML in one line, without keys that are not set."""
-    if isinstance(value, dict):
-        parts = [f"{name}: {_compact(it)}" for name, it in value.items() if it is not None]
-        return "{" + ", ".join(parts) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_compact, value)) + "]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)

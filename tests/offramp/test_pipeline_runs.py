@@ -209,6 +209,22 @@ def test_measuring_again_replaces_the_profile(
     assert profile.read_bytes() != before
 
 
+def test_results_of_another_scenario_are_not_replaced_without_a_word(
+    store: Path, scenario: Callable[..., Path], offramp: Callable[..., Any], tmp_path: Path
+) -> None:
+    command = ("simulate", scenario(), "--store", store, "-o", tmp_path / "results", "-j", 1)
+    first, again = offramp(*command), offramp(*command)
+    assert "this replaces" not in first.out + first.err + again.out + again.err
+    more = [f"devices.cameras.{key}" for key in ("count=3", "deadline_ms=30")]
+    ran = offramp(*command, *(part for it in more for part in ("--set", it)))
+    assert ran.status == 0
+    assert re.search(
+        r"this replaces the results in \S+, which are of another scenario "
+        r"\(devices.cameras.count and devices.cameras.deadline_ms\)",
+        " ".join((ran.out + ran.err).split()),
+    )
+
+
 @pytest.mark.parametrize(("not_quiet", "warned"), [(0.0, True), (math.inf, False)])
 def test_a_profile_of_a_host_that_was_not_quiet_is_warned_of_whenever_it_is_used(
     store: Path,
