@@ -278,7 +278,11 @@ def _policies() -> str:
         "Thresholds are given in one of four ways: `threshold` for every exit; `thresholds`, a "
         "list with one for each exit but the last; `wanted_accuracy` (0 to 1), the cheapest "
         "threshold with that accuracy on the validation split; `wanted_cost_ms`, the most accurate "
-        "threshold with at most that mean time to the answer. The last two look at no deadline.\n\n"
+        "threshold with at most that mean time of inference there. It is the time from the image "
+        "to the answer, exit by exit, with the classifiers of all exits on the way, of one image "
+        "by itself on the node that the first devices ask, as if it held the whole network: "
+        "waiting, batches, overheads, links and next tiers are not in it. The last two ways look "
+        "at no deadline.\n\n"
         "Any other key is a parameter of the policy. [CONTRIBUTING](../CONTRIBUTING.md) shows how "
         "to write your own."
     )

@@ -28,10 +28,13 @@ class ByConfidence:
     Attributes:
         threshold: the confidence that is enough, at every exit.
         thresholds: one for each exit but the last.
-        wanted_accuracy: fit one threshold on the validation split: the least mean time to the
-            answer with at least this accuracy.
+        wanted_accuracy: fit one threshold on the validation split: the least mean inference time
+            with at least this accuracy.
         wanted_cost_ms: fit one threshold on the validation split: the best accuracy with at most
-            this mean time to the answer, on the profiled host.
+            this mean inference time.
+
+    Inference time is that of a request which goes exit by exit, alone, at the node that is asked
+    first, as if that computed every exit: no queue, no batch, no overhead, no way.
     """
 
     threshold: float | None = None
@@ -86,6 +89,9 @@ class ByConfidence:
 
         A deadline may cut short what the threshold alone would let run: the accuracy is that
         without deadlines.
+
+        Args:
+            costs_s: as :func:`sim.policy_building.fit_policy`.
 
         Raises:
             ValueError: no threshold does, and the message says what is within reach.

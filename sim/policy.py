@@ -7,7 +7,7 @@ from the queue, and again after each exit that was computed. Two further methods
 - ``check(exit_count)`` raises ``ValueError`` where the policy does not suit the network;
 - ``fitted(validation, costs_s)`` returns the policy to use instead, made to suit what the network
   predicts for the validation split (:class:`models.artifacts.Predictions`) and the mean seconds
-  from the image to each exit. See :func:`sim.policy_building.fit_policy`.
+  from the image to each exit, going exit by exit. See :func:`sim.policy_building.fit_policy`.
 
 To add one, write a class like those in :mod:`sim.policies` in a file of your own and name it in
 the scenario: ``policy: my_policies.py:MyPolicy``. Its keyword arguments become keys in the YAML.

@@ -59,7 +59,8 @@ def fit_policy(
     Args:
         reference: the policy's name in messages.
         validation: of the same network as is simulated, never of the test split.
-        costs_s: mean seconds from the image to each exit.
+        costs_s: mean seconds from the image to each exit, going exit by exit as policies do that
+            look at every confidence (:meth:`sim.nodes.service.Service.stepwise_means`).
 
     Raises:
         PolicyError: what was wished for cannot be had; the message says what can.

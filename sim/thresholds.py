@@ -65,6 +65,7 @@ def fit_threshold(
         predictions: of the validation split. Fitted on the test set, a threshold would promise
             more than it holds.
         costs: of a sample that leaves at each exit, in any unit; seconds, for example, or FLOPs.
+            It was asked at every exit before: the classifiers of those are part of the cost.
         wanted_accuracy: the cheapest threshold with at least this accuracy is returned.
         wanted_cost: the most accurate threshold with at most this mean cost is returned.
 

@@ -151,10 +151,17 @@ class BeYourOwnTeacher(ExitLoss):
     exit's own, which a linear adapter brings to the same width. The adapters are this module's
     parameters: train them with the network, then throw them away.
 
+    The distance is the paper's, squared, with its mean over the samples, at every early exit that
+    trains. The authors' code (``train.py`` in pytorch-self-distillation-final of
+    ArchipLab-LinfengZhang) takes the norm of the whole batch's differences, not squared, and
+    leaves out one early exit. Only the number 0.03 is from there: it was chosen for that function,
+    and has not been tuned for this one.
+
     Args:
         feature_widths: width F_k of every exit's feature, earliest first.
         alpha: share of the distillation, in [0, 1]; the authors' code has 0.3.
-        hint_weight: the paper's lambda; the authors' code has 0.03.
+        hint_weight: the paper's lambda; 0.03 is what the authors' code has before its other
+            distance.
         temperature: of both softened outputs; the authors' code has 3.
         seed: of the adapters' initial weights; the global random numbers are left as they were.
 

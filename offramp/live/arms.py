@@ -14,6 +14,7 @@ from offramp.schema import PolicySection
 from offramp.stages import keys
 from offramp.stages.layout import VALIDATION_PREDICTIONS
 from offramp.store import Store
+from sim.nodes.service import Service
 from sim.policy import Policy
 from sim.policy_building import build_policy, fit_policy, needs_fitting
 
@@ -95,14 +96,14 @@ def arm_policy(
     loaded: LoadedScenario,
     store: Store,
     arm: LiveArm,
-    costs_s: tuple[float, ...],
+    service: Service,
     command: str,
     from_file: bool = False,
 ) -> Policy:
     """The policy of an arm, fitted on its network's validation predictions if it asks for that.
 
     Args:
-        costs_s: mean seconds from the image to each exit.
+        service: of the node that serves it: what each exit costs.
         command: as :func:`network_folder`.
         from_file: the checkpoint is a file that the user named, of which no predictions are known.
 
@@ -130,7 +131,7 @@ def arm_policy(
             f"policy {arm.policy!r} is fitted on validation predictions of its network, and {why}"
         )
     validation = read_predictions(folder / VALIDATION_PREDICTIONS)
-    return fit_policy(policy, spec.policy, validation, costs_s)
+    return fit_policy(policy, spec.policy, validation, service.stepwise_means())
 
 
 def _policy_section(loaded: LoadedScenario, label: str) -> PolicySection:

@@ -275,7 +275,7 @@ def build_node(
     )
     spec = live_spec(place, profile)
     named = files.checkpoint is not None
-    policy = arm_policy(loaded, files.store, arm, spec.service.means(), command, named)
+    policy = arm_policy(loaded, files.store, arm, spec.service, command, named)
     mqtt, architecture = loaded.scenario.mqtt or MqttSection(), loaded.experiment.architecture
     settings = EdgeSettings(
         edge=place.edge,

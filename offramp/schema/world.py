@@ -119,7 +119,10 @@ class NodeSection(Section):
     )
     admission: Literal["all", "feasible"] = Field(
         "all",
-        description="feasible: drop at arrival what could not be in time even at the first exit",
+        description="feasible: drop at arrival what could not be in time even at the first exit, "
+        "were the workers to compute all that wait one by one to that exit, each in the mean time "
+        "of one image; that batches are faster is not reckoned with, so that with `batch` it also "
+        "drops some that would have been in time",
     )
     batch: BatchSection | None = Field(None, description="absent: one by one")
     next_tier: NextTierSection | None = Field(None, description="absent: every request ends here")

@@ -72,7 +72,7 @@ class Job:
             return policy
         # What an exit costs is known of the node that the first devices ask.
         node = self.world.nodes[self.world.kind(self.world.groups[0].node)]
-        costs_s = tuple(node.service.means())
+        costs_s = node.service.stepwise_means()
         return fit_policy(policy, text.reference, self.validation[network], costs_s)
 
 

@@ -25,6 +25,8 @@ from offramp.store import file_hash
 TRAINING_VERSION = 2
 PROFILING_VERSION = 4
 SIMULATION_VERSION = 10
+#: The same of fitting policies; part of the key only where one is fitted.
+FITTING_VERSION = 2
 
 
 def _data_key(experiment: Experiment) -> dict[str, Any]:
@@ -273,8 +275,12 @@ def validation_key(trained: dict[str, Any]) -> dict[str, Any]:
     return {"split": "validation", "trained": trained}
 
 
-def simulation_key(scenario: Scenario, inputs: dict[str, str]) -> dict[str, Any]:
-    """What the records of a simulation are made from: the world, and hashes of its inputs."""
+def simulation_key(scenario: Scenario, inputs: dict[str, str], fitted: bool) -> dict[str, Any]:
+    """What the records of a simulation are made from: the world, and hashes of its inputs.
+
+    Args:
+        fitted: whether a policy is fitted on validation predictions.
+    """
     parts = ("seed", "nodes", "links", "mqtt", "devices", "faults", "policies", "simulation")
     return {
         "version": SIMULATION_VERSION,
@@ -284,7 +290,13 @@ def simulation_key(scenario: Scenario, inputs: dict[str, str]) -> dict[str, Any]
         "dataset": scenario.data.dataset,
         "scenario": scenario.model_dump(include=set(parts)),
         "inputs": inputs,
+        **fitting_key(fitted),
     }
+
+
+def fitting_key(fitted: bool) -> dict[str, Any]:
+    """What results depend on besides if a policy is fitted: how that is done."""
+    return {"fitting": FITTING_VERSION} if fitted else {}
 
 
 #: What of a key differs between hosts that were asked for the same.

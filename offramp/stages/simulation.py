@@ -53,7 +53,9 @@ def run_simulation(
             _simulate_into(folder, of_replications, console, jobs)
             copy_results(folder, inputs, results)
         return False
-    made_from = keys.simulation_key(loaded.scenario, inputs.hashes(loaded))
+    made_from = keys.simulation_key(
+        loaded.scenario, inputs.hashes(loaded), fitted=bool(inputs.validation)
+    )
     found = store.find("simulation", made_from)
     if found is None:
         with store.make("simulation", made_from) as folder:

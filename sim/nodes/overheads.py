@@ -138,3 +138,7 @@ class ServiceWithOverheads:
     def means(self) -> tuple[float, ...]:
         """See :class:`Service`: of inference."""
         return self.inference.means()
+
+    def stepwise_means(self) -> tuple[float, ...]:
+        """See :class:`Service`: of inference."""
+        return self.inference.stepwise_means()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,7 +42,14 @@ class Service(Protocol):
         """
 
     def means(self) -> tuple[float, ...]:
-        """Expected seconds from the image to the answer of each exit."""
+        """Expected seconds from the image straight to the answer of each exit."""
+
+    def stepwise_means(self) -> tuple[float, ...]:
+        """Expected seconds from the image to the answer of each exit, going exit by exit.
+
+        Of one request at a time. Whoever looks at every answer before it goes on computes the
+        classifiers of all exits on its way; the straight way (``means``) has one classifier.
+        """
 
 
 class ProfiledService:
@@ -108,6 +116,11 @@ class ProfiledService:
     def means(self) -> tuple[float, ...]:
         """See :class:`Service`."""
         return tuple(float(np.mean(times)) for times in self._tables[0])
+
+    def stepwise_means(self) -> tuple[float, ...]:
+        """See :class:`Service`."""
+        steps = (np.mean(self._tables[exit][exit]) for exit in range(self.exit_count))
+        return tuple(float(reached) for reached in accumulate(steps))
 
 
 def _tables(
@@ -186,3 +199,7 @@ class DistributedService:
     def means(self) -> tuple[float, ...]:
         """See :class:`Service`."""
         return (self._distribution.mean() / self._speed,) * self.exit_count
+
+    def stepwise_means(self) -> tuple[float, ...]:
+        """See :class:`Service`: the first step takes all of it, and later ones nothing."""
+        return self.means()

@@ -26,6 +26,8 @@ from offramp.live.edge import _serve
 from offramp.live.node_parts import node_place
 from offramp.stages.layout import CHECKPOINT, PREDICTIONS, PROFILE
 from offramp.store import Store
+from sim.distributions import Constant
+from sim.nodes.service import DistributedService
 from sim.policies import DeadlineAware
 
 
@@ -315,6 +317,8 @@ def test_arms_are_all_strategies_and_policies_with_the_first_seed(scenario):
     ]
 
 
+SERVICE = DistributedService(Constant(1e-3), exit_count=2)
+
 FITTED = {"policies": [{"policy": "confidence", "wanted_accuracy": 0.05, "label": "fit"}]}
 
 
@@ -322,17 +326,17 @@ def test_a_policy_that_must_be_fitted_needs_validation_predictions(store, scenar
     path = scenario(FITTED)
     loaded, arm = load_scenario(str(path)), LiveArm("standard", 0, "fit")
     with pytest.raises(ArtifactError, match=r"have not been made: run `offramp train X` first"):
-        arm_policy(loaded, Store(store), arm, (1e-3, 2e-3), " X")
+        arm_policy(loaded, Store(store), arm, SERVICE, " X")
     with pytest.raises(ArtifactError, match="a checkpoint file has none"):
-        arm_policy(loaded, Store(store), arm, (1e-3, 2e-3), "", from_file=True)
+        arm_policy(loaded, Store(store), arm, SERVICE, "", from_file=True)
     assert offramp("train", path, "--store", store).status == 0
-    fitted = arm_policy(loaded, Store(store), arm, (1e-3, 2e-3), "")
+    fitted = arm_policy(loaded, Store(store), arm, SERVICE, "")
     assert 0 <= fitted.threshold <= 1
 
 
 def test_other_policies_need_nothing(scenario, tmp_path):
     loaded = load_scenario(str(scenario()))
     policy = arm_policy(
-        loaded, Store(tmp_path), LiveArm("standard", 0, "deadline_aware"), (1e-3, 2e-3), ""
+        loaded, Store(tmp_path), LiveArm("standard", 0, "deadline_aware"), SERVICE, ""
     )
     assert policy == DeadlineAware()

@@ -311,6 +311,9 @@ class Slower:
     def means(self) -> tuple[float, ...]:
         return tuple(one * self._factor for one in self._service.means())
 
+    def stepwise_means(self) -> tuple[float, ...]:
+        return tuple(one * self._factor for one in self._service.stepwise_means())
+
 
 #: Of each class, what is a time (1) and what a rate (-1).
 POWERS: dict[type, dict[str, int]] = {

@@ -9,6 +9,7 @@ from tiny_worlds import Deciding, examples, group, node, predictions, profile, r
 
 from models.errors import ArtifactError
 from sim.distributions import Constant, Exponential, Gamma
+from sim.nodes.overheads import Overheads, ServiceWithOverheads
 from sim.nodes.service import DistributedService, ProfiledService
 from sim.policy import ANSWER, run_to
 from sim.workload.arrivals import Poisson
@@ -107,6 +108,44 @@ def test_single_exits_and_whole_inferences_may_be_measured_in_different_numbers(
     later = [service.seconds(one, 1, 2) for one in drawn]
     # Every second one of the longer list, or every one of the shorter twice.
     assert later == [float(1 + rank * whole // alone) for rank in range(alone)]
+
+
+# --- going exit by exit --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("speed", [1.0, 0.5])
+def test_going_exit_by_exit_costs_every_classifier_on_the_way(speed):
+    service = ProfiledService(profile(ALONE, SEGMENT, BRANCH), speed)
+    # Of segments and branches the mean inference is 277.75 times the fastest.
+    steps = np.array([0.25, 277.75 * (2 + 0.2), 277.75 * (4 + 0.4)])
+    assert service.stepwise_means() == pytest.approx(np.cumsum(steps) / speed)
+    assert service.means() == pytest.approx(ALONE.mean(axis=0) / speed)
+
+
+@pytest.mark.parametrize(("alone", "whole"), [(8, 4), (4, 8), (7, 5)])
+def test_mean_costs_are_those_of_the_times_that_are_drawn(alone, whole):
+    random = np.random.default_rng(1)
+    tables = (random.uniform(0.1, 1.0, (count, 3)) for count in (alone, whole, whole))
+    service = ProfiledService(profile(*tables))
+    drawn = every_rank(service, alone)
+    for means, ways in (
+        (service.stepwise_means(), [[(0, 1)], [(0, 1), (1, 2)], [(0, 1), (1, 2), (2, 3)]]),
+        (service.means(), [[(0, 1)], [(0, 2)], [(0, 3)]]),
+    ):
+        for mean, way in zip(means, ways, strict=True):
+            taken = [sum(service.seconds(one, *step) for step in way) for one in drawn]
+            assert mean == pytest.approx(np.mean(taken))
+
+
+def test_a_distribution_costs_the_same_however_one_goes():
+    service = DistributedService(Gamma(0.2, 0.1), exit_count=3, speed=2.0)
+    assert service.stepwise_means() == service.means() == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_overheads_are_no_part_of_what_exits_cost():
+    inference = ProfiledService(profile(ALONE, SEGMENT, BRANCH))
+    service = ServiceWithOverheads(inference, Overheads(begin=Constant(5.0), reply=Constant(3.0)))
+    assert service.stepwise_means() == inference.stepwise_means()
 
 
 # --- speed, quantiles, what is missing -----------------------------------------------------------
