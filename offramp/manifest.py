@@ -70,8 +70,6 @@ def manifest_of(
         reused: whether each part was there before.
     """
     scenario, training = loaded.scenario, loaded.scenario.training
-    facts = environment()
-    facts["stages"] |= keys.fitting_key(bool(inputs.validation))
     device = resolved_device(training.device)
     files = named_files(loaded)
     return {
@@ -81,7 +79,7 @@ def manifest_of(
         "overrides": list(loaded.overrides),
         "folder": str(loaded.folder.absolute()),
         "seeds": {"simulation": scenario.seed, "training": training.seed_list},
-        **facts,
+        **environment(),
         "training": {
             "device": device,
             "precision": resolved_precision(training.precision, device),

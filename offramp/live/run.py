@@ -14,7 +14,6 @@ from offramp.live.warnings import not_emulated
 from offramp.manifest import simulated_files, write_manifest
 from offramp.pipeline import Pipeline
 from offramp.scenario import LoadedScenario
-from offramp.stages import keys
 from offramp.stages.inputs import Inputs, find_inputs, world_of
 from offramp.stages.jobs import Job, job_of
 from offramp.stages.layout import MANIFEST
@@ -123,7 +122,6 @@ def _key(loaded: LoadedScenario, inputs: Inputs, options: LiveOptions) -> str:
             "broker": options.broker.url if options.broker else None,
             "direct": options.direct.url if options.direct else None,
             "joined": options.join > 0,
-            **keys.fitting_key(bool(inputs.validation)),
         }
     )
 

@@ -131,6 +131,5 @@ def environment_changes(before: dict[str, Any], after: dict[str, Any]) -> list[C
 
 def unexplained(changes: Sequence[Change], networks_anew: bool, files_changed: bool) -> bool:
     """Whether nothing is known to have changed of what records depend on."""
-    stages = ("stage simulation", "stage fitting")
-    known = {*_DEPENDS_ON, *stages, "offramp", "host: machine", "host: processor"}
+    known = {*_DEPENDS_ON, "offramp", "stage simulation", "host: machine", "host: processor"}
     return not (networks_anew or files_changed or any(it.what in known for it in changes))

@@ -24,9 +24,7 @@ from offramp.store import file_hash
 #: Raise when a change of code changes what a stage makes from the same settings.
 TRAINING_VERSION = 2
 PROFILING_VERSION = 4
-SIMULATION_VERSION = 10
-#: The same of fitting policies; part of the key only where one is fitted.
-FITTING_VERSION = 2
+SIMULATION_VERSION = 11
 
 
 def _data_key(experiment: Experiment) -> dict[str, Any]:
@@ -275,12 +273,8 @@ def validation_key(trained: dict[str, Any]) -> dict[str, Any]:
     return {"split": "validation", "trained": trained}
 
 
-def simulation_key(scenario: Scenario, inputs: dict[str, str], fitted: bool) -> dict[str, Any]:
-    """What the records of a simulation are made from: the world, and hashes of its inputs.
-
-    Args:
-        fitted: whether a policy is fitted on validation predictions.
-    """
+def simulation_key(scenario: Scenario, inputs: dict[str, str]) -> dict[str, Any]:
+    """What the records of a simulation are made from: the world, and hashes of its inputs."""
     parts = ("seed", "nodes", "links", "mqtt", "devices", "faults", "policies", "simulation")
     return {
         "version": SIMULATION_VERSION,
@@ -290,13 +284,7 @@ def simulation_key(scenario: Scenario, inputs: dict[str, str], fitted: bool) -> 
         "dataset": scenario.data.dataset,
         "scenario": scenario.model_dump(include=set(parts)),
         "inputs": inputs,
-        **fitting_key(fitted),
     }
-
-
-def fitting_key(fitted: bool) -> dict[str, Any]:
-    """What results depend on besides if a policy is fitted: how that is done."""
-    return {"fitting": FITTING_VERSION} if fitted else {}
 
 
 #: What of a key differs between hosts that were asked for the same.

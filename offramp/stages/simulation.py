@@ -53,9 +53,7 @@ def run_simulation(
             _simulate_into(folder, of_replications, console, jobs)
             copy_results(folder, inputs, results)
         return False
-    made_from = keys.simulation_key(
-        loaded.scenario, inputs.hashes(loaded), fitted=bool(inputs.validation)
-    )
+    made_from = keys.simulation_key(loaded.scenario, inputs.hashes(loaded))
     found = store.find("simulation", made_from)
     if found is None:
         with store.make("simulation", made_from) as folder:

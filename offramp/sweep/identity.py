@@ -22,13 +22,9 @@ from offramp.store import file_hash
 from offramp.sweep.point import Context
 from offramp.sweep.template import Template
 from offramp.sweep.versions import CODE
-from sim.policies import POLICIES
 
 #: Keys of a scenario that no number of a point depends on.
 _NO_MATTER = ("name", "description", "recommend")
-
-#: Parameters of policies for which they are fitted.
-_WISHES = ("wanted_accuracy", "wanted_cost_ms")
 
 #: Code of packages whose versions are told.
 _VERSIONED = ("models", "sim", "devices", "offramp", "torch", "torchvision")
@@ -84,8 +80,6 @@ class Identities:
         text = json.dumps(value, default=str)
         if isinstance(value, str):
             text = " ".join([text, *self._hashes(value)])
-        if _may_be_fitted(location, value):
-            text = f"{text} fitting {keys.FITTING_VERSION}"
         leaves[".".join(map(str, location))] = text
 
     def _hashes(self, text: str) -> list[str]:
@@ -96,16 +90,6 @@ class Identities:
                 file_hash(path) for path in _named_by(text, self._folder) if path.is_file()
             ]
         return found
-
-
-def _may_be_fitted(location: tuple[Any, ...], value: Any) -> bool:
-    """Whether a leaf is of a policy that is fitted, or that may be: what a user's own does."""
-    if location[0] != "policies":
-        return False
-    if location[-1] in _WISHES:
-        return value is not None
-    is_name = len(location) == 2 or location[2:] == ("policy",)
-    return is_name and isinstance(value, str) and value not in POLICIES
 
 
 def _leaves(value: Any, location: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:

@@ -9,18 +9,14 @@ import numpy as np
 import pytest
 
 from models.artifacts import Predictions, Profile, write_predictions
-from offramp import Pipeline, load_scenario
+from offramp import load_scenario
 from offramp.live.arms import LiveArm, arm_policy
-from offramp.reproduction.judging import environment_changes, unexplained
 from offramp.scenario import LoadedScenario
 from offramp.stages import keys
-from offramp.stages.inputs import Inputs, find_inputs
+from offramp.stages.inputs import Inputs
 from offramp.stages.jobs import untried_job
 from offramp.stages.layout import VALIDATION_PREDICTIONS
 from offramp.store import Store
-from offramp.sweep.definition import load_sweep
-from offramp.sweep.identity import identities_of
-from offramp.sweep.point import Context
 from offramp.worlds import build_world
 from sim.nodes.service import ProfiledService, Service
 from sim.policy import Policy
@@ -125,89 +121,3 @@ def test_a_wanted_cost_is_that_at_the_speed_of_the_node(fitted: Fitted) -> None:
     wish = {"policy": "confidence", "wanted_cost_ms": 8.0}
     policy, *alone = fitted(wish, service_ms(1.0, 1.0, speed=0.5))
     assert 7.5 <= mean_ms(policy, *alone) <= 8.0 * (1 + 1e-9)
-
-
-# --- what is kept --------------------------------------------------------------------------------
-
-WISHING = {"policies": [{"policy": "confidence", "wanted_accuracy": 0.01}]}
-
-
-def test_another_fitting_makes_only_fitted_simulations_anew(
-    store: Path,
-    scenario: Callable[..., Path],
-    fixed_service: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def reused(changes: dict[str, Any]) -> bool:
-        pipeline = Pipeline(
-            load_scenario(str(scenario({**fixed_service, **changes}))), Store(store)
-        )
-        pipeline.train()
-        pipeline.simulate(tmp_path / "results", 1)
-        return pipeline.reused["simulation"]
-
-    assert [reused(it) for it in ({}, WISHING, {}, WISHING)] == [False, False, True, True]
-    monkeypatch.setattr(keys, "FITTING_VERSION", keys.FITTING_VERSION + 1)
-    assert [reused(it) for it in ({}, WISHING)] == [True, False]
-
-
-def test_the_manifest_tells_how_policies_were_fitted_where_they_were(
-    store: Path, scenario: Callable[..., Path], fixed_service: dict[str, Any]
-) -> None:
-    told = []
-    for changes in ({}, WISHING):
-        pipeline = Pipeline(
-            load_scenario(str(scenario({**fixed_service, **changes}))), Store(store)
-        )
-        pipeline.train()
-        manifest = pipeline.manifest(find_inputs(pipeline.loaded, pipeline.store, ""))
-        told.append(manifest["stages"].get("fitting"))
-    assert told == [None, keys.FITTING_VERSION]
-    earlier = {"stages": {}}
-    changes = environment_changes(earlier, {"stages": {"fitting": keys.FITTING_VERSION}})
-    assert not unexplained(changes, networks_anew=False, files_changed=False)
-
-
-OWN = """
-from sim.policies import FixedExit
-
-
-class Own(FixedExit):
-    pass
-"""
-
-
-@pytest.mark.parametrize(
-    ("policy", "key", "may_be_fitted"),
-    [
-        ({"policy": "confidence", "wanted_accuracy": 0.01}, "seed", True),
-        ({"policy": "confidence", "wanted_cost_ms": 5}, "seed", True),
-        ({"policy": "confidence", "wanted_cost_ms": 5}, "policies.0.wanted_cost_ms", True),
-        ({"policy": "confidence", "threshold": 0.5, "wanted_cost_ms": None}, "seed", False),
-        ({"policy": "confidence", "threshold": 0.5}, "seed", False),
-        ("deadline_aware", "seed", False),
-        ({"policy": "fixed_exit", "exit": 1, "label": "own.py"}, "seed", False),
-        ({"policy": "own.py:Own", "exit": 1}, "seed", True),
-    ],
-)
-def test_another_fitting_makes_only_points_of_fitted_policies_anew(
-    policy: Any,
-    key: str,
-    may_be_fitted: bool,
-    scenario: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    (tmp_path / "own.py").write_text(OWN)
-    path = scenario({"policies": [policy]})
-    template = load_sweep(str(path), [f"{key}=1,2"]).template
-    context = Context.here(template, Store(tmp_path / "store"))
-
-    def identity() -> bytes:
-        return identities_of(context).of([1], "")
-
-    before = identity()
-    assert identity() == before
-    monkeypatch.setattr(keys, "FITTING_VERSION", keys.FITTING_VERSION + 1)
-    assert (identity() != before) == may_be_fitted
