@@ -129,6 +129,8 @@ def show(made: Recommendation, console: Console) -> None:
             )
     console.table(table)
     console.result(words.answer(outcome))
+    for warning in words.warnings(outcome):
+        console.result(f"warning: {warning}")
     for line in words.advice(outcome):
         console.result(line)
     if outcome.recommended is not None:

@@ -19,6 +19,7 @@ from offramp.schema import RecommendSection
 from offramp.sweep.axes import Axis, Choices, Draw, Integers, ListedAxis, RandomAxis
 from offramp.sweep.points import Points
 from offramp.sweep.reading import GivenAxis, read_draw
+from offramp.sweep.sharing import decides_networks
 from offramp.sweep.swept_keys import locate_all, with_places
 from offramp.sweep.template import Template
 from offramp.sweep.trying import try_values
@@ -96,6 +97,12 @@ class Question:
     def knows_energy(self) -> bool:
         """Whether the scenario declares power."""
         return declares_energy(self.base.scenario)
+
+    @property
+    def trained_keys(self) -> list[str]:
+        """Searched keys of which each value is another training."""
+        places = dict(zip(self.template.keys, self.template.locations, strict=True))
+        return [key for key in self.space.keys if decides_networks(places[key])]
 
     @property
     def cheaper_if_lower(self) -> list[str]:

@@ -93,8 +93,8 @@ def _row(index: int, target: Target, it: Candidate | Verified, stage: str) -> di
         "cost": it.cost.amount,
         "mean": scale * estimate.mean,
         "half_width": scale * estimate.half_width,
-        "n": estimate.n,
-        "over": estimate.over,
+        "training_seeds": estimate.training_seeds,
+        "replications": estimate.replications,
     }
 
 
@@ -203,10 +203,7 @@ def _caption(outcome: Outcome) -> str:
     question = outcome.question
     duration = f"{question.base.scenario.simulation.duration_s:g} s"
     targets = " and ".join(map(str, question.targets))
-    overs = "; ".join(
-        f"of {target.metric} over {estimate.n} {estimate.over}"
-        for target, estimate in zip(question.targets, outcome.best.evidence.estimates, strict=True)
-    )
+    over = outcome.best.evidence.estimates[0].over
     recommended = (
         "The ringed one is recommended. "
         if outcome.recommended is not None
@@ -219,7 +216,7 @@ def _caption(outcome: Outcome) -> str:
         "intervals; lines: the best of these for a cost, of each strategy. Coloured: "
         f"verified with {counted(question.replications, 'replication')} of {duration} that the "
         "search had not seen; filled where every target is met with one-sided confidence "
-        f"{100 * outcome.level:g} %, so that what is recommended misses it with a probability of "
-        f"at most {100 * ALPHA:g} %. {recommended}Bars: 95 % t intervals, {overs}. Strategies "
-        "stand a little beside their cost."
+        f"{100 * outcome.level:g} %, so that what is recommended misses it with other requests to "
+        f"the same networks with a probability of at most {100 * ALPHA:g} %. {recommended}Bars: "
+        f"95 % intervals over {over}. Strategies stand a little beside their cost."
     )

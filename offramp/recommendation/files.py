@@ -122,6 +122,7 @@ def _told(outcome: Outcome) -> dict[str, Any]:
             for strategy in question.strategies
         },
         "bound_level": outcome.level,
+        "trained_keys": question.trained_keys,
         "search": {
             "seed": question.section.seed,
             "exhaustive": outcome.exhaustive,
@@ -152,8 +153,8 @@ def _one(outcome: Outcome, it: Verified | None) -> dict[str, Any] | None:
                 "mean": _number(estimate.mean),
                 "half_width": _number(estimate.half_width),
                 "bound": _number(bound),
-                "n": estimate.n,
-                "over": estimate.over,
+                "training_seeds": estimate.training_seeds,
+                "replications": estimate.replications,
             }
             for target, estimate, bound in zip(
                 question.targets, it.evidence.estimates, bounds, strict=True

@@ -49,7 +49,7 @@ class Outcome:
 
     @property
     def recommended(self) -> Verified | None:
-        """The cheapest that meets every target beyond doubt; None if there is none."""
+        """The cheapest that is shown to meet every target; None if there is none."""
         return cheapest([it for steps in self.verified.values() for it in steps])
 
     def recommended_of(self, strategy: str) -> Verified | None:
@@ -117,8 +117,8 @@ def trials_table(outcome: Outcome) -> pd.DataFrame:
             row |= {"error": it.error}
         rows.append(row)
     frame = pd.DataFrame(rows)
-    for target in question.targets:
-        frame[f"{target.column}_n"] = frame[f"{target.column}_n"].astype("Int64")
+    for name in ("training_seeds", "replications"):
+        frame[name] = frame[name].astype("Int64")
     frame["on_front"] = False
     for strategy in question.strategies:
         slack = [
@@ -162,11 +162,14 @@ def _figures(question: Question, it: Candidate | Verified) -> dict[str, Any]:
     row: dict[str, Any] = {"cost": it.cost.amount, "compute_s": it.cost.compute_s}
     if question.knows_energy:
         row |= {"j_per_request": it.cost.energy_j}
+    any_of_them = it.evidence.estimates[0]
+    row |= {
+        "training_seeds": any_of_them.training_seeds,
+        "replications": any_of_them.replications,
+    }
     for target, estimate in zip(question.targets, it.evidence.estimates, strict=True):
         row |= {
             target.column: estimate.mean,
             f"{target.column}_half_width": estimate.half_width,
-            f"{target.column}_n": estimate.n,
-            f"{target.column}_over": estimate.over,
         }
     return row

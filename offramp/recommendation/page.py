@@ -7,7 +7,6 @@ from importlib import metadata
 from pathlib import Path
 
 from offramp.recommendation import words
-from offramp.recommendation.evidence import SEEDS
 from offramp.recommendation.figure import FIGURE, FIGURES
 from offramp.recommendation.files import SCENARIO, TRIALS, VERIFIED
 from offramp.recommendation.outcome import Outcome
@@ -40,6 +39,8 @@ def _sections(outcome: Outcome, caption: str, command: str) -> Iterator[str]:
     if question.base.scenario.description:
         yield question.base.scenario.description
     yield f"**{words.answer(outcome)}**"
+    for warning in words.warnings(outcome):
+        yield f"**Warning:** {warning}"
     yield from words.advice(outcome)
     if outcome.recommended is not None:
         yield words.next_cheaper(outcome)
@@ -78,18 +79,15 @@ def _verified(outcome: Outcome) -> Iterator[str]:
     yield table(header, rows)
     yield (
         f"Each with {counted(question.replications, 'replication')} whose requests the search had "
-        "not seen. ± is half of the 95 % interval over what is said beside it; a verdict looks at "
-        f"the one-sided bound of confidence {100 * outcome.level:g} %. Of every strategy, "
-        "candidates are judged from the safest to the cheapest, until one does not pass; so the "
-        "probability that what is recommended misses a target is at most "
-        f"{100 * ALPHA:g} %, whatever number of candidates there are."
+        f"not seen. ± is half of the 95 % interval over {outcome.best.evidence.estimates[0].over}; "
+        f"a verdict looks at the one-sided bound of confidence {100 * outcome.level:g} %. Of every "
+        "strategy, candidates are judged from the safest to the cheapest, until one does not pass; "
+        "so the probability that what is recommended misses a target with other requests to these "
+        f"networks is at most {100 * ALPHA:g} %, whatever number of candidates there are. That is "
+        "as far as these replications show what can happen: what comes in few of them may have "
+        "come in none."
     )
-    if any(it.over == SEEDS for it in outcome.best.evidence.estimates):
-        yield (
-            "The search saw the same trained networks as the verification: requests are new there, "
-            "networks are not. Where many configurations were close, networks of further training "
-            "seeds are the stricter check."
-        )
+    yield words.of_other_trainings(outcome)
 
 
 def _row(outcome: Outcome, it: Verified) -> list[str]:
@@ -98,7 +96,7 @@ def _row(outcome: Outcome, it: Verified) -> list[str]:
     cells.append(words.cost_text(outcome, it))
     targets = outcome.question.targets
     for target, estimate in zip(targets, estimates, strict=True):
-        cells.append(f"{words.figure(target, estimate)} ({estimate.n} {estimate.over})")
+        cells.append(words.figure(target, estimate))
     bounds = it.evidence.bounds(outcome.level)
     cells += [target.shown(bound) for target, bound in zip(targets, bounds, strict=True)]
     mark = "**recommended**: " if it is outcome.recommended else ""

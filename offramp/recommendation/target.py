@@ -56,6 +56,10 @@ class Target:
         """What it is called in figures."""
         return SHARES[self.metric] if self.is_share else LATENCIES[self.metric][1]
 
+    def is_met_by(self, value: float) -> bool:
+        """Whether a value is no worse than the target; never if it is not known."""
+        return value >= self.value if self.is_share else value <= self.value
+
     def slack(self, mean: float) -> float:
         """By how much a mean is better than the target; negative if it is worse.
 

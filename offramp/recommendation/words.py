@@ -6,11 +6,16 @@ import math
 from collections.abc import Iterator
 
 from offramp.recommendation.cost import shown_cost
-from offramp.recommendation.evidence import SEEDS, Estimate
+from offramp.recommendation.estimate import Estimate
+from offramp.recommendation.files import SCENARIO
 from offramp.recommendation.outcome import Outcome
 from offramp.recommendation.target import Target
-from offramp.recommendation.verification import Candidate, Verified
+from offramp.recommendation.verification import ALPHA, Candidate, Verified
 from offramp.sweep.template import as_json
+from offramp.words import enumerated
+
+#: So many training seeds, at least, check what is recommended.
+_FURTHER_SEEDS = 5
 
 
 def answer(outcome: Outcome) -> str:
@@ -52,13 +57,13 @@ def metrics(outcome: Outcome, it: Verified | Candidate) -> str:
     """Every metric, with its 95 % interval and what that is over."""
     parts = []
     for target, estimate in zip(outcome.question.targets, it.evidence.estimates, strict=True):
-        over = f"{estimate.n} {estimate.over}"
         if math.isnan(estimate.mean):
-            parts.append(f"{target.metric} unknown (over {over})")
+            parts.append(f"{target.metric} unknown (over {estimate.over})")
             continue
         unit = "%" if target.is_share else "ms"
         parts.append(
-            f"{target.metric} {figure(target, estimate)} {unit} (95 % interval over {over})"
+            f"{target.metric} {figure(target, estimate)} {unit} (95 % interval over "
+            f"{estimate.over})"
         )
     return ", ".join(parts)
 
@@ -87,16 +92,68 @@ def off(outcome: Outcome, it: Verified | Candidate) -> str:
     return text if len(outcome.question.targets) == 1 else f"{target.metric} {text}"
 
 
-def verdict_text(it: Verified) -> str:
+def verdict_text(outcome: Outcome, it: Verified) -> str:
     """A verdict in words."""
     if it.verdict == "not shown" and is_unknown(it):
         return "is not shown to meet the target, since no request is answered"
+    if it.verdict == "not shown" and any(map(math.isnan, it.evidence.bounds(outcome.level))):
+        return (
+            "is not shown to meet the target, since so few replications that are all alike say "
+            "nothing of how far others may be"
+        )
     return {
         "met": "meets the target",
         "not shown": "is not shown to meet the target, which lies in its interval",
         "missed": "misses the target",
         "not judged": "was not judged, since a dearer one of its sequence did not pass",
     }[it.verdict]
+
+
+def warnings(outcome: Outcome) -> Iterator[str]:
+    """What whoever relies on the recommended one has to know before."""
+    keys = outcome.question.trained_keys
+    if outcome.recommended is None or not keys:
+        return
+    yield (
+        f"{enumerated(keys)} {'is' if len(keys) == 1 else 'are'} searched, so that configurations "
+        "have trainings of their own, and the search chose among these very networks. For other "
+        "trainings of the same settings it may miss its target far more often than in "
+        f"{100 * ALPHA:g} % of cases. Networks of other training seeds show whether it does: "
+        f"{_check(outcome)}."
+    )
+
+
+def of_other_trainings(outcome: Outcome) -> str:
+    """What a verdict says of networks that the search has not seen."""
+    question = outcome.question
+    if outcome.best.evidence.estimates[0].training_seeds < 2:
+        return (
+            "All of this is of one training: how far another one of the same settings is from it, "
+            "one does not tell (training.seeds)."
+        )
+    if question.trained_keys:
+        return (
+            "Bounds count the spread between training seeds too, but the search saw the networks "
+            f"of the verification, and chose among trainings: the {100 * ALPHA:g} % do not hold "
+            "for other trainings."
+        )
+    text = (
+        "Bounds count the spread between training seeds too, but the search saw the networks of "
+        f"the verification. For other trainings, the {100 * ALPHA:g} % hold as far as networks "
+        "that are lucky with one configuration are so with all of them; as far as some suit one "
+        "exit or threshold by chance, it is more."
+    )
+    if outcome.recommended is None:
+        return text
+    return f"{text} Networks of other training seeds are the stricter check: {_check(outcome)}."
+
+
+def _check(outcome: Outcome) -> str:
+    """How the recommended scenario is run with networks that the search has not seen."""
+    seen = outcome.question.base.scenario.training.seed_list
+    first = max(seen) + 1
+    further = as_json([*range(first, first + max(len(seen), _FURTHER_SEEDS))])
+    return f"`offramp run {SCENARIO} --set 'training.seeds={further}'`"
 
 
 def next_cheaper(outcome: Outcome) -> str:
@@ -108,7 +165,7 @@ def next_cheaper(outcome: Outcome) -> str:
         return "Nothing cheaper was found in the space that was searched."
     return (
         f"The next cheaper one, {where(outcome, it)} ({cost_text(outcome, it)}), "
-        f"{verdict_text(it)}: {metrics(outcome, it)}, {off(outcome, it)}."
+        f"{verdict_text(outcome, it)}: {metrics(outcome, it)}, {off(outcome, it)}."
     )
 
 
@@ -179,7 +236,23 @@ def advice(outcome: Outcome) -> Iterator[str]:
             "trials (recommend.trials), other policies or a longer training may do."
         )
         return
-    seeds = any(it.over == SEEDS for it in best.evidence.estimates)
+    lacking = [
+        (target, it)
+        for target, it, bound in zip(
+            outcome.question.targets,
+            best.evidence.estimates,
+            best.evidence.bounds(outcome.level),
+            strict=True,
+        )
+        if not target.is_met_by(bound)
+    ]
+    if any(target.is_share and target.value == 1 for target, _ in lacking):
+        yield (
+            "No request missed it, and no number of requests shows that none ever will: only a "
+            "target below 100 % can be shown to be met."
+        )
+        return
+    seeds = any(it.varies_most_with_seeds for _, it in lacking)
     more = "training seeds (training.seeds)" if seeds else "replications (recommend.replications)"
     yield (
         f"Its mean meets the target, and its interval is too wide to be sure: more {more} would "

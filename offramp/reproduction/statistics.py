@@ -12,8 +12,8 @@ trained again        others          training seeds and replications, paired, bo
 ===================  ==============  =======================================================
 
 In the last case the mean square between seeds and that between replications are added, which
-counts the residual twice and errs on the side of no difference; degrees of freedom are those of
-Satterthwaite (1946).
+counts the residual twice and errs on the side of no difference (see
+:func:`sim.results.metrics.added_error`).
 
 A difference that is the same in every repetition has no spread to test with. Counts, and shares of
 them, may differ so by chance: their p is that of the sign test, 2^(1 − n), or of all ways to divide
@@ -33,7 +33,7 @@ from scipy import special
 
 from offramp.report.paired import SIGNIFICANCE, holm
 from offramp.reproduction.figures import is_continuous
-from sim.results.metrics import LEVEL
+from sim.results.metrics import LEVEL, added_error
 
 Floats = NDArray[np.float64]
 
@@ -199,33 +199,24 @@ def _paired(difference: Floats, tiny: Floats) -> _Tested:
 def _welch(before: Floats, after: Floats, tiny: Floats) -> _Tested:
     """Welch's t over the last axis, whose values are not paired, nor as many in both."""
     n = (np.sum(~np.isnan(before), axis=-1), np.sum(~np.isnan(after), axis=-1))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        parts = [_variance(it) / count for it, count in zip((before, after), n, strict=True)]
-        square = parts[0] + parts[1]
-        freedom = square**2 / sum(
-            part**2 / (count - 1) for part, count in zip(parts, n, strict=True)
-        )
+    se, freedom = added_error((_variance(before), _variance(after)), n)
     flat = (_spread(before) <= tiny) & (_spread(after) <= tiny)
     # Of all ways to divide them, one gives so large a difference, and two where both are as many.
     ways = np.where(n[0] == n[1], 2.0, 1.0)
     chance = np.where(np.minimum(*n) > 1, ways / special.binom(n[0] + n[1], n[0]), math.nan)
     mean = _mean(after, -1) - _mean(before, -1)
     mean[np.abs(mean) <= tiny] = 0.0
-    return _judged(mean, np.sqrt(square), freedom, n, flat, chance)
+    return _judged(mean, se, freedom, n, flat, chance)
 
 
 def _crossed(difference: Floats, tiny: Floats) -> _Tested:
     """Both of the last axes at random, crossed."""
     seeds, replications = _mean(difference, 3), _mean(difference, 2)
     counts = [np.sum(~np.isnan(part), axis=-1) for part in (seeds, replications)]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        # Mean squares, divided by the number of cells.
-        parts = [_variance(part) / n for part, n in zip((seeds, replications), counts, strict=True)]
-        square = parts[0] + parts[1]
-        freedom = square**2 / sum(part**2 / (n - 1) for part, n in zip(parts, counts, strict=True))
+    se, freedom = added_error((_variance(seeds), _variance(replications)), counts)
     n = np.minimum(*counts)
     flat = (_spread(seeds) <= tiny) & (_spread(replications) <= tiny)
-    return _judged(_mean(difference, (2, 3)), np.sqrt(square), freedom, (n, n), flat, _sign_test(n))
+    return _judged(_mean(difference, (2, 3)), se, freedom, (n, n), flat, _sign_test(n))
 
 
 def _judged(

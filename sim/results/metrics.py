@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -187,3 +188,53 @@ def _pooled(runs: pd.DataFrame, metric: str, by: list[str]) -> pd.Series:
     weighted = (runs[metric] * weight).where(weight > 0, 0.0)
     keys = [runs[key] for key in by]
     return weighted.groupby(keys).sum() / weight.groupby(keys).sum()
+
+
+def added_error(
+    variances: Sequence[ArrayLike], counts: Sequence[ArrayLike]
+) -> tuple[Floats, Floats]:
+    """Standard error of a mean that varies with several things, all at random, and its freedom.
+
+    Each gives the variance of its mean, which are added; degrees of freedom are those of
+    Satterthwaite (1946, "An approximate distribution of estimates of variance components"). Of two
+    things that are crossed, as training seeds and replications are, the variance between the means
+    of either holds a part of the residual, which is thus counted twice: that errs on the side of
+    too wide an interval.
+
+    Args:
+        variances: of each thing, the sample variance between its repetitions; arrays of one shape.
+        counts: of each thing, how many repetitions there were.
+
+    Returns:
+        Both in that shape. Degrees of freedom are NaN where nothing varies, and both are where a
+        variance is NaN, as that of a single repetition.
+    """
+    parts = [
+        (np.asarray(variance, dtype=np.float64), np.asarray(count, dtype=np.float64))
+        for variance, count in zip(variances, counts, strict=True)
+    ]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        squares = [variance / count for variance, count in parts]
+        square = np.asarray(sum(squares))
+        below = sum(it**2 / (count - 1) for it, (_, count) in zip(squares, parts, strict=True))
+        freedom = np.asarray(square**2 / below)
+    return np.sqrt(square), freedom
+
+
+def share_bounds(part: float, whole: float, level: float) -> tuple[float, float]:
+    """What a share is at least, and what it is at most, each with confidence ``level``.
+
+    Exact where the whole are independent draws (Clopper & Pearson 1934, "The use of confidence or
+    fiducial limits illustrated in the case of the binomial"). All of a hundred is no certainty:
+    the share is at least 97 %, with a confidence of 95 %.
+
+    Args:
+        part: how many of the whole; both may be means of several counts.
+        whole: NaN bounds if it is 0.
+    """
+    if not whole > 0:
+        return math.nan, math.nan
+    part = min(max(part, 0.0), whole)
+    low = special.betaincinv(part, whole - part + 1, 1 - level) if part > 0 else 0.0
+    high = special.betaincinv(part + 1, whole - part, level) if part < whole else 1.0
+    return float(low), float(high)

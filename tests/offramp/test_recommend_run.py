@@ -20,7 +20,7 @@ from models.errors import ResultsError, ScenarioError
 from offramp.manifest import read_manifest
 from offramp.recommendation.outcome import Outcome
 from offramp.recommendation.run import LOCK
-from offramp.recommendation.words import advice
+from offramp.recommendation.words import advice, verdict_text
 from tests.offramp.recommend_worlds import BUSY, Here, make_networks, recommended
 
 FILES = ("trials.csv", "verified.csv", "recommendation.json", "recommendation.yaml")
@@ -164,10 +164,60 @@ def test_strategies_are_searched_alike_and_compared(find: Recommending, tmp_path
     page = (tmp_path / "results" / "recommendation.md").read_text()
     assert "cheapest with standard: " in page
     assert "cheapest with curriculum: " in page
-    assert "over 3 training seeds" in page
+    assert "over 3 training seeds and 6 replications" in page
+    assert "the search saw the networks of the verification" in page
+    assert "training.seeds=[3, 4, 5, 6, 7]" in page
     by_strategy = read(tmp_path / "results")["cheapest_by_strategy"]
     assert by_strategy["standard"]["cost"] == by_strategy["curriculum"]["cost"]
     assert "the strategy makes no difference to the cost" in page
+
+
+def test_where_trainings_are_searched_the_answer_warns(
+    find: Recommending, scenario: Callable[..., Path], tmp_path: Path
+) -> None:
+    steps = [5, 6]
+    for count in steps:
+        make_networks(scenario({**BUSY, "training.steps": count}), tmp_path / "store")
+    find("hit_ratio=0.7", block={"keys": {"training.steps": steps, "nodes.edge.workers": [1, 4]}})
+    page = (tmp_path / "results" / "recommendation.md").read_text()
+    warning = "**Warning:** training.steps is searched, so that configurations have trainings"
+    assert warning in page
+    assert page.index("The cheapest configuration") < page.index(warning)
+    assert page.index(warning) < page.index("The next cheaper one")
+    assert read(tmp_path / "results")["trained_keys"] == ["training.steps"]
+    find("hit_ratio=0.7", results="others")
+    assert "Warning" not in (tmp_path / "others" / "recommendation.md").read_text()
+    assert read(tmp_path / "others")["trained_keys"] == []
+
+
+def test_a_share_of_all_cannot_be_shown_and_that_is_said(
+    find: Recommending, tmp_path: Path
+) -> None:
+    changes = {"devices.cameras.deadline_ms": 5000}
+    outcome = find("hit_ratio=1", changes=changes)
+    assert outcome.best.evidence.estimates[0].mean == 1
+    assert outcome.recommended is None
+    page = (tmp_path / "results" / "recommendation.md").read_text()
+    assert "only a target below 100 % can be shown to be met" in page
+    assert find("hit_ratio=0.9", changes=changes, results="less").recommended is not None
+
+
+def test_a_few_latencies_that_are_all_alike_show_nothing(
+    find: Recommending, tmp_path: Path
+) -> None:
+    """Enough workers that no request waits, and links that take the same time for each."""
+    changes = {"links.wifi": {"uplink": {"latency_ms": 2}, "downlink": {"latency_ms": 2}}}
+    block = {"keys": {"nodes.edge.workers": [20, 30]}}
+    sure = find("latency_p50_ms=30", changes=changes, block=block).recommended
+    assert sure is not None
+    assert sure.evidence.estimates[0].half_width == 0
+    block["replications"] = 4
+    few = find("latency_p50_ms=30", changes=changes, block=block, results="few")
+    assert few.recommended is None
+    assert few.best.verdict == "not shown"
+    page = (tmp_path / "few" / "recommendation.md").read_text()
+    assert "more replications (recommend.replications) would narrow it" in page
+    assert "few replications that are all alike" in verdict_text(few, few.best)
 
 
 def test_a_latency_can_be_the_target_along_with_a_share(find: Recommending) -> None:
@@ -177,7 +227,7 @@ def test_a_latency_can_be_the_target_along_with_a_share(find: Recommending) -> N
     assert both is not None
     assert both.cost.amount > alone.cost.amount
     latency = both.evidence.estimates[1]
-    assert latency.over == "replications"
+    assert latency.over == "6 replications of one training"
     assert latency.mean < 0.0305
 
 
@@ -266,9 +316,9 @@ def test_the_recommended_scenario_runs_and_shows_what_was_verified(
     with (tmp_path / "run" / "runs.csv").open(newline="") as file:
         runs = [*csv.DictReader(file)]
     assert len(runs) == 6, "one strategy, policy and seed, and the replications of a verification"
-    values = [float(row["hit_ratio"]) for row in runs]
+    on_time, offered = (sum(int(row[name]) for row in runs) for name in ("on_time", "offered"))
     estimate = found.evidence.estimates[0]
-    assert sum(values) / 6 == pytest.approx(estimate.mean, abs=1e-12)
+    assert on_time / offered == pytest.approx(estimate.mean, abs=1e-12)
 
 
 def test_names_with_variables_are_left_to_whoever_runs_it(

@@ -23,11 +23,13 @@ from tiny_worlds import (
 from sim.policy import ANSWER, DROP, run_to
 from sim.results.metrics import (
     ARM,
+    added_error,
     confidence_interval,
     over_replications,
     over_training_seeds,
     ratio_interval,
     run_metrics,
+    share_bounds,
 )
 
 # --- one run -------------------------------------------------------------------------------------
@@ -230,3 +232,61 @@ def test_evidence_about_policies_is_one_value_per_replication():
     values = over_replications(runs, "aud")
     assert len(values) == 2 * 2 * 4
     assert values["standard", "confidence", 3] == 12 + 3
+
+
+# --- errors of what varies with several things ---------------------------------------------------
+
+
+def test_variances_of_means_are_added_and_freedom_is_between_that_of_one_and_of_all():
+    error, freedom = added_error([0.09, 0.16], [9, 4])
+    assert error == pytest.approx(math.sqrt(0.01 + 0.04))
+    assert freedom == pytest.approx(0.05**2 / (0.01**2 / 8 + 0.04**2 / 3))
+    assert 3 < freedom < 8 + 3
+    assert added_error([0.09], [9]) == (pytest.approx(0.1), pytest.approx(8))
+    assert added_error([0.09, 0.0], [9, 4]) == (pytest.approx(0.1), pytest.approx(8))
+
+
+def test_errors_are_those_of_welch_in_every_place_of_an_array():
+    drawn = np.random.default_rng(3)
+    first, second = drawn.normal(0, 1, (2, 3, 5)), drawn.normal(0, 3, (2, 3, 8))
+    error, freedom = added_error([first.var(2, ddof=1), second.var(2, ddof=1)], [5, 8])
+    welch = stats.ttest_ind(first, second, axis=2, equal_var=False)
+    assert freedom == pytest.approx(welch.df)
+    assert (first.mean(2) - second.mean(2)) / error == pytest.approx(welch.statistic)
+
+
+def test_the_error_of_crossed_repetitions_is_not_too_small():
+    """It counts the residual twice, and nothing else."""
+    drawn = np.random.default_rng(4)
+    cells = drawn.normal(0, 0.3, (4000, 4, 1)) + drawn.normal(0, 1, (4000, 1, 6))
+    cells = cells + drawn.normal(0, 2, cells.shape)
+    variances = [cells.mean(axis).var(1, ddof=1) for axis in (2, 1)]
+    error, _ = added_error(variances, [4, 6])
+    truth = 0.3**2 / 4 + 1 / 6 + 2**2 / 24
+    assert np.var(cells.mean((1, 2))) == pytest.approx(truth, rel=0.1)
+    assert np.mean(error**2) == pytest.approx(truth + 2**2 / 24, rel=0.05)
+
+
+def test_without_a_spread_there_is_no_freedom_and_of_one_repetition_nothing():
+    error, freedom = added_error([0.0, 0.0], [9, 4])
+    assert error == 0
+    assert math.isnan(freedom)
+    assert all(np.isnan(added_error([math.nan, 0.1], [1, 4])))
+
+
+@pytest.mark.parametrize(("part", "whole"), [(0, 20), (1, 20), (17, 20), (20, 20), (500, 1000)])
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+def test_bounds_of_a_share_are_those_of_clopper_and_pearson(part, whole, level):
+    low, high = share_bounds(part, whole, level)
+    exact = [
+        stats.binomtest(part, whole, alternative=side).proportion_ci(level, "exact")
+        for side in ("greater", "less")
+    ]
+    assert low == pytest.approx(exact[0].low)
+    assert high == pytest.approx(exact[1].high)
+
+
+def test_bounds_of_a_share_of_nothing_are_unknown_and_rounding_does_no_harm():
+    assert all(map(math.isnan, share_bounds(0, 0, 0.95)))
+    assert share_bounds(10 + 1e-12, 10, 0.95) == share_bounds(10, 10, 0.95)
+    assert share_bounds(-1e-12, 10, 0.95) == share_bounds(0, 10, 0.95)
