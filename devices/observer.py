@@ -25,6 +25,7 @@ from devices.protocol.topics import (
     reporter_of,
     request_filter,
 )
+from models.errors import LiveError
 
 #: Response Topics outside of the protocol's own that are listened to; more are not.
 _MOST_TOPICS = 1000
@@ -48,6 +49,7 @@ class Observer:
         self._broker = broker
         self._edges = edges
         self._own = frozenset(own)
+        self._told = 0
         #: Whose replies come on a topic that the device chose itself.
         self._chosen: dict[str, tuple[str, str]] = {}
         self._filters = [
@@ -79,21 +81,44 @@ class Observer:
         disconnect(self._client)
 
     def wait_for(
-        self, devices: int, told: Callable[[str], None], look_every_s: float = 0.2
+        self,
+        devices: int,
+        within_s: float,
+        told: Callable[[str], None],
+        meanwhile: Callable[[], None] = lambda: None,
+        look_every_s: float = 0.2,
     ) -> None:
         """Wait until so many devices have asked something.
 
         Args:
-            told: called with the name of each.
+            told: called with the name of each that was not told before.
+            meanwhile: called again and again; what it raises ends the wait.
+
+        Raises:
+            LiveError: fewer have asked within ``within_s`` seconds.
         """
-        known = 0
-        while known < devices:
+        until_s = time.monotonic() + within_s
+        while True:
+            names = list(self.log.devices)
+            for name in names[self._told :]:
+                told(name)
+            self._told = len(names)
+            if len(names) >= devices:
+                return
+            if time.monotonic() >= until_s:
+                raise LiveError(self._who_is_missing(devices, within_s))
+            meanwhile()
             self._changed.wait(look_every_s)
             self._changed.clear()
-            names = list(self.log.devices)
-            for name in names[known:]:
-                told(name)
-            known = len(names)
+
+    def _who_is_missing(self, devices: int, within_s: float) -> str:
+        asked = list(self.log.devices)
+        text = f"after {within_s:g} s {len(asked)} of {devices} devices that are to join have asked"
+        if asked:
+            text += f" ({', '.join(asked)})"
+        if self.log.malformed:
+            text += f"; {self.log.malformed} message(s) came that are no requests"
+        return text
 
     def drain(self, grace_s: float) -> None:
         """Wait until no reply may come any more to what was asked so far."""
