@@ -33,6 +33,8 @@ WIDTH = 32
 
 QOS = 0
 KEEP_ALIVE_S = 30
+# How long the broker may take to answer, seconds. umqtt alone would wait for ever.
+WAIT_S = 10
 # After so many requests in a row without a reply the connection is taken for dead.
 MOST_SILENT = 5
 # How long a reply is awaited after the deadline, so that late ones are told from lost ones.
@@ -182,6 +184,70 @@ def half(bits):
     return sign * (1024 + fraction) * 2.0 ** (exponent - 25)
 
 
+# --- The connection --------------------------------------------------------------------------
+
+
+class Connection(MQTTClient):
+    """umqtt.simple's client, which waits for the broker for WAIT_S at most.
+
+    umqtt itself opens sockets that wait for ever, and lets them do so again after each message.
+    """
+
+    plain = None
+
+    @property
+    def sock(self):
+        """What umqtt reads and writes."""
+        return self.opened
+
+    @sock.setter
+    def sock(self, opened):
+        # In here, since umqtt opens the socket and waits for an answer in one call.
+        if hasattr(opened, "settimeout"):  # TLS over the socket has none, and goes by the socket's
+            opened.settimeout(WAIT_S)
+            without_delay(opened)
+            self.plain = opened
+        self.opened = opened
+
+    def connect(self):
+        """Connect; OSError if it fails or takes too long."""
+        try:
+            super().connect(True, WAIT_S)
+        except TypeError:  # an umqtt that knows no limit: older than 1.4
+            super().connect()
+        self.opened = Impatient(self.opened, self.plain)
+
+
+class Impatient:
+    """A connected socket, perhaps with TLS, that may block for WAIT_S at most."""
+
+    def __init__(self, stream, plain):
+        self.plain = plain
+        self.read = stream.read
+        self.write = stream.write
+        self.close = stream.close
+
+    def setblocking(self, block):
+        """As of a socket, with a limit."""
+        self.plain.settimeout(WAIT_S if block else 0)
+
+
+def without_delay(sock):
+    """Switch Nagle's algorithm off where the firmware can: it holds packets back for 40 ms."""
+    try:
+        sock.setsockopt(6, 1, 1)  # IPPROTO_TCP, TCP_NODELAY
+    except (AttributeError, OSError, ValueError):
+        pass  # on old firmware
+
+
+def close(client):
+    """Close the socket of a connection that has failed: a board has few of them."""
+    try:
+        client.sock.close()
+    except (AttributeError, OSError):
+        pass
+
+
 # --- Requests and replies --------------------------------------------------------------------
 
 
@@ -218,12 +284,11 @@ class Device:
 
     def connect(self):
         """Connect and subscribe, in this order before any request; OSError if it fails."""
-        self.client = MQTTClient(
+        self.client = Connection(
             EDGE + "-" + DEVICE, BROKER, PORT, USER, PASSWORD, KEEP_ALIVE_S, ssl=SSL
         )
         self.client.set_callback(self.on_message)
         self.client.connect()
-        without_delay(self.client)
         self.client.subscribe(REPLY_TOPIC.encode(), QOS)
         self.silent = 0
         self.last_sent = self.clock.now()
@@ -314,14 +379,6 @@ class Device:
                 raise OSError("too many requests without a reply")
 
 
-def without_delay(client):
-    """Switch Nagle's algorithm off where the firmware can: it holds packets back for 40 ms."""
-    try:
-        client.sock.setsockopt(6, 1, 1)  # IPPROTO_TCP, TCP_NODELAY
-    except (AttributeError, OSError, ValueError):
-        pass  # over TLS, and on old firmware
-
-
 def tell(id, outcome, latency, reply):
     """Print a line about a request."""
     if outcome == "on_time" or outcome == "late":
@@ -342,14 +399,6 @@ def tell(id, outcome, latency, reply):
         print(id, outcome, latency, "ms:", reply.get("code"), reply.get("message"))
     else:
         print(id, outcome)
-
-
-def close(client):
-    """Close the socket of a connection that has failed: a board has few of them."""
-    try:
-        client.sock.close()
-    except (AttributeError, OSError):
-        pass
 
 
 def connect_wifi():
@@ -375,12 +424,12 @@ def main(count=None):
             device.connect()
             pause = 1
             device.serve()
+            device.client.disconnect()
         except Exception as problem:  # of the network, the broker or umqtt, which raises many
             print("connection lost:", repr(problem))
             close(device.client)
             time.sleep(pause)
             pause = min(2 * pause, 30)
-    device.client.disconnect()
 
 
 if __name__ == "__main__":

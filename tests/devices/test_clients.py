@@ -4,9 +4,11 @@ import contextlib
 import importlib.util
 import math
 import re
+import socket
 import subprocess
 import sys
 import threading
+import time
 import types
 from pathlib import Path
 
@@ -14,7 +16,9 @@ import cbor2
 import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
+from board_umqtt import BoardSocket, NewerUmqtt, OlderUmqtt
 from brokers import program
+from fake_runtime import in_time
 from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.packettypes import PacketTypes
@@ -342,22 +346,24 @@ class Umqtt:
         self.pings = 0
         self.published_at = []
 
-    def client(self, *arguments, **keywords):
-        self.connections.append(FakeClient(self, *arguments, **keywords))
-        return self.connections[-1]
+    @property
+    def client(self):
+        """The class that the board finds in umqtt.simple."""
+        return type("MQTTClient", (FakeClient,), {"umqtt": self})
 
 
 class FakeClient:
     """umqtt.simple.MQTTClient, as far as its documentation goes."""
 
-    def __init__(
-        self, umqtt, client_id, server, port=0, user=None, password=None, keepalive=0, ssl=None
-    ):
-        self.umqtt = umqtt
+    umqtt = None
+
+    def __init__(self, client_id, server, port=0, user=None, password=None, keepalive=0, ssl=None):
+        self.umqtt.connections.append(self)
         self.subscribed = []
         self.coming = []
         self.callback = None
         self.connected = False
+        self.sock = None
 
     def set_callback(self, callback):
         self.callback = callback
@@ -366,10 +372,12 @@ class FakeClient:
         if self.umqtt.refuse_connections:
             self.umqtt.refuse_connections -= 1
             raise OSError(113)
+        self.sock = BoardSocket()
         self.connected = True
 
     def disconnect(self):
         self.connected = False
+        self.sock.close()
 
     def subscribe(self, topic, qos=0):
         assert self.callback is not None
@@ -546,7 +554,7 @@ def esp32_cbor():
     """The functions for CBOR alone, without the board."""
     sys.modules["umqtt"] = types.ModuleType("umqtt")
     sys.modules["umqtt.simple"] = types.ModuleType("umqtt.simple")
-    sys.modules["umqtt.simple"].MQTTClient = None
+    sys.modules["umqtt.simple"].MQTTClient = object
     module = loaded(ESP32_CAMERA, "esp32_camera_cbor")
     del sys.modules["umqtt"], sys.modules["umqtt.simple"]
     return module
@@ -586,54 +594,10 @@ def test_the_esp32_clients_half_floats_are_those_of_the_standard(esp32_cbor):
         assert same(esp32_cbor.half(bits), expected)
 
 
-class UmqttOverPaho:
-    """umqtt.simple's interface over paho-mqtt, so that the board meets a real broker."""
-
-    port = 0
-
-    def __init__(self, client_id, server, port=0, user=None, password=None, keepalive=0, ssl=None):
-        self.client = mqtt.Client(
-            mqtt.CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv311
-        )
-        self.keepalive = keepalive
-
-    def set_callback(self, callback):
-        def on_message(client, userdata, message):
-            callback(message.topic.encode(), message.payload)
-
-        self.client.on_message = on_message
-
-    def connect(self, clean_session=True):
-        self.client.connect("127.0.0.1", self.port, self.keepalive)
-        while not self.client.is_connected():
-            self.client.loop(0.01)
-
-    def subscribe(self, topic, qos=0):
-        done = []
-        self.client.on_subscribe = lambda *_: done.append(True)
-        self.client.subscribe(topic.decode(), qos)
-        while not done:
-            self.client.loop(0.01)
-
-    def publish(self, topic, payload, retain=False, qos=0):
-        self.client.publish(topic.decode(), payload, qos, retain)
-
-    def check_msg(self):
-        self.client.loop(0)
-
-    def ping(self):
-        self.client.loop(0)
-
-    def disconnect(self):
-        self.client.disconnect()
-        self.client.loop(0.01)
-
-
-def test_esp32_client_over_a_broker(port, monkeypatch, capsys):
-    monkeypatch.setattr(UmqttOverPaho, "port", port)
-    board, _ = load_esp32(monkeypatch, UmqttOverPaho)
-    import time
-
+@pytest.fixture(params=[OlderUmqtt, NewerUmqtt])
+def real_board(request, monkeypatch):
+    """The module on a board with that umqtt, whose time is this host's."""
+    board, _ = load_esp32(monkeypatch, request.param)
     real = types.SimpleNamespace(
         ticks_ms=lambda: int(time.monotonic() * 1000) % TICKS,
         ticks_diff=Time.ticks_diff,
@@ -641,17 +605,83 @@ def test_esp32_client_over_a_broker(port, monkeypatch, capsys):
         sleep=time.sleep,
     )
     monkeypatch.setattr(board, "time", real)
+    monkeypatch.setattr(board, "BROKER", "127.0.0.1")
     monkeypatch.setattr(board, "PERIOD_MS", 20)
     monkeypatch.setattr(board, "DEADLINE_MS", 10_000)
+    return board
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_esp32_client_over_a_broker(port, real_board, qos, monkeypatch, capsys):
+    monkeypatch.setattr(real_board, "PORT", port)
+    monkeypatch.setattr(real_board, "QOS", qos)
     node = Node(port, shape=(3, 32, 32))
     try:
-        board.main(3)
+        real_board.main(3)
     finally:
         node.stop()
     told = outcomes(capsys)
     assert [outcome for outcome, _ in told] == 3 * ["on_time"]
     assert len(node.requests) == 3
     assert not node.refused
+
+
+@contextlib.contextmanager
+def silent_broker(*answers):
+    """The port of a server that gives an answer to what comes first, to what comes next ...
+
+    Then it says nothing more. A client that waits for it nonetheless is let go after 20 s.
+    """
+    over = threading.Event()
+
+    def talk(listener):
+        with contextlib.suppress(OSError), listener.accept()[0] as connection:
+            for answer in answers:
+                connection.recv(4096)
+                connection.sendall(answer)
+            over.wait(20)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=talk, args=(listener,))
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            over.set()
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+CONNACK, SUBACK = b"\x20\2\0\0", b"\x90\3\0\1\0"
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        (),
+        (CONNACK,),
+        (CONNACK, SUBACK),
+        # The beginning of a message, and never its end.
+        (CONNACK, SUBACK + b"\x30"),
+        (CONNACK, SUBACK + b"\x30\x7f\0"),
+    ],
+)
+def test_esp32_client_does_not_wait_for_ever_for_a_broker(real_board, answers, monkeypatch):
+    monkeypatch.setattr(real_board, "WAIT_S", 0.3)
+    monkeypatch.setattr(real_board, "QOS", 1)
+    device = real_board.Device(1)
+
+    def ask():
+        device.connect()
+        device.ask(bytes(32 * 32), device.clock.now())
+
+    begun_s = time.monotonic()
+    with silent_broker(*answers) as port:
+        monkeypatch.setattr(real_board, "PORT", port)
+        with pytest.raises(OSError, match="timed out"):
+            ask()
+        real_board.close(device.client)
+    assert 0.2 < time.monotonic() - begun_s < in_time(5)
 
 
 def test_esp32_client_is_micropython(tmp_path):
