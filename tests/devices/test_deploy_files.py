@@ -90,6 +90,28 @@ class TestCompose:
         ports = self.compose["services"]["broker"]["ports"]
         assert ports == [f"{port}:{port}" for port in listeners]
 
+    def test_the_broker_keeps_its_state_in_a_volume_that_its_user_owns(self, tmp_path):
+        """The official image gives its user /mosquitto, and no other folder."""
+        broker = self.compose["services"]["broker"]
+        text = (DEPLOY / "mosquitto" / "mosquitto.conf").read_text(encoding="utf-8")
+        # For the host of deploy/README.md: the folder of Debian's package.
+        assert "\npersistence_location /var/lib/mosquitto/\n" in text
+        (tmp_path / "mosquitto.conf").write_text(text, encoding="utf-8")
+        shell, option, line = broker["command"]
+        for theirs, ours in (
+            ("/tmp/", f"{tmp_path}/in-use-"),
+            ("/mosquitto/config/", f"{tmp_path}/"),
+            ("exec mosquitto -c", "cat"),
+        ):
+            assert theirs in line
+            line = line.replace(theirs, ours)
+        done = subprocess.run([shell, option, line], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        (place,) = re.findall(r"^persistence_location (\S+)/$", done.stdout, re.MULTILINE)
+        assert f"broker-state:{place}" in broker["volumes"]
+        assert place.startswith("/mosquitto/")
+        assert done.stdout.replace(place, "/var/lib/mosquitto") == text
+
     def test_the_image_copies_what_there_is(self):
         build = self.compose["services"]["node"]["build"]
         file = (DEPLOY / build["context"] / build["dockerfile"]).resolve()
