@@ -16,7 +16,6 @@ device measured finds it on the report topic with ``--report``.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import math
 import os
@@ -42,6 +41,8 @@ VERSION = 1
 PASSWORD_VARIABLE = "OFFRAMP_MQTT_PASSWORD"
 # How long after a deadline a late reply is still waited for at the end, seconds.
 GRACE_S = 2.0
+# A camera that fails so often in a row has failed for good.
+MOST_FAILED = 20
 
 
 # --- CBOR, as far as the protocol needs it ---------------------------------------------------
@@ -134,7 +135,7 @@ class Picture:
 
 
 def read_picture(path: Path) -> Picture:
-    """A picture from a file; ``ValueError`` or ``OSError`` if it cannot be read."""
+    """A picture from a file; ``ValueError`` or ``OSError``, which name it, if it cannot be read."""
     label = path.parent.name
     if path.suffix.lower() in (".ppm", ".pgm"):
         return _read_netpbm(path.read_bytes(), path, label)
@@ -142,8 +143,11 @@ def read_picture(path: Path) -> Picture:
         from PIL import Image
     except ImportError:
         raise ValueError(f"{path}: only .ppm and .pgm can be read without Pillow") from None
-    with Image.open(path) as opened:
-        image = opened.convert("RGB")
+    try:
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+    except Exception as problem:  # Pillow raises many at a file that is no picture
+        raise ValueError(f"{path}: {problem}") from problem
     return Picture(image.tobytes(), image.width, image.height, label)
 
 
@@ -151,9 +155,10 @@ def _read_netpbm(content: bytes, path: Path, label: str) -> Picture:
     # Four words and one white space: P6 (or P5, grey), width, height, largest value.
     lines = [line.split(b"#")[0] for line in content[:512].split(b"\n")]
     words = b" ".join(lines).split()[:4]
-    if len(words) < 4 or words[0] not in (b"P5", b"P6") or words[3] != b"255":
+    sizes = [int(word) for word in words[1:3] if word.isdigit()]
+    if len(sizes) < 2 or words[0] not in (b"P5", b"P6") or words[3:] != [b"255"]:
         raise ValueError(f"{path}: neither a binary PPM nor PGM of 8 bits")
-    width, height = int(words[1]), int(words[2])
+    width, height = sizes
     size = width * height * (3 if words[0] == b"P6" else 1)
     pixels = content[-size:]
     if not size or len(pixels) < size or len(content) < size + 11:
@@ -163,45 +168,106 @@ def _read_netpbm(content: bytes, path: Path, label: str) -> Picture:
     return Picture(pixels, width, height, label)
 
 
-def from_folder(folder: Path) -> Iterator[Picture]:
-    """The pictures of a folder and the folders in it, over and over."""
+def from_folder(folder: Path, skip: Callable[[Exception], None]) -> Iterator[Picture]:
+    """The pictures of a folder and the folders in it, over and over.
+
+    Args:
+        skip: told why a picture cannot be read; it is not tried again.
+
+    Raises:
+        ValueError: there is none; later, when none is left.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
     kinds = (".ppm", ".pgm", ".png", ".jpg", ".jpeg", ".bmp")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in kinds)
     if not paths:
-        raise SystemExit(f"error: {folder} holds no picture ({', '.join(kinds)})")
-    for path in itertools.cycle(paths):
-        yield read_picture(path)
+        raise ValueError(f"{folder} holds no picture ({', '.join(kinds)})")
+    return _in_turn(paths, skip)
 
 
-def from_camera() -> Iterator[Picture]:
-    """What a camera sees, through picamera2 if it is installed, else through OpenCV."""
+def _in_turn(paths: list[Path], skip: Callable[[Exception], None]) -> Iterator[Picture]:
+    while paths:
+        for path in list(paths):
+            try:
+                picture = read_picture(path)
+            except (OSError, ValueError) as problem:
+                paths.remove(path)
+                skip(problem)
+            else:
+                yield picture
+    raise ValueError("there is no picture that can be read")
+
+
+def from_camera(skip: Callable[[Exception], None]) -> Iterator[Picture]:
+    """What a camera sees, through picamera2 if it is installed, else through OpenCV.
+
+    Args:
+        skip: told why the camera gave no picture.
+
+    Raises:
+        ValueError: there is no camera.
+        OSError: later, when it gives no pictures any more.
+    """
     try:
-        from picamera2 import Picamera2
+        take = _picamera()
     except ImportError:
-        yield from _from_opencv()
-        return
-    camera = Picamera2()
-    # This format's name counts from the highest byte: in memory it is red, green, blue.
-    camera.configure(camera.create_video_configuration({"size": (640, 480), "format": "BGR888"}))
-    camera.start()
-    while True:
+        take = _opencv()
+    return _taken(take, skip)
+
+
+def _picamera() -> Callable[[], Picture]:
+    from picamera2 import Picamera2
+
+    try:
+        camera = Picamera2()
+        # This format counts from the highest byte: in memory it is red, green, blue.
+        wanted = {"size": (640, 480), "format": "BGR888"}
+        camera.configure(camera.create_video_configuration(wanted))
+        camera.start()
+    except Exception as problem:  # libcamera's are of many kinds
+        raise ValueError(f"no camera: {problem}") from problem
+
+    def take() -> Picture:
         frame = camera.capture_array("main")
-        yield Picture(frame.tobytes(), frame.shape[1], frame.shape[0])
+        return Picture(frame.tobytes(), frame.shape[1], frame.shape[0])
+
+    return take
 
 
-def _from_opencv() -> Iterator[Picture]:
+def _opencv() -> Callable[[], Picture]:
     try:
         import cv2
     except ImportError:
-        raise SystemExit("error: --camera needs picamera2 or OpenCV (python3-opencv)") from None
+        raise ValueError("--camera needs picamera2 or OpenCV (python3-opencv)") from None
     camera = cv2.VideoCapture(0)
+    if not camera.isOpened():
+        raise ValueError("no camera: OpenCV cannot open the first one")
     camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # else frames are several frames old
-    while True:
+
+    def take() -> Picture:
         read, frame = camera.read()
         if not read:
-            raise SystemExit("error: the camera gives no picture")
+            raise OSError("the camera gave no picture")
         rgb = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-        yield Picture(rgb.tobytes(), rgb.shape[1], rgb.shape[0])
+        return Picture(rgb.tobytes(), rgb.shape[1], rgb.shape[0])
+
+    return take
+
+
+def _taken(take: Callable[[], Picture], skip: Callable[[Exception], None]) -> Iterator[Picture]:
+    failed = 0
+    while failed < MOST_FAILED:
+        try:
+            picture = take()
+        except Exception as problem:  # a camera's driver raises many
+            failed += 1
+            skip(problem)
+            time.sleep(0.1)
+        else:
+            failed = 0
+            yield picture
+    raise OSError("the camera gives no pictures any more")
 
 
 def raw_image(picture: Picture, shape: tuple[int, int, int]) -> bytes:
@@ -272,6 +338,7 @@ class Tally:
     late: int = 0
     dropped: int = 0
     errors: int = 0
+    skipped: int = 0
     labelled: int = 0
     correct: int = 0
     latencies_ms: list[float] = field(default_factory=list)
@@ -282,6 +349,8 @@ class Tally:
             f"{self.sent} requests: {self.in_time} answered in time, {self.late} late, "
             f"{self.dropped} dropped, {self.errors} errors, {unanswered} without a reply"
         ]
+        if self.skipped:
+            lines.append(f"{self.skipped} pictures could not be read")
         if self.labelled:
             lines.append(f"{self.correct} of {self.labelled} answers correct")
         if self.latencies_ms:
@@ -423,6 +492,11 @@ class Device:
         payload = encode({"v": VERSION, "id": id, "latency_ms": latency_ms})
         self.client.publish(self._topic("report"), payload, qos=self.qos)
 
+    def skip(self, problem: Exception) -> None:
+        """A picture could not be read: say which, and go on without it."""
+        self.tally.skipped += 1
+        print(f"skipped: {problem}", file=sys.stderr, flush=True)
+
     def send(self, picture: Picture, created_s: float, label: int | None) -> None:
         """Send one request; it counts as unanswered at once when there is no connection.
 
@@ -551,22 +625,32 @@ def labeller(options: argparse.Namespace) -> Callable[[Picture], int | None]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the device; 0 if every request was answered in time, else 1."""
+    """Run the device.
+
+    Returns:
+        0 if all was done: every picture was read, every request that was wanted was sent, and
+        answered in time. 1 if not, 2 if nothing could be begun.
+    """
     options = options_of(arguments)
-    pictures = from_camera() if options.camera else from_folder(options.images)
     try:
         label = labeller(options)
         device = Device(options)
+        # Before anything is connected: what is missing here is told at once.
+        if options.camera:
+            pictures = from_camera(device.skip)
+        else:
+            pictures = from_folder(options.images, device.skip)
     except (OSError, ValueError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
+    tally, failed = device.tally, False
     device.client.loop_start()
     try:
         while not device.ready.wait(10):
             what = "no node is online" if device.connected.is_set() else "no connection"
             print(f"waiting: {what} ({options.broker}, edge {options.edge})", file=sys.stderr)
         next_s = time.monotonic()
-        for _ in itertools.count() if options.count is None else range(options.count):
+        while options.count is None or tally.sent < options.count:
             time.sleep(max(0.0, next_s - time.monotonic()))
             # A slow camera must not be followed by a burst.
             next_s = max(next_s, time.monotonic() - 1 / options.rate_hz) + 1 / options.rate_hz
@@ -575,12 +659,15 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         pass
     except (OSError, ValueError) as problem:
+        failed = True
         print(f"error: {problem}", file=sys.stderr)
     unanswered = device.finish()
     device.client.disconnect()
     device.client.loop_stop()
-    print(device.tally.summary(unanswered))
-    return 0 if device.tally.in_time == device.tally.sent else 1
+    print(tally.summary(unanswered))
+    all_sent = tally.sent == options.count if options.count is not None else tally.sent > 0
+    done = all_sent and not failed and not tally.skipped and tally.in_time == tally.sent
+    return 0 if done else 1
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import math
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
 from board_umqtt import BoardSocket, NewerUmqtt, OlderUmqtt
-from brokers import program
+from brokers import free_port, program
 from fake_runtime import in_time
 from hypothesis import given
 from hypothesis import strategies as st
@@ -187,9 +188,13 @@ def pictures(tmp_path):
     return tmp_path / "pictures", small.transpose(2, 0, 1)
 
 
-def run_pi(port, folder, *further, environment=None):
+def pi_command(port, folder, *further):
     command = [sys.executable, str(PI_CAMERA), "--broker", f"mqtt://127.0.0.1:{port}"]
-    command += ["--edge", "edge", "--device", "pi-1", "--images", str(folder), *further]
+    return [*command, "--edge", "edge", "--device", "pi-1", "--images", str(folder), *further]
+
+
+def run_pi(port, folder, *further):
+    command = pi_command(port, folder, *further)
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -281,13 +286,95 @@ def test_pi_client_reads_ppm_and_pgm_without_pillow(pi, tmp_path, monkeypatch):
     grey = pi.read_picture(tmp_path / "b.pgm")
     assert pi.raw_image(grey, (1, 1, 2)) == b"\x07\xfa"
     assert pi.raw_image(grey, (3, 1, 2)) == 3 * b"\x07\xfa"
-    for broken in (b"", b"P6 4 4 255\nxx", b"P3 1 1 255\n1 2 3", b"P6 0 0 255\n"):
+    broken_ones = (b"", b"P6 4 4 255\nxx", b"P3 1 1 255\n1 2 3", b"P6 0 0 255\n")
+    for broken in (*broken_ones, b"P6 a b 255\n" + bytes(9), b"P6 -1 -1 255\n" + bytes(9)):
         (tmp_path / "c.ppm").write_bytes(broken)
         with pytest.raises(ValueError, match=r"c\.ppm"):
             pi.read_picture(tmp_path / "c.ppm")
     (tmp_path / "d.png").write_bytes(b"")
     with pytest.raises(ValueError, match="without Pillow"):
         pi.read_picture(tmp_path / "d.png")
+
+
+def test_pi_client_skips_pictures_that_cannot_be_read(node, port, pictures):
+    folder, _ = pictures
+    (folder / "2" / "cut.png").write_bytes((folder / "cat" / "b.png").read_bytes()[:60])
+    (folder / "2" / "text.jpg").write_text("no picture")
+    (folder / "2" / "cut.ppm").write_bytes(b"P6 4 4 255\nxx")
+    done = run_pi(port, folder, "--count", "6", "--rate-hz", "50", "--deadline-ms", "20000")
+    assert "6 requests: 6 answered in time" in done.stdout
+    assert "3 pictures could not be read" in done.stdout
+    for name in ("cut.png", "text.jpg", "cut.ppm"):
+        # Once each, however often the others are sent.
+        assert len(re.findall(rf"^skipped: .*{name}", done.stderr, re.MULTILINE)) == 1
+    assert done.returncode == 1
+
+
+def test_pi_client_ends_where_no_picture_is_left(node, port, tmp_path):
+    (tmp_path / "a.ppm").write_bytes(b"P6 4 4 255\nxx")
+    done = run_pi(port, tmp_path, "--count", "1", "--rate-hz", "50")
+    assert "error: there is no picture that can be read" in done.stderr
+    assert "0 requests" in done.stdout
+    assert done.returncode == 1
+
+
+def test_pi_client_takes_a_camera_that_fails_now_and_then(pi, monkeypatch):
+    monkeypatch.setattr(pi.time, "sleep", lambda _: None)
+    good = pi.Picture(b"123", 1, 1)
+    frames, skipped = iter([None, good, None, None, good, *([None] * pi.MOST_FAILED)]), []
+
+    def take():
+        frame = next(frames)
+        if frame is None:
+            raise OSError("no frame")
+        return frame
+
+    taken = pi._taken(take, skipped.append)
+    assert [next(taken), next(taken)] == [good, good]
+    assert len(skipped) == 3
+    with pytest.raises(OSError, match="no pictures any more"):
+        next(taken)
+
+
+def test_pi_client_whose_count_was_not_reached_says_so(pictures, mosquitto):
+    node = Node(mosquitto.port)
+    command = pi_command(mosquitto.port, pictures[0], "--count", "1000", "--deadline-ms", "20000")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert "ok" in process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            node.stop()
+    assert "answered in time" in said
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("pictures", "sentence"),
+    [("nowhere", "there is no folder"), (".", "holds no picture")],
+)
+def test_pi_client_without_pictures_ends_before_it_connects(tmp_path, pictures, sentence):
+    # Nobody listens there: a client that had tried would say so.
+    done = run_pi(free_port(), tmp_path / pictures)
+    assert done.stderr.startswith("error: ")
+    assert sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.returncode == 2
+
+
+def test_pi_client_without_a_camera_ends_before_it_connects(pi, monkeypatch, capsys):
+    cv2 = types.ModuleType("cv2")
+    cv2.VideoCapture = lambda number: types.SimpleNamespace(isOpened=lambda: False)
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+    monkeypatch.setitem(sys.modules, "cv2", cv2)
+    monkeypatch.setattr(pi.Device, "_client", lambda *_: None)  # whose use would raise
+    assert pi.main(["--edge", "e", "--device", "d", "--camera"]) == 2
+    assert capsys.readouterr().err == "error: no camera: OpenCV cannot open the first one\n"
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    assert pi.main(["--edge", "e", "--device", "d", "--camera"]) == 2
+    assert "needs picamera2 or OpenCV" in capsys.readouterr().err
 
 
 @given(CBOR)
