@@ -27,6 +27,7 @@ import struct
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,10 @@ PASSWORD_VARIABLE = "OFFRAMP_MQTT_PASSWORD"
 GRACE_S = 2.0
 # A camera that fails so often in a row has failed for good.
 MOST_FAILED = 20
+# So many connections lost within so many seconds look like two clients of one name.
+MOST_LOST, LOST_WITHIN_S = 3, 60.0
+# Reason of MQTT 5: another client has connected with the same identifier.
+TAKEN_OVER = 142
 
 
 # --- CBOR, as far as the protocol needs it ---------------------------------------------------
@@ -375,6 +380,9 @@ class Device:
         self.open: dict[int, Sent] = {}
         self.way_ms: float | None = None
         self.shape: tuple[int, int, int] | None = None
+        # Without user and password.
+        self.broker = re.sub("//.*@", "//", options.broker)
+        self.lost_at_s: deque[float] = deque(maxlen=MOST_LOST)
         self.connected = threading.Event()
         self.ready = threading.Event()
         # Guards what paho's thread and the main thread both change.
@@ -424,9 +432,24 @@ class Device:
         status = f"offramp/{VERSION}/status/{self.edge}/+"
         client.subscribe([(self._topic("reply"), self.qos), (status, 1)])
         self.connected.set()
+        print(f"connected to {self.broker}", file=sys.stderr, flush=True)
 
-    def _on_disconnect(self, *_: Any) -> None:
+    def _on_disconnect(self, client: mqtt.Client, _: Any, *rest: Any) -> None:
         self.connected.clear()
+        # In paho-mqtt 2 flags come before the reason.
+        code = rest[1] if hasattr(mqtt, "CallbackAPIVersion") else rest[0]
+        number = getattr(code, "value", code)
+        if number == 0:
+            return  # this program ended it
+        now_s = time.monotonic()
+        self.lost_at_s.append(now_s)
+        often = len(self.lost_at_s) == MOST_LOST and now_s - self.lost_at_s[0] < LOST_WITHIN_S
+        line = f"connection lost: {_reason(code)}"
+        if often or number == TAKEN_OVER:
+            # The broker ends the older of two connections with one identifier, and MQTT 3.1.1
+            # cannot say so; both then come back, and end each other for ever.
+            line += f"; is another client of this name ({self.edge}-{self.name}) connected?"
+        print(line, file=sys.stderr, flush=True)
 
     def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
         now_s = time.monotonic()
@@ -555,9 +578,15 @@ def _without_delay(client: mqtt.Client, _: Any, opened: Any) -> None:
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
+def _reason(code: Any) -> str:
+    text = str(code) if hasattr(code, "value") else mqtt.error_string(code)
+    # What paho says where nobody told it more.
+    return "the broker or the network ended it" if text == "Unspecified error" else text
+
+
 def _tell_failure(*_: Any) -> None:
     # paho calls this where it handles the exception, which it does not pass on.
-    print(f"no connection: {sys.exc_info()[1]}", file=sys.stderr)
+    print(f"no connection: {sys.exc_info()[1]}", file=sys.stderr, flush=True)
 
 
 # --- The program -----------------------------------------------------------------------------
@@ -648,7 +677,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         while not device.ready.wait(10):
             what = "no node is online" if device.connected.is_set() else "no connection"
-            print(f"waiting: {what} ({options.broker}, edge {options.edge})", file=sys.stderr)
+            print(f"waiting: {what} ({device.broker}, edge {options.edge})", file=sys.stderr)
         next_s = time.monotonic()
         while options.count is None or tally.sent < options.count:
             time.sleep(max(0.0, next_s - time.monotonic()))

@@ -24,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 from PIL import Image
 
 from devices.protocol import topics
@@ -375,6 +376,69 @@ def test_pi_client_without_a_camera_ends_before_it_connects(pi, monkeypatch, cap
     monkeypatch.setitem(sys.modules, "cv2", None)
     assert pi.main(["--edge", "e", "--device", "d", "--camera"]) == 2
     assert "needs picamera2 or OpenCV" in capsys.readouterr().err
+
+
+@pytest.fixture
+def start_pi(pictures):
+    """Starts the client, which sends until it is told to end."""
+    started = []
+
+    def start(port, *further):
+        command = pi_command(port, pictures[0], "--rate-hz", "20", *further)
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def read_until(stream, text):
+    """Its lines up to the one that holds ``text``."""
+    lines = []
+    while not lines or text not in lines[-1]:
+        lines.append(stream.readline())
+        assert lines[-1], f"it ended without {text!r}: {lines}"
+    return lines
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_pi_client_says_when_its_connection_is_lost_and_back(mosquitto, start_pi, version):
+    url = f"mqtt://127.0.0.1:{mosquitto.port}"
+    process = start_pi(mosquitto.port, "--mqtt", version)
+    read_until(process.stderr, f"connected to {url}")
+    mosquitto.restart()
+    lines = read_until(process.stderr, f"connected to {url}")
+    assert lines[0].startswith("connection lost: ")
+    assert "another client" not in lines[0]
+
+
+def test_pi_client_asks_for_its_double_when_its_connection_is_lost_again_and_again(
+    mosquitto, start_pi
+):
+    one, _ = start_pi(mosquitto.port), start_pi(mosquitto.port)
+    lines = read_until(one.stderr, "is another client of this name (edge-pi-1) connected?")
+    assert sum(line.startswith("connection lost") for line in lines) == 3
+
+
+def test_pi_client_says_what_mqtt_5_says_of_a_double(pi, capsys):
+    options = pi.options_of(["--edge", "e", "--device", "d", "--images", "."])
+    device = pi.Device(options)
+    reasons = [ReasonCode(PacketTypes.DISCONNECT, identifier=code) for code in (142, 0)]
+    for reason in reasons:
+        device._on_disconnect(device.client, None, None, reason, None)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "connection lost: Session taken over; is another client of this name (e-d) connected?"
+    )
+
+
+def test_pi_client_does_not_print_its_password(pi):
+    broker = ["--broker", "mqtt://me:secret@localhost:1"]
+    device = pi.Device(pi.options_of([*broker, "--edge", "e", "--device", "d", "--images", "."]))
+    assert device.broker == "mqtt://localhost:1"
 
 
 @given(CBOR)
