@@ -405,9 +405,8 @@ class Device:
         if hasattr(mqtt, "CallbackAPIVersion"):  # paho-mqtt 2
             arguments["callback_api_version"] = mqtt.CallbackAPIVersion.VERSION2
         client = mqtt.Client(**arguments)
-        password = os.environ.get(PASSWORD_VARIABLE) or unquote(url.password or "") or None
         if url.username:
-            client.username_pw_set(unquote(url.username), password)
+            client.username_pw_set(unquote(url.username), password_of(options))
         if url.scheme == "mqtts":
             context = ssl.create_default_context(cafile=options.ca)
             if options.cert:
@@ -599,9 +598,12 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
         "--broker",
         default="mqtt://localhost",
         help=(
-            "mqtt:// or mqtts://[user[:password]@]host[:port]; the password may also stand in "
-            f"${PASSWORD_VARIABLE}"
+            "mqtt:// or mqtts://[user[:password]@]host[:port]; without a password there, that of "
+            f"--password-file counts, else that of ${PASSWORD_VARIABLE}"
         ),
+    )
+    parser.add_argument(
+        "--password-file", type=Path, metavar="FILE", help="its first line is the user's password"
     )
     parser.add_argument("--edge", required=True, help="whom to ask: the scenario's kind of node")
     parser.add_argument("--device", required=True, help="this device's name")
@@ -637,6 +639,23 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     if not (options.rate_hz > 0 and options.deadline_ms > 0):
         parser.error("--rate-hz and --deadline-ms are more than 0")
     return options
+
+
+def password_of(options: argparse.Namespace) -> str | None:
+    """The broker's: from the URL, else the file, else the environment, as with ``offramp``.
+
+    Raises:
+        OSError, ValueError: the file cannot be read.
+    """
+    in_url = urlsplit(options.broker).password
+    if in_url:
+        return unquote(in_url)
+    if options.password_file is None:
+        return os.environ.get(PASSWORD_VARIABLE)
+    lines = options.password_file.read_text(encoding="utf-8").splitlines()
+    if not lines or not lines[0]:
+        raise ValueError(f"the password file {options.password_file} has an empty first line")
+    return str(lines[0])
 
 
 def labeller(options: argparse.Namespace) -> Callable[[Picture], int | None]:

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import math
+import os
 import re
 import signal
 import socket
@@ -27,6 +28,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from PIL import Image
 
+from devices.mqtt.broker_address import parse_broker
 from devices.protocol import topics
 from devices.protocol.images import decode_image
 from devices.protocol.messages import (
@@ -433,6 +435,41 @@ def test_pi_client_says_what_mqtt_5_says_of_a_double(pi, capsys):
     assert line == (
         "connection lost: Session taken over; is another client of this name (e-d) connected?"
     )
+
+
+@pytest.mark.parametrize(
+    ("url", "further", "in_environment", "expected"),
+    [
+        ("mqtt://me:in%40url@host", ["--password-file", "file"], "in environment", "in@url"),
+        ("mqtt://me@host", ["--password-file", "file"], "in environment", "in file"),
+        ("mqtt://me@host", [], "in environment", "in environment"),
+        ("mqtt://me@host", [], None, None),
+    ],
+)
+def test_pi_client_finds_its_password_where_offramp_does(
+    pi, url, further, in_environment, expected, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("in file\nand more\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(pi.PASSWORD_VARIABLE, raising=False)
+    if in_environment:
+        monkeypatch.setenv(pi.PASSWORD_VARIABLE, in_environment)
+    arguments = ["--broker", url, "--edge", "e", "--device", "d", "--images", ".", *further]
+    assert pi.password_of(pi.options_of(arguments)) == expected
+    file = tmp_path / "file" if further else None
+    assert parse_broker(url, password_file=file, environment=os.environ).password == expected
+
+
+def test_pi_client_whose_password_file_is_wrong_says_so(pi, tmp_path, capsys):
+    (tmp_path / "empty").write_text("")
+    for name, sentence in (("empty", "has an empty first line"), ("none", "No such file")):
+        arguments = ["--broker", "mqtt://me@host", "--edge", "e", "--device", "d"]
+        arguments += ["--images", ".", "--password-file", str(tmp_path / name)]
+        assert pi.main(arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        assert sentence in line
+        assert name in line
 
 
 def test_pi_client_does_not_print_its_password(pi):
