@@ -128,12 +128,14 @@ class LiveSession:
             nodes = stack.enter_context(self.nodes(arm))
             # Only now: devices may send nothing before they hear that a node is online.
             self.wait_for_joining(nodes, table, standing)
-            fleet = stack.enter_context(fleet_process(self.order(arm)))
             if self.observer is not None:
+                self.observer.own_send = True
                 self.observer.log.clear()
+            fleet = stack.enter_context(fleet_process(self.order(arm)))
             result = self.follow(nodes, fleet, table, standing)
             if self.observer is not None:
                 self.observer.drain(_GRACE_S)
+                self._warn_of_namesakes(self.observer, nodes)
         table.finish()
         return self._part(arm, nodes, result)
 
@@ -199,9 +201,10 @@ class LiveSession:
         Raises:
             LiveError: they did not in time, or a node ended.
         """
-        if self.observer is None:
+        observer = self.observer
+        if observer is None:
             return
-        devices, wanted = self.observer.log.devices, self.options.join
+        devices, wanted = observer.log.devices, self.options.join
         if len(devices) < wanted:
             port, kinds = self.broker.port, self.job.world.nodes
             where = self.broker.url if self.options.broker else f"port {port} of this host"
@@ -214,14 +217,25 @@ class LiveSession:
 
         def meanwhile() -> None:
             self._look_after(nodes, measuring=False)
+            self._warn_of_namesakes(observer, nodes)
             table.show(replace(standing, phase=f"{len(devices)} of {wanted} joined"))
 
-        self.observer.wait_for(
+        observer.wait_for(
             wanted,
             self.options.join_within_s,
             lambda name: self.say(f"joined  {name}"),
             meanwhile,
         )
+
+    def _warn_of_namesakes(self, observer: Observer, nodes: EdgeNodes) -> None:
+        """Tell once of each device elsewhere that has the name of a virtual one."""
+        for name in observer.new_namesakes():
+            note = (
+                f"a device that was not started here is called {name!r}, as a virtual one of this "
+                "run: it cannot join, and each gets the other's replies; give it another name"
+            )
+            nodes.notes.append(note)
+            self.say(f"warning: {note}")
 
     def _look_after(self, nodes: EdgeNodes, measuring: bool) -> None:
         """See whether broker and nodes are there, and start again what may be."""

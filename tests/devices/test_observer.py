@@ -111,6 +111,33 @@ def test_it_waits_for_so_long_and_says_who_is_missing(
     )
 
 
+def test_it_tells_once_of_somebody_who_has_a_virtual_devices_name(
+    observer: Observer, publish: Callable[..., None]
+) -> None:
+    publish(request_topic("edge", "cameras-0"), request(1))
+    publish(request_topic("edge", "pi"), request(1))
+    observer.wait_for(1, SOON_S, lambda name: None)
+    assert observer.new_namesakes() == ["cameras-0"]
+    publish(request_topic("edge", "cameras-0"), request(2))
+    publish(request_topic("edge", "esp32"), request(1))
+    observer.wait_for(2, SOON_S, lambda name: None)
+    assert observer.new_namesakes() == []
+    with pytest.raises(LiveError, match="under the name of a virtual device asked cameras-0"):
+        observer.wait_for(3, 0.1, lambda name: None)
+
+
+def test_what_virtual_devices_ask_is_theirs_and_a_report_is_not(
+    observer: Observer, publish: Callable[..., None]
+) -> None:
+    observer.own_send = True
+    publish(request_topic("edge", "cameras-0"), request(1))
+    publish(request_topic("edge", "pi"), request(1))
+    wait_until(lambda: observer.log.devices)
+    assert observer.new_namesakes() == []
+    publish(report_topic("edge", "cameras-0"), encode_report(LatencyReport(1, 0.1)))
+    wait_until(lambda: observer.new_namesakes() == ["cameras-0"])
+
+
 def test_a_wait_ends_with_what_goes_wrong_meanwhile(observer: Observer) -> None:
     def meanwhile() -> None:
         raise LiveError("node edge ended")

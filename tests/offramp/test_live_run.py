@@ -196,10 +196,12 @@ class Somebody:
 def test_devices_that_join_are_waited_for_and_recorded(
     live: Callable[..., Any], mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
-    with Somebody(mosquitto.url, "esp32"), Somebody(mosquitto.url, "pi"):
+    people = [Somebody(mosquitto.url, name) for name in ("esp32", "pi", "cameras-0")]
+    with people[0], people[1], people[2]:
         ran = live("-o", tmp_path, *ONE_ARM, *SHORT, "--broker", mosquitto.url, "--join", 2)
     assert ran.status == 0, ran.err
     assert "joined  esp32" in ran.out
+    assert "warning: a device that was not started here is called 'cameras-0'" in ran.out
     records, manifest = read(tmp_path)
     joined = records[records["group"] == "joined"]
     assert set(joined["device"]) == set(manifest["live"]["joined"]) == {"esp32", "pi"}
@@ -208,7 +210,9 @@ def test_devices_that_join_are_waited_for_and_recorded(
     assert (joined["outcome"] == "on_time").mean() > 0.5
     assert (joined["correct"] == (joined["predicted"] == joined["label"])).all()
     assert set(records["group"]) == {"cameras", "joined"}
-    assert "reported no latency" in "\n".join(manifest["live"]["warnings"])
+    warnings = "\n".join(manifest["live"]["warnings"])
+    assert "reported no latency" in warnings
+    assert warnings.count("is called 'cameras-0'") == 1
 
 
 @pytest.fixture
