@@ -659,10 +659,14 @@ def password_of(options: argparse.Namespace) -> str | None:
 
 
 def labeller(options: argparse.Namespace) -> Callable[[Picture], int | None]:
-    """What tells the true class of a picture."""
+    """What tells the true class of a picture.
+
+    Raises:
+        OSError, ValueError: the file of the classes cannot be read, or is not what it should be.
+    """
     if not options.label_from_folder_name:
         return lambda picture: None
-    names = json.loads(options.classes.read_text()) if options.classes else []
+    names = _class_names(options.classes) if options.classes else []
     numbers = {name: number for number, name in enumerate(names)}
 
     def label(picture: Picture) -> int | None:
@@ -670,6 +674,16 @@ def labeller(options: argparse.Namespace) -> Callable[[Picture], int | None]:
         return int(name) if name.isascii() and name.isdigit() else numbers.get(name)
 
     return label
+
+
+def _class_names(file: Path) -> list[str]:
+    try:
+        names = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as problem:  # no JSON, or not UTF-8
+        raise ValueError(f"{file}: {problem}") from problem
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f'{file}: a list of names is expected, such as ["cat", "dog"]')
+    return names
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -380,6 +380,18 @@ def test_pi_client_without_a_camera_ends_before_it_connects(pi, monkeypatch, cap
     assert "needs picamera2 or OpenCV" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "text", ['[["a"], 2]', '{"a": 1}', '["a", 1]', "7", '["a"', "\udcff", "[" * 100_000]
+)
+def test_pi_client_refuses_classes_that_are_no_list_of_names(pi, tmp_path, text, capsys):
+    file = tmp_path / "classes.json"
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    arguments = ["--edge", "e", "--device", "d", "--images", str(tmp_path)]
+    assert pi.main([*arguments, "--label-from-folder-name", "--classes", str(file)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {file}: ")
+
+
 @pytest.fixture
 def start_pi(pictures):
     """Starts the client, which sends until it is told to end."""
