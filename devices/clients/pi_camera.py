@@ -40,8 +40,12 @@ from paho.mqtt.properties import Properties
 
 VERSION = 1
 PASSWORD_VARIABLE = "OFFRAMP_MQTT_PASSWORD"
-# How long after a deadline a late reply is still waited for at the end, seconds.
+# How long after a deadline a late reply is still waited for, seconds.
 GRACE_S = 2.0
+# How often requests without a reply are looked for, seconds.
+LOOK_EVERY_S = 0.5
+# Latencies of the last answers that are kept: a camera may run for weeks.
+MOST_LATENCIES = 10_000
 # A camera that fails so often in a row has failed for good.
 MOST_FAILED = 20
 # So many connections lost within so many seconds look like two clients of one name.
@@ -343,16 +347,17 @@ class Tally:
     late: int = 0
     dropped: int = 0
     errors: int = 0
+    lost: int = 0
     skipped: int = 0
     labelled: int = 0
     correct: int = 0
-    latencies_ms: list[float] = field(default_factory=list)
+    latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_LATENCIES))
 
-    def summary(self, unanswered: int) -> str:
+    def summary(self) -> str:
         """A few lines for a person."""
         lines = [
             f"{self.sent} requests: {self.in_time} answered in time, {self.late} late, "
-            f"{self.dropped} dropped, {self.errors} errors, {unanswered} without a reply"
+            f"{self.dropped} dropped, {self.errors} errors, {self.lost} without a reply"
         ]
         if self.skipped:
             lines.append(f"{self.skipped} pictures could not be read")
@@ -363,7 +368,10 @@ class Tally:
             middle, high = (
                 ordered[max(0, math.ceil(share * len(ordered)) - 1)] for share in (0.5, 0.95)
             )
-            lines.append(f"latency: p50 {middle:.1f} ms, p95 {high:.1f} ms")
+            which = (
+                f" of the last {MOST_LATENCIES} answers" if len(ordered) == MOST_LATENCIES else ""
+            )
+            lines.append(f"latency{which}: p50 {middle:.1f} ms, p95 {high:.1f} ms")
         return "\n".join(lines)
 
 
@@ -510,6 +518,8 @@ class Device:
         )
 
     def _report(self, id: int, latency_s: float | None) -> None:
+        if not self.connected.is_set():
+            return  # paho would keep them all until the broker is back
         latency_ms = None if latency_s is None else latency_s * 1e3
         payload = encode({"v": VERSION, "id": id, "latency_ms": latency_ms})
         self.client.publish(self._topic("report"), payload, qos=self.qos)
@@ -520,7 +530,7 @@ class Device:
         print(f"skipped: {problem}", file=sys.stderr, flush=True)
 
     def send(self, picture: Picture, created_s: float, label: int | None) -> None:
-        """Send one request; it counts as unanswered at once when there is no connection.
+        """Send one request; without a connection it is lost.
 
         Args:
             created_s: when the picture was there, from which the deadline counts.
@@ -557,19 +567,36 @@ class Device:
             self._topic("request"), encode(request), qos=self.qos, properties=properties
         )
 
-    def finish(self) -> int:
-        """Wait for the last replies; how many requests stay without one."""
-        until_s = time.monotonic() + self.deadline_s + GRACE_S
-        while self.open and time.monotonic() < until_s:
-            time.sleep(0.01)
+    def expire(self) -> None:
+        """Give up the requests whose replies are overdue, and report them as lost."""
+        wait_s = self.deadline_s + GRACE_S
+        before_s = time.monotonic() - wait_s
         with self.lock:
-            unanswered = list(self.open)
-            self.open.clear()
-        if self.reports:
-            for id in unanswered:
+            lost = [(id, sent) for id, sent in self.open.items() if sent.created_s < before_s]
+            for id, _ in lost:
+                del self.open[id]
+        for id, sent in lost:
+            self.tally.lost += 1
+            print(f"#{sent.number} lost: no reply within {wait_s:g} s", flush=True)
+            if self.reports:
                 self._report(id, None)
-            time.sleep(0.2)  # lets paho's thread send them
-        return len(unanswered)
+
+    def wait_until(self, at_s: float) -> None:
+        """Let time pass until a time of the monotonic clock, seconds."""
+        while True:
+            self.expire()
+            left_s = at_s - time.monotonic()
+            if left_s <= 0:
+                return
+            time.sleep(min(left_s, LOOK_EVERY_S))
+
+    def finish(self) -> None:
+        """Wait for the last replies, until they come or are overdue."""
+        while self.open:
+            self.expire()
+            time.sleep(0.01)
+        if self.reports:
+            time.sleep(0.2)  # lets paho's thread send the last
 
 
 def _without_delay(client: mqtt.Client, _: Any, opened: Any) -> None:
@@ -713,7 +740,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"waiting: {what} ({device.broker}, edge {options.edge})", file=sys.stderr)
         next_s = time.monotonic()
         while options.count is None or tally.sent < options.count:
-            time.sleep(max(0.0, next_s - time.monotonic()))
+            device.wait_until(next_s)
             # A slow camera must not be followed by a burst.
             next_s = max(next_s, time.monotonic() - 1 / options.rate_hz) + 1 / options.rate_hz
             picture = next(pictures)
@@ -723,10 +750,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as problem:
         failed = True
         print(f"error: {problem}", file=sys.stderr)
-    unanswered = device.finish()
+    device.finish()
     device.client.disconnect()
     device.client.loop_stop()
-    print(tally.summary(unanswered))
+    print(tally.summary())
     all_sent = tally.sent == options.count if options.count is not None else tally.sent > 0
     done = all_sent and not failed and not tally.skipped and tally.in_time == tally.sent
     return 0 if done else 1

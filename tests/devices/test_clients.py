@@ -484,6 +484,42 @@ def test_pi_client_whose_password_file_is_wrong_says_so(pi, tmp_path, capsys):
         assert name in line
 
 
+def test_pi_client_gives_up_lost_requests_while_it_goes_on(mosquitto, start_pi):
+    node = Node(mosquitto.port)
+    node.reply = lambda payload: Reply(1, "error", "edge", code="bad_cbor", message="no")
+    try:
+        process = start_pi(mosquitto.port, "--deadline-ms", "50", "--report")
+        read_until(process.stdout, "#1 lost: no reply within 2.05 s")
+        assert process.poll() is None
+        for _ in range(100):
+            if node.reports:
+                break
+            time.sleep(0.1)
+        assert node.reports[0].latency_s is None
+    finally:
+        node.stop()
+
+
+def test_pi_client_keeps_what_may_still_be_answered_only(pi, capsys):
+    device = pi.Device(pi.options_of(["--edge", "e", "--device", "d", "--images", "."]))
+    now_s = time.monotonic()
+    for number, age_s in enumerate((10, 0)):
+        device.open[number] = pi.Sent(number, now_s - age_s, now_s - age_s, None)
+    device.expire()
+    assert list(device.open) == [1]
+    assert device.tally.lost == 1
+    assert capsys.readouterr().out == "#0 lost: no reply within 2.5 s\n"
+
+
+def test_pi_client_keeps_the_last_latencies_only(pi):
+    tally = pi.Tally()
+    tally.latencies_ms.extend([1000.0] * 5)
+    assert "latency: p50 1000.0 ms" in tally.summary()
+    tally.latencies_ms.extend([2.0] * pi.MOST_LATENCIES)
+    assert len(tally.latencies_ms) == pi.MOST_LATENCIES
+    assert "latency of the last 10000 answers: p50 2.0 ms" in tally.summary()
+
+
 def test_pi_client_does_not_print_its_password(pi):
     broker = ["--broker", "mqtt://me:secret@localhost:1"]
     device = pi.Device(pi.options_of([*broker, "--edge", "e", "--device", "d", "--images", "."]))
