@@ -574,6 +574,8 @@ class Umqtt:
     def __init__(self, time):
         self.time = time
         self.node = Answering((3, 32, 32))
+        # What the broker sends to whoever subscribes to the nodes' status.
+        self.statuses = [encode_status(self.node.status)]
         self.travel_ms = 10
         self.connections = []
         self.refuse_connections = 0
@@ -619,19 +621,28 @@ class FakeClient:
         assert self.callback is not None
         assert self.connected
         self.subscribed.append((topic, qos))
+        if topic == b"offramp/1/status/edge/+":
+            for status in self.umqtt.statuses:
+                self.comes(b"offramp/1/status/edge/edge", status)
+
+    def comes(self, topic, payload):
+        self.coming.append((self.umqtt.time.now + self.umqtt.travel_ms, topic, payload))
 
     def publish(self, topic, payload, retain=False, qos=0):
         assert topic == b"offramp/1/request/edge/esp32-1"
-        assert self.subscribed == [(b"offramp/1/reply/edge/esp32-1", 0)]
+        assert self.subscribed == [
+            (b"offramp/1/reply/edge/esp32-1", 0),
+            (b"offramp/1/status/edge/+", 0),
+        ]
         assert not retain
         self.umqtt.published_at.append(self.umqtt.time.now)
         reply = self.umqtt.answer(bytes(payload))
         if reply is not None:
-            self.coming.append((self.umqtt.time.now + self.umqtt.travel_ms, reply))
+            self.comes(b"offramp/1/reply/edge/esp32-1", reply)
 
     def check_msg(self):
         if self.coming and self.coming[0][0] <= self.umqtt.time.now:
-            self.callback(b"offramp/1/reply/edge/esp32-1", self.coming.pop(0)[1])
+            self.callback(*self.coming.pop(0)[1:])
 
     def ping(self):
         self.umqtt.pings += 1
@@ -740,6 +751,40 @@ def test_esp32_client_tells_late_dropped_refused_and_lost(board, umqtt, capsys):
     assert told[3:] == 6 * [["lost"]]
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 12), (3, 192, 96)])
+def test_esp32_client_sends_what_the_network_takes(board, umqtt, shape):
+    umqtt.node = Answering(shape)
+    umqtt.statuses = [encode_status(umqtt.node.status)]
+    board.main(2)
+    assert not umqtt.node.refused
+    height, width = shape[1:]
+    rows, columns = np.arange(height) * 96 // height, np.arange(width) * 96 // width
+    grey = np.add.outer(rows, columns).astype(np.uint8)
+    np.testing.assert_array_equal(umqtt.node.images[1], np.stack(shape[0] * [grey]))
+
+
+def test_esp32_client_waits_for_a_node(board, umqtt, capsys):
+    online, umqtt.statuses = umqtt.statuses[0], []
+    offline = encode_status(NodeStatus("offline", "edge", "3f9c20d1"))
+    slept = board.time.sleep_ms
+
+    def sleep_ms(milliseconds):
+        slept(milliseconds)
+        client = umqtt.connections[-1]
+        if umqtt.time.now > TICKS and not sent:
+            sent.append(umqtt.time.now)
+            for status in (offline, b"", b"\xa0", online):
+                client.comes(b"offramp/1/status/edge/edge", status)
+
+    sent = []
+    board.time.sleep_ms = sleep_ms
+    board.main(1)
+    assert sent[0] < umqtt.published_at[0] < sent[0] + 500
+    said = capsys.readouterr().out
+    assert "waiting for a node of edge" in said
+    assert "not understood" not in said
+
+
 def test_esp32_client_takes_a_silent_connection_for_dead(board, umqtt, capsys):
     umqtt.answer = lambda payload: None
     board.main(7)
@@ -760,7 +805,8 @@ def test_esp32_client_reconnects_with_growing_pauses_and_subscribes_again(board,
 
     umqtt.answer = answer
     board.main(5)
-    assert umqtt.published_at[0] - begun == 1000 * (1 + 2 + 4 + 8)
+    # And then a moment until a node's status has come.
+    assert 0 <= umqtt.published_at[0] - begun - 1000 * (1 + 2 + 4 + 8) <= 200
     # The request on which the connection broke is not sent again: it would be late.
     assert len(umqtt.node.requests) == 4
     assert len(umqtt.connections) == 6
@@ -851,7 +897,7 @@ def real_board(request, monkeypatch):
 def test_esp32_client_over_a_broker(port, real_board, qos, monkeypatch, capsys):
     monkeypatch.setattr(real_board, "PORT", port)
     monkeypatch.setattr(real_board, "QOS", qos)
-    node = Node(port, shape=(3, 32, 32))
+    node = Node(port, shape=(3, 8, 8))
     try:
         real_board.main(3)
     finally:
@@ -888,7 +934,7 @@ def silent_broker(*answers):
             thread.join()
 
 
-CONNACK, SUBACK = b"\x20\2\0\0", b"\x90\3\0\1\0"
+CONNACK, *SUBACKS = b"\x20\2\0\0", b"\x90\3\0\1\0", b"\x90\3\0\2\0"
 
 
 @pytest.mark.parametrize(
@@ -896,10 +942,11 @@ CONNACK, SUBACK = b"\x20\2\0\0", b"\x90\3\0\1\0"
     [
         (),
         (CONNACK,),
-        (CONNACK, SUBACK),
+        (CONNACK, SUBACKS[0]),
+        (CONNACK, *SUBACKS),
         # The beginning of a message, and never its end.
-        (CONNACK, SUBACK + b"\x30"),
-        (CONNACK, SUBACK + b"\x30\x7f\0"),
+        (CONNACK, SUBACKS[0], SUBACKS[1] + b"\x30"),
+        (CONNACK, SUBACKS[0], SUBACKS[1] + b"\x30\x7f\0"),
     ],
 )
 def test_esp32_client_does_not_wait_for_ever_for_a_broker(real_board, answers, monkeypatch):
@@ -909,7 +956,7 @@ def test_esp32_client_does_not_wait_for_ever_for_a_broker(real_board, answers, m
 
     def ask():
         device.connect()
-        device.ask(bytes(32 * 32), device.clock.now())
+        device.ask(bytes(32 * 32), (32, 32), device.clock.now())
 
     begun_s = time.monotonic()
     with silent_broker(*answers) as port:
