@@ -25,6 +25,7 @@ from devices.protocol.topics import (
     reporter_of,
     request_filter,
 )
+from models.errors import LiveError
 
 #: Response Topics outside of the protocol's own that are listened to; more are not.
 _MOST_TOPICS = 1000
@@ -40,14 +41,20 @@ class Observer:
     Attributes:
         log: what joined devices did. Callbacks write to it while the observer is connected.
         connections: to the broker so far: after a second one something may have been missed.
+        own_send: whether the run's own devices may be sending; until then whoever asks under one of
+            their names is somebody else.
     """
 
     def __init__(self, broker: Broker, edges: Sequence[str], own: Collection[str]) -> None:
         self.log = JoinedLog()
         self.connections = 0
+        self.own_send = False
         self._broker = broker
         self._edges = edges
         self._own = frozenset(own)
+        self._told = 0
+        #: Of the run's own names those that somebody else has too, and whether that was told.
+        self._namesakes: dict[str, bool] = {}
         #: Whose replies come on a topic that the device chose itself.
         self._chosen: dict[str, tuple[str, str]] = {}
         self._filters = [
@@ -79,21 +86,52 @@ class Observer:
         disconnect(self._client)
 
     def wait_for(
-        self, devices: int, told: Callable[[str], None], look_every_s: float = 0.2
+        self,
+        devices: int,
+        within_s: float,
+        told: Callable[[str], None],
+        meanwhile: Callable[[], None] = lambda: None,
+        look_every_s: float = 0.2,
     ) -> None:
         """Wait until so many devices have asked something.
 
         Args:
-            told: called with the name of each.
+            told: called with the name of each that was not told before.
+            meanwhile: called again and again; what it raises ends the wait.
+
+        Raises:
+            LiveError: fewer have asked within ``within_s`` seconds.
         """
-        known = 0
-        while known < devices:
+        until_s = time.monotonic() + within_s
+        while True:
+            names = list(self.log.devices)
+            for name in names[self._told :]:
+                told(name)
+            self._told = len(names)
+            if len(names) >= devices:
+                return
+            if time.monotonic() >= until_s:
+                raise LiveError(self._who_is_missing(devices, within_s))
+            meanwhile()
             self._changed.wait(look_every_s)
             self._changed.clear()
-            names = list(self.log.devices)
-            for name in names[known:]:
-                told(name)
-            known = len(names)
+
+    def _who_is_missing(self, devices: int, within_s: float) -> str:
+        asked = list(self.log.devices)
+        text = f"after {within_s:g} s {len(asked)} of {devices} devices that are to join have asked"
+        if asked:
+            text += f" ({', '.join(asked)})"
+        if self._namesakes:
+            text += f"; under the name of a virtual device asked {', '.join(self._namesakes)}"
+        if self.log.malformed:
+            text += f"; {self.log.malformed} message(s) came that are no requests"
+        return text
+
+    def new_namesakes(self) -> list[str]:
+        """Names of the run's own devices under which somebody else asks too; each is told once."""
+        new = [name for name, told in list(self._namesakes.items()) if not told]
+        self._namesakes.update(dict.fromkeys(new, True))
+        return new
 
     def drain(self, grace_s: float) -> None:
         """Wait until no reply may come any more to what was asked so far."""
@@ -121,6 +159,8 @@ class Observer:
                     self._look_at_response_topic(edge, device, message)
                     self.log.request(edge, device, payload, at_s)
                     self._changed.set()
+                elif not self.own_send:
+                    self._namesakes.setdefault(device, False)
                 return
             if (device := self._replied_to(message.topic, edge)) is not None:
                 self.log.reply(edge, device, payload, at_s)
@@ -128,6 +168,8 @@ class Observer:
             if (device := reporter_of(message.topic, edge)) is not None:
                 if device not in self._own:
                     self.log.report(edge, device, payload)
+                else:  # virtual devices report nothing
+                    self._namesakes.setdefault(device, False)
                 return
 
     def _replied_to(self, topic: str, edge: str) -> str | None:

@@ -3,6 +3,9 @@
 Copy this file to the board as main.py, with the settings below changed. It needs umqtt.simple
 (``mpremote mip install umqtt.simple``) and a firmware with a ``camera`` module, or another
 ``take_frame``. MQTT 3.1.1; the protocol is that of Offramp's docs/protocol.md, version 1.
+
+Frames are shrunk to what the node's network takes (``input_shape`` in its status), so the board
+sends nothing before a node of EDGE has said that it is online.
 """
 
 import os
@@ -27,12 +30,11 @@ DEVICE = "esp32-1"
 
 PERIOD_MS = 1000
 DEADLINE_MS = 500
-# The image that is sent: grey, of the network's height and width (input_shape in its status).
-HEIGHT = 32
-WIDTH = 32
 
 QOS = 0
 KEEP_ALIVE_S = 30
+# How long the broker may take to answer, seconds. umqtt alone would wait for ever.
+WAIT_S = 10
 # After so many requests in a row without a reply the connection is taken for dead.
 MOST_SILENT = 5
 # How long a reply is awaited after the deadline, so that late ones are told from lost ones.
@@ -41,6 +43,7 @@ GRACE_MS = 500
 VERSION = 1
 REQUEST_TOPIC = "offramp/1/request/" + EDGE + "/" + DEVICE
 REPLY_TOPIC = "offramp/1/reply/" + EDGE + "/" + DEVICE
+STATUS_TOPIC = "offramp/1/status/" + EDGE + "/"
 
 
 # --- The camera: replace these for another one -----------------------------------------------
@@ -64,7 +67,7 @@ def take_frame():
 
 
 def shrink(frame, width, height, to_width, to_height):
-    """A smaller grey frame of every n-th pixel, as bytes."""
+    """A grey frame of another size, by leaving pixels out or repeating them, as bytes."""
     small = bytearray(to_width * to_height)
     at = 0
     for row in range(to_height):
@@ -182,6 +185,70 @@ def half(bits):
     return sign * (1024 + fraction) * 2.0 ** (exponent - 25)
 
 
+# --- The connection --------------------------------------------------------------------------
+
+
+class Connection(MQTTClient):
+    """umqtt.simple's client, which waits for the broker for WAIT_S at most.
+
+    umqtt itself opens sockets that wait for ever, and lets them do so again after each message.
+    """
+
+    plain = None
+
+    @property
+    def sock(self):
+        """What umqtt reads and writes."""
+        return self.opened
+
+    @sock.setter
+    def sock(self, opened):
+        # In here, since umqtt opens the socket and waits for an answer in one call.
+        if hasattr(opened, "settimeout"):  # TLS over the socket has none, and goes by the socket's
+            opened.settimeout(WAIT_S)
+            without_delay(opened)
+            self.plain = opened
+        self.opened = opened
+
+    def connect(self):
+        """Connect; OSError if it fails or takes too long."""
+        try:
+            super().connect(True, WAIT_S)
+        except TypeError:  # an umqtt that knows no limit: older than 1.4
+            super().connect()
+        self.opened = Impatient(self.opened, self.plain)
+
+
+class Impatient:
+    """A connected socket, perhaps with TLS, that may block for WAIT_S at most."""
+
+    def __init__(self, stream, plain):
+        self.plain = plain
+        self.read = stream.read
+        self.write = stream.write
+        self.close = stream.close
+
+    def setblocking(self, block):
+        """As of a socket, with a limit."""
+        self.plain.settimeout(WAIT_S if block else 0)
+
+
+def without_delay(sock):
+    """Switch Nagle's algorithm off where the firmware can: it holds packets back for 40 ms."""
+    try:
+        sock.setsockopt(6, 1, 1)  # IPPROTO_TCP, TCP_NODELAY
+    except (AttributeError, OSError, ValueError):
+        pass  # on old firmware
+
+
+def close(client):
+    """Close the socket of a connection that has failed: a board has few of them."""
+    try:
+        client.sock.close()
+    except (AttributeError, OSError):
+        pass
+
+
 # --- Requests and replies --------------------------------------------------------------------
 
 
@@ -208,6 +275,8 @@ class Device:
         self.clock = Clock()
         self.client = None
         self.way = None
+        # Height and width that the network takes; None until a node has said so.
+        self.size = None
         self.silent = 0
         self.reply = None
         self.received = 0
@@ -218,34 +287,41 @@ class Device:
 
     def connect(self):
         """Connect and subscribe, in this order before any request; OSError if it fails."""
-        self.client = MQTTClient(
+        self.client = Connection(
             EDGE + "-" + DEVICE, BROKER, PORT, USER, PASSWORD, KEEP_ALIVE_S, ssl=SSL
         )
         self.client.set_callback(self.on_message)
         self.client.connect()
-        without_delay(self.client)
         self.client.subscribe(REPLY_TOPIC.encode(), QOS)
+        self.client.subscribe((STATUS_TOPIC + "+").encode(), 0)
         self.silent = 0
         self.last_sent = self.clock.now()
         print("connected to", BROKER)
 
     def on_message(self, topic, payload):
-        """Keep the reply to the open request; what else may come is ignored."""
+        """Keep the reply to the open request, and the size that the network takes."""
         received = self.clock.now()
         try:
-            fields = decode(payload)
+            # A status that somebody cleared is empty.
+            fields = decode(payload) if payload else {}
             if fields.get("v") != VERSION:
                 return
-            if fields.get("status") == "error" and fields.get("id") is None:
+            if topic.startswith(STATUS_TOPIC.encode()):
+                if fields.get("state") == "online":
+                    _, height, width = fields["input_shape"]
+                    self.size = height, width
+            elif fields.get("status") == "error" and fields.get("id") is None:
                 print("error:", fields.get("code"), fields.get("message"))
             elif fields.get("id") == self.id:
                 self.reply = fields
                 self.received = received
-        except (ValueError, IndexError, TypeError, AttributeError, UnicodeError) as problem:
+        except (ValueError, LookupError, TypeError, AttributeError, UnicodeError) as problem:
             print("not understood:", problem)
 
-    def ask(self, image, created):
+    def ask(self, image, size, created):
         """Send one request and wait for what comes of it.
+
+        The image is grey, of that height and width.
 
         Returns (outcome, latency in milliseconds or None, reply or None); the outcome is
         "on_time", "late", "dropped", "error" or "lost".
@@ -259,7 +335,7 @@ class Device:
             "deadline_ms": DEADLINE_MS,
             "age_ms": sent - created,
             "sent_ms": sent,
-            "shape": [1, HEIGHT, WIDTH],
+            "shape": [1, size[0], size[1]],
             "image": image,
         }
         if self.way is not None:
@@ -295,6 +371,10 @@ class Device:
 
     def serve(self):
         """Ask once a period until none is left; an exception when the connection fails."""
+        if self.size is None:
+            print("waiting for a node of", EDGE)
+        while self.size is None:
+            self.wait(self.clock.now() + 100)
         following = self.clock.now()
         while self.left is None or self.left > 0:
             self.wait(following)
@@ -305,21 +385,14 @@ class Device:
                 print("the camera gave no frame")
                 continue
             created = self.clock.now()
-            image = shrink(frame, CAMERA_WIDTH, CAMERA_HEIGHT, WIDTH, HEIGHT)
+            height, width = size = self.size
+            image = shrink(frame, CAMERA_WIDTH, CAMERA_HEIGHT, width, height)
             if self.left is not None:
                 self.left -= 1
-            outcome, latency, reply = self.ask(image, created)
+            outcome, latency, reply = self.ask(image, size, created)
             tell(self.id, outcome, latency, reply)
             if self.silent >= MOST_SILENT:
                 raise OSError("too many requests without a reply")
-
-
-def without_delay(client):
-    """Switch Nagle's algorithm off where the firmware can: it holds packets back for 40 ms."""
-    try:
-        client.sock.setsockopt(6, 1, 1)  # IPPROTO_TCP, TCP_NODELAY
-    except (AttributeError, OSError, ValueError):
-        pass  # over TLS, and on old firmware
 
 
 def tell(id, outcome, latency, reply):
@@ -342,14 +415,6 @@ def tell(id, outcome, latency, reply):
         print(id, outcome, latency, "ms:", reply.get("code"), reply.get("message"))
     else:
         print(id, outcome)
-
-
-def close(client):
-    """Close the socket of a connection that has failed: a board has few of them."""
-    try:
-        client.sock.close()
-    except (AttributeError, OSError):
-        pass
 
 
 def connect_wifi():
@@ -375,12 +440,12 @@ def main(count=None):
             device.connect()
             pause = 1
             device.serve()
+            device.client.disconnect()
         except Exception as problem:  # of the network, the broker or umqtt, which raises many
             print("connection lost:", repr(problem))
             close(device.client)
             time.sleep(pause)
             pause = min(2 * pause, 30)
-    device.client.disconnect()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ device measured finds it on the report topic with ``--report``.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import math
 import os
@@ -28,6 +27,7 @@ import struct
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,8 +40,18 @@ from paho.mqtt.properties import Properties
 
 VERSION = 1
 PASSWORD_VARIABLE = "OFFRAMP_MQTT_PASSWORD"
-# How long after a deadline a late reply is still waited for at the end, seconds.
+# How long after a deadline a late reply is still waited for, seconds.
 GRACE_S = 2.0
+# How often requests without a reply are looked for, seconds.
+LOOK_EVERY_S = 0.5
+# Latencies of the last answers that are kept: a camera may run for weeks.
+MOST_LATENCIES = 10_000
+# A camera that fails so often in a row has failed for good.
+MOST_FAILED = 20
+# So many connections lost within so many seconds look like two clients of one name.
+MOST_LOST, LOST_WITHIN_S = 3, 60.0
+# Reason of MQTT 5: another client has connected with the same identifier.
+TAKEN_OVER = 142
 
 
 # --- CBOR, as far as the protocol needs it ---------------------------------------------------
@@ -134,7 +144,7 @@ class Picture:
 
 
 def read_picture(path: Path) -> Picture:
-    """A picture from a file; ``ValueError`` or ``OSError`` if it cannot be read."""
+    """A picture from a file; ``ValueError`` or ``OSError``, which name it, if it cannot be read."""
     label = path.parent.name
     if path.suffix.lower() in (".ppm", ".pgm"):
         return _read_netpbm(path.read_bytes(), path, label)
@@ -142,8 +152,11 @@ def read_picture(path: Path) -> Picture:
         from PIL import Image
     except ImportError:
         raise ValueError(f"{path}: only .ppm and .pgm can be read without Pillow") from None
-    with Image.open(path) as opened:
-        image = opened.convert("RGB")
+    try:
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+    except Exception as problem:  # Pillow raises many at a file that is no picture
+        raise ValueError(f"{path}: {problem}") from problem
     return Picture(image.tobytes(), image.width, image.height, label)
 
 
@@ -151,9 +164,10 @@ def _read_netpbm(content: bytes, path: Path, label: str) -> Picture:
     # Four words and one white space: P6 (or P5, grey), width, height, largest value.
     lines = [line.split(b"#")[0] for line in content[:512].split(b"\n")]
     words = b" ".join(lines).split()[:4]
-    if len(words) < 4 or words[0] not in (b"P5", b"P6") or words[3] != b"255":
+    sizes = [int(word) for word in words[1:3] if word.isdigit()]
+    if len(sizes) < 2 or words[0] not in (b"P5", b"P6") or words[3:] != [b"255"]:
         raise ValueError(f"{path}: neither a binary PPM nor PGM of 8 bits")
-    width, height = int(words[1]), int(words[2])
+    width, height = sizes
     size = width * height * (3 if words[0] == b"P6" else 1)
     pixels = content[-size:]
     if not size or len(pixels) < size or len(content) < size + 11:
@@ -163,45 +177,106 @@ def _read_netpbm(content: bytes, path: Path, label: str) -> Picture:
     return Picture(pixels, width, height, label)
 
 
-def from_folder(folder: Path) -> Iterator[Picture]:
-    """The pictures of a folder and the folders in it, over and over."""
+def from_folder(folder: Path, skip: Callable[[Exception], None]) -> Iterator[Picture]:
+    """The pictures of a folder and the folders in it, over and over.
+
+    Args:
+        skip: told why a picture cannot be read; it is not tried again.
+
+    Raises:
+        ValueError: there is none; later, when none is left.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
     kinds = (".ppm", ".pgm", ".png", ".jpg", ".jpeg", ".bmp")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in kinds)
     if not paths:
-        raise SystemExit(f"error: {folder} holds no picture ({', '.join(kinds)})")
-    for path in itertools.cycle(paths):
-        yield read_picture(path)
+        raise ValueError(f"{folder} holds no picture ({', '.join(kinds)})")
+    return _in_turn(paths, skip)
 
 
-def from_camera() -> Iterator[Picture]:
-    """What a camera sees, through picamera2 if it is installed, else through OpenCV."""
+def _in_turn(paths: list[Path], skip: Callable[[Exception], None]) -> Iterator[Picture]:
+    while paths:
+        for path in list(paths):
+            try:
+                picture = read_picture(path)
+            except (OSError, ValueError) as problem:
+                paths.remove(path)
+                skip(problem)
+            else:
+                yield picture
+    raise ValueError("there is no picture that can be read")
+
+
+def from_camera(skip: Callable[[Exception], None]) -> Iterator[Picture]:
+    """What a camera sees, through picamera2 if it is installed, else through OpenCV.
+
+    Args:
+        skip: told why the camera gave no picture.
+
+    Raises:
+        ValueError: there is no camera.
+        OSError: later, when it gives no pictures any more.
+    """
     try:
-        from picamera2 import Picamera2
+        take = _picamera()
     except ImportError:
-        yield from _from_opencv()
-        return
-    camera = Picamera2()
-    # This format's name counts from the highest byte: in memory it is red, green, blue.
-    camera.configure(camera.create_video_configuration({"size": (640, 480), "format": "BGR888"}))
-    camera.start()
-    while True:
+        take = _opencv()
+    return _taken(take, skip)
+
+
+def _picamera() -> Callable[[], Picture]:
+    from picamera2 import Picamera2
+
+    try:
+        camera = Picamera2()
+        # This format counts from the highest byte: in memory it is red, green, blue.
+        wanted = {"size": (640, 480), "format": "BGR888"}
+        camera.configure(camera.create_video_configuration(wanted))
+        camera.start()
+    except Exception as problem:  # libcamera's are of many kinds
+        raise ValueError(f"no camera: {problem}") from problem
+
+    def take() -> Picture:
         frame = camera.capture_array("main")
-        yield Picture(frame.tobytes(), frame.shape[1], frame.shape[0])
+        return Picture(frame.tobytes(), frame.shape[1], frame.shape[0])
+
+    return take
 
 
-def _from_opencv() -> Iterator[Picture]:
+def _opencv() -> Callable[[], Picture]:
     try:
         import cv2
     except ImportError:
-        raise SystemExit("error: --camera needs picamera2 or OpenCV (python3-opencv)") from None
+        raise ValueError("--camera needs picamera2 or OpenCV (python3-opencv)") from None
     camera = cv2.VideoCapture(0)
+    if not camera.isOpened():
+        raise ValueError("no camera: OpenCV cannot open the first one")
     camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # else frames are several frames old
-    while True:
+
+    def take() -> Picture:
         read, frame = camera.read()
         if not read:
-            raise SystemExit("error: the camera gives no picture")
+            raise OSError("the camera gave no picture")
         rgb = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-        yield Picture(rgb.tobytes(), rgb.shape[1], rgb.shape[0])
+        return Picture(rgb.tobytes(), rgb.shape[1], rgb.shape[0])
+
+    return take
+
+
+def _taken(take: Callable[[], Picture], skip: Callable[[Exception], None]) -> Iterator[Picture]:
+    failed = 0
+    while failed < MOST_FAILED:
+        try:
+            picture = take()
+        except Exception as problem:  # a camera's driver raises many
+            failed += 1
+            skip(problem)
+            time.sleep(0.1)
+        else:
+            failed = 0
+            yield picture
+    raise OSError("the camera gives no pictures any more")
 
 
 def raw_image(picture: Picture, shape: tuple[int, int, int]) -> bytes:
@@ -272,16 +347,20 @@ class Tally:
     late: int = 0
     dropped: int = 0
     errors: int = 0
+    lost: int = 0
+    skipped: int = 0
     labelled: int = 0
     correct: int = 0
-    latencies_ms: list[float] = field(default_factory=list)
+    latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_LATENCIES))
 
-    def summary(self, unanswered: int) -> str:
+    def summary(self) -> str:
         """A few lines for a person."""
         lines = [
             f"{self.sent} requests: {self.in_time} answered in time, {self.late} late, "
-            f"{self.dropped} dropped, {self.errors} errors, {unanswered} without a reply"
+            f"{self.dropped} dropped, {self.errors} errors, {self.lost} without a reply"
         ]
+        if self.skipped:
+            lines.append(f"{self.skipped} pictures could not be read")
         if self.labelled:
             lines.append(f"{self.correct} of {self.labelled} answers correct")
         if self.latencies_ms:
@@ -289,7 +368,10 @@ class Tally:
             middle, high = (
                 ordered[max(0, math.ceil(share * len(ordered)) - 1)] for share in (0.5, 0.95)
             )
-            lines.append(f"latency: p50 {middle:.1f} ms, p95 {high:.1f} ms")
+            which = (
+                f" of the last {MOST_LATENCIES} answers" if len(ordered) == MOST_LATENCIES else ""
+            )
+            lines.append(f"latency{which}: p50 {middle:.1f} ms, p95 {high:.1f} ms")
         return "\n".join(lines)
 
 
@@ -306,6 +388,9 @@ class Device:
         self.open: dict[int, Sent] = {}
         self.way_ms: float | None = None
         self.shape: tuple[int, int, int] | None = None
+        # Without user and password.
+        self.broker = re.sub("//.*@", "//", options.broker)
+        self.lost_at_s: deque[float] = deque(maxlen=MOST_LOST)
         self.connected = threading.Event()
         self.ready = threading.Event()
         # Guards what paho's thread and the main thread both change.
@@ -328,9 +413,8 @@ class Device:
         if hasattr(mqtt, "CallbackAPIVersion"):  # paho-mqtt 2
             arguments["callback_api_version"] = mqtt.CallbackAPIVersion.VERSION2
         client = mqtt.Client(**arguments)
-        password = os.environ.get(PASSWORD_VARIABLE) or unquote(url.password or "") or None
         if url.username:
-            client.username_pw_set(unquote(url.username), password)
+            client.username_pw_set(unquote(url.username), password_of(options))
         if url.scheme == "mqtts":
             context = ssl.create_default_context(cafile=options.ca)
             if options.cert:
@@ -355,9 +439,24 @@ class Device:
         status = f"offramp/{VERSION}/status/{self.edge}/+"
         client.subscribe([(self._topic("reply"), self.qos), (status, 1)])
         self.connected.set()
+        print(f"connected to {self.broker}", file=sys.stderr, flush=True)
 
-    def _on_disconnect(self, *_: Any) -> None:
+    def _on_disconnect(self, client: mqtt.Client, _: Any, *rest: Any) -> None:
         self.connected.clear()
+        # In paho-mqtt 2 flags come before the reason.
+        code = rest[1] if hasattr(mqtt, "CallbackAPIVersion") else rest[0]
+        number = getattr(code, "value", code)
+        if number == 0:
+            return  # this program ended it
+        now_s = time.monotonic()
+        self.lost_at_s.append(now_s)
+        often = len(self.lost_at_s) == MOST_LOST and now_s - self.lost_at_s[0] < LOST_WITHIN_S
+        line = f"connection lost: {_reason(code)}"
+        if often or number == TAKEN_OVER:
+            # The broker ends the older of two connections with one identifier, and MQTT 3.1.1
+            # cannot say so; both then come back, and end each other for ever.
+            line += f"; is another client of this name ({self.edge}-{self.name}) connected?"
+        print(line, file=sys.stderr, flush=True)
 
     def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
         now_s = time.monotonic()
@@ -419,12 +518,19 @@ class Device:
         )
 
     def _report(self, id: int, latency_s: float | None) -> None:
+        if not self.connected.is_set():
+            return  # paho would keep them all until the broker is back
         latency_ms = None if latency_s is None else latency_s * 1e3
         payload = encode({"v": VERSION, "id": id, "latency_ms": latency_ms})
         self.client.publish(self._topic("report"), payload, qos=self.qos)
 
+    def skip(self, problem: Exception) -> None:
+        """A picture could not be read: say which, and go on without it."""
+        self.tally.skipped += 1
+        print(f"skipped: {problem}", file=sys.stderr, flush=True)
+
     def send(self, picture: Picture, created_s: float, label: int | None) -> None:
-        """Send one request; it counts as unanswered at once when there is no connection.
+        """Send one request; without a connection it is lost.
 
         Args:
             created_s: when the picture was there, from which the deadline counts.
@@ -461,19 +567,36 @@ class Device:
             self._topic("request"), encode(request), qos=self.qos, properties=properties
         )
 
-    def finish(self) -> int:
-        """Wait for the last replies; how many requests stay without one."""
-        until_s = time.monotonic() + self.deadline_s + GRACE_S
-        while self.open and time.monotonic() < until_s:
-            time.sleep(0.01)
+    def expire(self) -> None:
+        """Give up the requests whose replies are overdue, and report them as lost."""
+        wait_s = self.deadline_s + GRACE_S
+        before_s = time.monotonic() - wait_s
         with self.lock:
-            unanswered = list(self.open)
-            self.open.clear()
-        if self.reports:
-            for id in unanswered:
+            lost = [(id, sent) for id, sent in self.open.items() if sent.created_s < before_s]
+            for id, _ in lost:
+                del self.open[id]
+        for id, sent in lost:
+            self.tally.lost += 1
+            print(f"#{sent.number} lost: no reply within {wait_s:g} s", flush=True)
+            if self.reports:
                 self._report(id, None)
-            time.sleep(0.2)  # lets paho's thread send them
-        return len(unanswered)
+
+    def wait_until(self, at_s: float) -> None:
+        """Let time pass until a time of the monotonic clock, seconds."""
+        while True:
+            self.expire()
+            left_s = at_s - time.monotonic()
+            if left_s <= 0:
+                return
+            time.sleep(min(left_s, LOOK_EVERY_S))
+
+    def finish(self) -> None:
+        """Wait for the last replies, until they come or are overdue."""
+        while self.open:
+            self.expire()
+            time.sleep(0.01)
+        if self.reports:
+            time.sleep(0.2)  # lets paho's thread send the last
 
 
 def _without_delay(client: mqtt.Client, _: Any, opened: Any) -> None:
@@ -481,9 +604,15 @@ def _without_delay(client: mqtt.Client, _: Any, opened: Any) -> None:
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
+def _reason(code: Any) -> str:
+    text = str(code) if hasattr(code, "value") else mqtt.error_string(code)
+    # What paho says where nobody told it more.
+    return "the broker or the network ended it" if text == "Unspecified error" else text
+
+
 def _tell_failure(*_: Any) -> None:
     # paho calls this where it handles the exception, which it does not pass on.
-    print(f"no connection: {sys.exc_info()[1]}", file=sys.stderr)
+    print(f"no connection: {sys.exc_info()[1]}", file=sys.stderr, flush=True)
 
 
 # --- The program -----------------------------------------------------------------------------
@@ -496,9 +625,12 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
         "--broker",
         default="mqtt://localhost",
         help=(
-            "mqtt:// or mqtts://[user[:password]@]host[:port]; the password may also stand in "
-            f"${PASSWORD_VARIABLE}"
+            "mqtt:// or mqtts://[user[:password]@]host[:port]; without a password there, that of "
+            f"--password-file counts, else that of ${PASSWORD_VARIABLE}"
         ),
+    )
+    parser.add_argument(
+        "--password-file", type=Path, metavar="FILE", help="its first line is the user's password"
     )
     parser.add_argument("--edge", required=True, help="whom to ask: the scenario's kind of node")
     parser.add_argument("--device", required=True, help="this device's name")
@@ -536,11 +668,32 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def password_of(options: argparse.Namespace) -> str | None:
+    """The broker's: from the URL, else the file, else the environment, as with ``offramp``.
+
+    Raises:
+        OSError, ValueError: the file cannot be read.
+    """
+    in_url = urlsplit(options.broker).password
+    if in_url:
+        return unquote(in_url)
+    if options.password_file is None:
+        return os.environ.get(PASSWORD_VARIABLE)
+    lines = options.password_file.read_text(encoding="utf-8").splitlines()
+    if not lines or not lines[0]:
+        raise ValueError(f"the password file {options.password_file} has an empty first line")
+    return str(lines[0])
+
+
 def labeller(options: argparse.Namespace) -> Callable[[Picture], int | None]:
-    """What tells the true class of a picture."""
+    """What tells the true class of a picture.
+
+    Raises:
+        OSError, ValueError: the file of the classes cannot be read, or is not what it should be.
+    """
     if not options.label_from_folder_name:
         return lambda picture: None
-    names = json.loads(options.classes.read_text()) if options.classes else []
+    names = _class_names(options.classes) if options.classes else []
     numbers = {name: number for number, name in enumerate(names)}
 
     def label(picture: Picture) -> int | None:
@@ -550,24 +703,44 @@ def labeller(options: argparse.Namespace) -> Callable[[Picture], int | None]:
     return label
 
 
+def _class_names(file: Path) -> list[str]:
+    try:
+        names = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as problem:  # no JSON, or not UTF-8
+        raise ValueError(f"{file}: {problem}") from problem
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f'{file}: a list of names is expected, such as ["cat", "dog"]')
+    return names
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run the device; 0 if every request was answered in time, else 1."""
+    """Run the device.
+
+    Returns:
+        0 if all was done: every picture was read, every request that was wanted was sent, and
+        answered in time. 1 if not, 2 if nothing could be begun.
+    """
     options = options_of(arguments)
-    pictures = from_camera() if options.camera else from_folder(options.images)
     try:
         label = labeller(options)
         device = Device(options)
+        # Before anything is connected: what is missing here is told at once.
+        if options.camera:
+            pictures = from_camera(device.skip)
+        else:
+            pictures = from_folder(options.images, device.skip)
     except (OSError, ValueError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
+    tally, failed = device.tally, False
     device.client.loop_start()
     try:
         while not device.ready.wait(10):
             what = "no node is online" if device.connected.is_set() else "no connection"
-            print(f"waiting: {what} ({options.broker}, edge {options.edge})", file=sys.stderr)
+            print(f"waiting: {what} ({device.broker}, edge {options.edge})", file=sys.stderr)
         next_s = time.monotonic()
-        for _ in itertools.count() if options.count is None else range(options.count):
-            time.sleep(max(0.0, next_s - time.monotonic()))
+        while options.count is None or tally.sent < options.count:
+            device.wait_until(next_s)
             # A slow camera must not be followed by a burst.
             next_s = max(next_s, time.monotonic() - 1 / options.rate_hz) + 1 / options.rate_hz
             picture = next(pictures)
@@ -575,12 +748,15 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         pass
     except (OSError, ValueError) as problem:
+        failed = True
         print(f"error: {problem}", file=sys.stderr)
-    unanswered = device.finish()
+    device.finish()
     device.client.disconnect()
     device.client.loop_stop()
-    print(device.tally.summary(unanswered))
-    return 0 if device.tally.in_time == device.tally.sent else 1
+    print(tally.summary())
+    all_sent = tally.sent == options.count if options.count is not None else tally.sent > 0
+    done = all_sent and not failed and not tally.skipped and tally.in_time == tally.sent
+    return 0 if done else 1
 
 
 if __name__ == "__main__":

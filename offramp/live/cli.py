@@ -94,6 +94,9 @@ def run(
             "record them too.",
         ),
     ] = None,
+    join_wait_s: Annotated[
+        float, typer.Option(min=0, help="How long devices that are to join are waited for.")
+    ] = 600.0,
     metrics_port: Annotated[
         int | None,
         typer.Option(
@@ -147,7 +150,12 @@ def run(
         console,
     )
     options = LiveOptions(
-        address, port, certificate_arguments(ca, cert, key), join or 0, metrics_port
+        address,
+        port,
+        certificate_arguments(ca, cert, key),
+        join or 0,
+        metrics_port,
+        join_within_s=join_wait_s,
     )
     results = output or Path("results") / f"{loaded.scenario.name}-live"
     report = run_live(loaded, pipeline, results, options, notes, asking(console, yes))

@@ -56,6 +56,7 @@ class LiveOptions:
         port: of the broker that is started; None: a free one, or MQTT's where devices join.
         broker_arguments: that name the broker's certificates to nodes.
         join: devices, not started here, that are waited for, and recorded too.
+        join_within_s: how long they are waited for, from the start of the first arm's nodes.
         metrics_port: of the first node, the next ones follow; None: free ones.
         direct: the broker by a way without the network that devices are behind, for nodes; None:
             they take the same way.
@@ -67,6 +68,7 @@ class LiveOptions:
     join: int = 0
     metrics_port: int | None = None
     direct: Broker | None = None
+    join_within_s: float = 600.0
 
 
 @dataclass
@@ -79,6 +81,7 @@ class LiveSession:
         job: its arms.
         arguments: that name the artefact store to nodes.
         there: nodes that were at the broker before.
+        say: prints a line for the user.
     """
 
     source: LoadedScenario
@@ -91,6 +94,7 @@ class LiveSession:
     there: dict[str, NodeStatus]
     parts: Parts
     observer: Observer | None
+    say: Callable[[str], None]
 
     @property
     def direct(self) -> Broker:
@@ -122,12 +126,16 @@ class LiveSession:
         table.show(standing)
         with ExitStack() as stack:
             nodes = stack.enter_context(self.nodes(arm))
-            fleet = stack.enter_context(fleet_process(self.order(arm)))
+            # Only now: devices may send nothing before they hear that a node is online.
+            self.wait_for_joining(nodes, table, standing)
             if self.observer is not None:
+                self.observer.own_send = True
                 self.observer.log.clear()
+            fleet = stack.enter_context(fleet_process(self.order(arm)))
             result = self.follow(nodes, fleet, table, standing)
             if self.observer is not None:
                 self.observer.drain(_GRACE_S)
+                self._warn_of_namesakes(self.observer, nodes)
         table.finish()
         return self._part(arm, nodes, result)
 
@@ -187,6 +195,54 @@ class LiveSession:
             FleetSettings.of(self.broker, self.job.world.mqtt, wait_s=READY_WITHIN_S),
         )
 
+    def wait_for_joining(self, nodes: EdgeNodes, table: LiveTable, standing: Standing) -> None:
+        """Wait until as many devices as are to join have asked something since the run began.
+
+        Raises:
+            LiveError: they did not in time, or a node ended.
+        """
+        observer = self.observer
+        if observer is None:
+            return
+        devices, wanted = observer.log.devices, self.options.join
+        if len(devices) < wanted:
+            port, kinds = self.broker.port, self.job.world.nodes
+            where = self.broker.url if self.options.broker else f"port {port} of this host"
+            topics = " or ".join(f"offramp/1/request/{kind.name}/NAME" for kind in kinds)
+            self.say(
+                f"waiting for {wanted} device(s) at {where}, for {self.options.join_within_s:g} s "
+                "at most (Ctrl-C ends the run): once a node says that it is online, they publish "
+                f"to {topics}"
+            )
+
+        def meanwhile() -> None:
+            self._look_after(nodes, measuring=False)
+            self._warn_of_namesakes(observer, nodes)
+            table.show(replace(standing, phase=f"{len(devices)} of {wanted} joined"))
+
+        observer.wait_for(
+            wanted,
+            self.options.join_within_s,
+            lambda name: self.say(f"joined  {name}"),
+            meanwhile,
+        )
+
+    def _warn_of_namesakes(self, observer: Observer, nodes: EdgeNodes) -> None:
+        """Tell once of each device elsewhere that has the name of a virtual one."""
+        for name in observer.new_namesakes():
+            note = (
+                f"a device that was not started here is called {name!r}, as a virtual one of this "
+                "run: it cannot join, and each gets the other's replies; give it another name"
+            )
+            nodes.notes.append(note)
+            self.say(f"warning: {note}")
+
+    def _look_after(self, nodes: EdgeNodes, measuring: bool) -> None:
+        """See whether broker and nodes are there, and start again what may be."""
+        if self.own_broker is not None and (ended := self.own_broker.look_after()):
+            nodes.notes.append(ended)
+        nodes.look_after(measuring)
+
     def follow(
         self, nodes: EdgeNodes, fleet: FleetProcess, table: LiveTable, standing: Standing
     ) -> FleetResult:
@@ -196,9 +252,7 @@ class LiveSession:
             said = fleet.next(_LOOK_EVERY_S)
             if isinstance(said, FleetResult):
                 return said
-            if self.own_broker is not None and (ended := self.own_broker.look_after()):
-                nodes.notes.append(ended)
-            nodes.look_after(measuring)
+            self._look_after(nodes, measuring)
             if isinstance(said, Progress):
                 measuring = True
                 left = "finishing" if said.time_s >= said.horizon_s else ""
@@ -249,7 +303,7 @@ def live_session(
     arguments: Sequence[str],
     say: Callable[[str], None],
 ) -> Iterator[LiveSession]:
-    """Start or find a broker, and wait for who is to join; everything started ends with it.
+    """Start or find a broker, and watch it for who joins; everything started ends with it.
 
     Raises:
         BrokerError: no broker can be started or reached.
@@ -274,12 +328,6 @@ def live_session(
             names = [world.device_name(device) for device in range(world.devices)]
             edges = [node.name for node in world.nodes]
             observer = stack.enter_context(Observer(broker, edges, names))
-            where = broker.url if options.broker else f"port {broker.port} of this host"
-            say(
-                f"waiting for {options.join} device(s) at {where}: they publish to "
-                f"{' or '.join(f'offramp/1/request/{edge}/NAME' for edge in edges)}"
-            )
-            observer.wait_for(options.join, lambda name: say(f"joined  {name}"))
         yield LiveSession(
             source,
             loaded,
@@ -291,6 +339,7 @@ def live_session(
             there,
             parts,
             observer,
+            say,
         )
 
 

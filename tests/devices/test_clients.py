@@ -3,10 +3,14 @@
 import contextlib
 import importlib.util
 import math
+import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 import types
 from pathlib import Path
 
@@ -14,13 +18,17 @@ import cbor2
 import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
-from brokers import program
+from board_umqtt import BoardSocket, NewerUmqtt, OlderUmqtt
+from brokers import free_port, program
+from fake_runtime import in_time
 from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 from PIL import Image
 
+from devices.mqtt.broker_address import parse_broker
 from devices.protocol import topics
 from devices.protocol.images import decode_image
 from devices.protocol.messages import (
@@ -183,9 +191,13 @@ def pictures(tmp_path):
     return tmp_path / "pictures", small.transpose(2, 0, 1)
 
 
-def run_pi(port, folder, *further, environment=None):
+def pi_command(port, folder, *further):
     command = [sys.executable, str(PI_CAMERA), "--broker", f"mqtt://127.0.0.1:{port}"]
-    command += ["--edge", "edge", "--device", "pi-1", "--images", str(folder), *further]
+    return [*command, "--edge", "edge", "--device", "pi-1", "--images", str(folder), *further]
+
+
+def run_pi(port, folder, *further):
+    command = pi_command(port, folder, *further)
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -277,13 +289,241 @@ def test_pi_client_reads_ppm_and_pgm_without_pillow(pi, tmp_path, monkeypatch):
     grey = pi.read_picture(tmp_path / "b.pgm")
     assert pi.raw_image(grey, (1, 1, 2)) == b"\x07\xfa"
     assert pi.raw_image(grey, (3, 1, 2)) == 3 * b"\x07\xfa"
-    for broken in (b"", b"P6 4 4 255\nxx", b"P3 1 1 255\n1 2 3", b"P6 0 0 255\n"):
+    broken_ones = (b"", b"P6 4 4 255\nxx", b"P3 1 1 255\n1 2 3", b"P6 0 0 255\n")
+    for broken in (*broken_ones, b"P6 a b 255\n" + bytes(9), b"P6 -1 -1 255\n" + bytes(9)):
         (tmp_path / "c.ppm").write_bytes(broken)
         with pytest.raises(ValueError, match=r"c\.ppm"):
             pi.read_picture(tmp_path / "c.ppm")
     (tmp_path / "d.png").write_bytes(b"")
     with pytest.raises(ValueError, match="without Pillow"):
         pi.read_picture(tmp_path / "d.png")
+
+
+def test_pi_client_skips_pictures_that_cannot_be_read(node, port, pictures):
+    folder, _ = pictures
+    (folder / "2" / "cut.png").write_bytes((folder / "cat" / "b.png").read_bytes()[:60])
+    (folder / "2" / "text.jpg").write_text("no picture")
+    (folder / "2" / "cut.ppm").write_bytes(b"P6 4 4 255\nxx")
+    done = run_pi(port, folder, "--count", "6", "--rate-hz", "50", "--deadline-ms", "20000")
+    assert "6 requests: 6 answered in time" in done.stdout
+    assert "3 pictures could not be read" in done.stdout
+    for name in ("cut.png", "text.jpg", "cut.ppm"):
+        # Once each, however often the others are sent.
+        assert len(re.findall(rf"^skipped: .*{name}", done.stderr, re.MULTILINE)) == 1
+    assert done.returncode == 1
+
+
+def test_pi_client_ends_where_no_picture_is_left(node, port, tmp_path):
+    (tmp_path / "a.ppm").write_bytes(b"P6 4 4 255\nxx")
+    done = run_pi(port, tmp_path, "--count", "1", "--rate-hz", "50")
+    assert "error: there is no picture that can be read" in done.stderr
+    assert "0 requests" in done.stdout
+    assert done.returncode == 1
+
+
+def test_pi_client_takes_a_camera_that_fails_now_and_then(pi, monkeypatch):
+    monkeypatch.setattr(pi.time, "sleep", lambda _: None)
+    good = pi.Picture(b"123", 1, 1)
+    frames, skipped = iter([None, good, None, None, good, *([None] * pi.MOST_FAILED)]), []
+
+    def take():
+        frame = next(frames)
+        if frame is None:
+            raise OSError("no frame")
+        return frame
+
+    taken = pi._taken(take, skipped.append)
+    assert [next(taken), next(taken)] == [good, good]
+    assert len(skipped) == 3
+    with pytest.raises(OSError, match="no pictures any more"):
+        next(taken)
+
+
+def test_pi_client_whose_count_was_not_reached_says_so(pictures, mosquitto):
+    node = Node(mosquitto.port)
+    command = pi_command(mosquitto.port, pictures[0], "--count", "1000", "--deadline-ms", "20000")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert "ok" in process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            node.stop()
+    assert "answered in time" in said
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("pictures", "sentence"),
+    [("nowhere", "there is no folder"), (".", "holds no picture")],
+)
+def test_pi_client_without_pictures_ends_before_it_connects(tmp_path, pictures, sentence):
+    # Nobody listens there: a client that had tried would say so.
+    done = run_pi(free_port(), tmp_path / pictures)
+    assert done.stderr.startswith("error: ")
+    assert sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.returncode == 2
+
+
+def test_pi_client_without_a_camera_ends_before_it_connects(pi, monkeypatch, capsys):
+    cv2 = types.ModuleType("cv2")
+    cv2.VideoCapture = lambda number: types.SimpleNamespace(isOpened=lambda: False)
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+    monkeypatch.setitem(sys.modules, "cv2", cv2)
+    monkeypatch.setattr(pi.Device, "_client", lambda *_: None)  # whose use would raise
+    assert pi.main(["--edge", "e", "--device", "d", "--camera"]) == 2
+    assert capsys.readouterr().err == "error: no camera: OpenCV cannot open the first one\n"
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    assert pi.main(["--edge", "e", "--device", "d", "--camera"]) == 2
+    assert "needs picamera2 or OpenCV" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ['[["a"], 2]', '{"a": 1}', '["a", 1]', "7", '["a"', "\udcff", "[" * 100_000]
+)
+def test_pi_client_refuses_classes_that_are_no_list_of_names(pi, tmp_path, text, capsys):
+    file = tmp_path / "classes.json"
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    arguments = ["--edge", "e", "--device", "d", "--images", str(tmp_path)]
+    assert pi.main([*arguments, "--label-from-folder-name", "--classes", str(file)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {file}: ")
+
+
+@pytest.fixture
+def start_pi(pictures):
+    """Starts the client, which sends until it is told to end."""
+    started = []
+
+    def start(port, *further):
+        command = pi_command(port, pictures[0], "--rate-hz", "20", *further)
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def read_until(stream, text):
+    """Its lines up to the one that holds ``text``."""
+    lines = []
+    while not lines or text not in lines[-1]:
+        lines.append(stream.readline())
+        assert lines[-1], f"it ended without {text!r}: {lines}"
+    return lines
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_pi_client_says_when_its_connection_is_lost_and_back(mosquitto, start_pi, version):
+    url = f"mqtt://127.0.0.1:{mosquitto.port}"
+    process = start_pi(mosquitto.port, "--mqtt", version)
+    read_until(process.stderr, f"connected to {url}")
+    mosquitto.restart()
+    lines = read_until(process.stderr, f"connected to {url}")
+    assert lines[0].startswith("connection lost: ")
+    assert "another client" not in lines[0]
+
+
+def test_pi_client_asks_for_its_double_when_its_connection_is_lost_again_and_again(
+    mosquitto, start_pi
+):
+    one, _ = start_pi(mosquitto.port), start_pi(mosquitto.port)
+    lines = read_until(one.stderr, "is another client of this name (edge-pi-1) connected?")
+    assert sum(line.startswith("connection lost") for line in lines) == 3
+
+
+def test_pi_client_says_what_mqtt_5_says_of_a_double(pi, capsys):
+    options = pi.options_of(["--edge", "e", "--device", "d", "--images", "."])
+    device = pi.Device(options)
+    reasons = [ReasonCode(PacketTypes.DISCONNECT, identifier=code) for code in (142, 0)]
+    for reason in reasons:
+        device._on_disconnect(device.client, None, None, reason, None)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "connection lost: Session taken over; is another client of this name (e-d) connected?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "further", "in_environment", "expected"),
+    [
+        ("mqtt://me:in%40url@host", ["--password-file", "file"], "in environment", "in@url"),
+        ("mqtt://me@host", ["--password-file", "file"], "in environment", "in file"),
+        ("mqtt://me@host", [], "in environment", "in environment"),
+        ("mqtt://me@host", [], None, None),
+    ],
+)
+def test_pi_client_finds_its_password_where_offramp_does(
+    pi, url, further, in_environment, expected, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("in file\nand more\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(pi.PASSWORD_VARIABLE, raising=False)
+    if in_environment:
+        monkeypatch.setenv(pi.PASSWORD_VARIABLE, in_environment)
+    arguments = ["--broker", url, "--edge", "e", "--device", "d", "--images", ".", *further]
+    assert pi.password_of(pi.options_of(arguments)) == expected
+    file = tmp_path / "file" if further else None
+    assert parse_broker(url, password_file=file, environment=os.environ).password == expected
+
+
+def test_pi_client_whose_password_file_is_wrong_says_so(pi, tmp_path, capsys):
+    (tmp_path / "empty").write_text("")
+    for name, sentence in (("empty", "has an empty first line"), ("none", "No such file")):
+        arguments = ["--broker", "mqtt://me@host", "--edge", "e", "--device", "d"]
+        arguments += ["--images", ".", "--password-file", str(tmp_path / name)]
+        assert pi.main(arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        assert sentence in line
+        assert name in line
+
+
+def test_pi_client_gives_up_lost_requests_while_it_goes_on(mosquitto, start_pi):
+    node = Node(mosquitto.port)
+    node.reply = lambda payload: Reply(1, "error", "edge", code="bad_cbor", message="no")
+    try:
+        process = start_pi(mosquitto.port, "--deadline-ms", "50", "--report")
+        read_until(process.stdout, "#1 lost: no reply within 2.05 s")
+        assert process.poll() is None
+        for _ in range(100):
+            if node.reports:
+                break
+            time.sleep(0.1)
+        assert node.reports[0].latency_s is None
+    finally:
+        node.stop()
+
+
+def test_pi_client_keeps_what_may_still_be_answered_only(pi, capsys):
+    device = pi.Device(pi.options_of(["--edge", "e", "--device", "d", "--images", "."]))
+    now_s = time.monotonic()
+    for number, age_s in enumerate((10, 0)):
+        device.open[number] = pi.Sent(number, now_s - age_s, now_s - age_s, None)
+    device.expire()
+    assert list(device.open) == [1]
+    assert device.tally.lost == 1
+    assert capsys.readouterr().out == "#0 lost: no reply within 2.5 s\n"
+
+
+def test_pi_client_keeps_the_last_latencies_only(pi):
+    tally = pi.Tally()
+    tally.latencies_ms.extend([1000.0] * 5)
+    assert "latency: p50 1000.0 ms" in tally.summary()
+    tally.latencies_ms.extend([2.0] * pi.MOST_LATENCIES)
+    assert len(tally.latencies_ms) == pi.MOST_LATENCIES
+    assert "latency of the last 10000 answers: p50 2.0 ms" in tally.summary()
+
+
+def test_pi_client_does_not_print_its_password(pi):
+    broker = ["--broker", "mqtt://me:secret@localhost:1"]
+    device = pi.Device(pi.options_of([*broker, "--edge", "e", "--device", "d", "--images", "."]))
+    assert device.broker == "mqtt://localhost:1"
 
 
 @given(CBOR)
@@ -334,6 +574,8 @@ class Umqtt:
     def __init__(self, time):
         self.time = time
         self.node = Answering((3, 32, 32))
+        # What the broker sends to whoever subscribes to the nodes' status.
+        self.statuses = [encode_status(self.node.status)]
         self.travel_ms = 10
         self.connections = []
         self.refuse_connections = 0
@@ -342,22 +584,24 @@ class Umqtt:
         self.pings = 0
         self.published_at = []
 
-    def client(self, *arguments, **keywords):
-        self.connections.append(FakeClient(self, *arguments, **keywords))
-        return self.connections[-1]
+    @property
+    def client(self):
+        """The class that the board finds in umqtt.simple."""
+        return type("MQTTClient", (FakeClient,), {"umqtt": self})
 
 
 class FakeClient:
     """umqtt.simple.MQTTClient, as far as its documentation goes."""
 
-    def __init__(
-        self, umqtt, client_id, server, port=0, user=None, password=None, keepalive=0, ssl=None
-    ):
-        self.umqtt = umqtt
+    umqtt = None
+
+    def __init__(self, client_id, server, port=0, user=None, password=None, keepalive=0, ssl=None):
+        self.umqtt.connections.append(self)
         self.subscribed = []
         self.coming = []
         self.callback = None
         self.connected = False
+        self.sock = None
 
     def set_callback(self, callback):
         self.callback = callback
@@ -366,28 +610,39 @@ class FakeClient:
         if self.umqtt.refuse_connections:
             self.umqtt.refuse_connections -= 1
             raise OSError(113)
+        self.sock = BoardSocket()
         self.connected = True
 
     def disconnect(self):
         self.connected = False
+        self.sock.close()
 
     def subscribe(self, topic, qos=0):
         assert self.callback is not None
         assert self.connected
         self.subscribed.append((topic, qos))
+        if topic == b"offramp/1/status/edge/+":
+            for status in self.umqtt.statuses:
+                self.comes(b"offramp/1/status/edge/edge", status)
+
+    def comes(self, topic, payload):
+        self.coming.append((self.umqtt.time.now + self.umqtt.travel_ms, topic, payload))
 
     def publish(self, topic, payload, retain=False, qos=0):
         assert topic == b"offramp/1/request/edge/esp32-1"
-        assert self.subscribed == [(b"offramp/1/reply/edge/esp32-1", 0)]
+        assert self.subscribed == [
+            (b"offramp/1/reply/edge/esp32-1", 0),
+            (b"offramp/1/status/edge/+", 0),
+        ]
         assert not retain
         self.umqtt.published_at.append(self.umqtt.time.now)
         reply = self.umqtt.answer(bytes(payload))
         if reply is not None:
-            self.coming.append((self.umqtt.time.now + self.umqtt.travel_ms, reply))
+            self.comes(b"offramp/1/reply/edge/esp32-1", reply)
 
     def check_msg(self):
         if self.coming and self.coming[0][0] <= self.umqtt.time.now:
-            self.callback(b"offramp/1/reply/edge/esp32-1", self.coming.pop(0)[1])
+            self.callback(*self.coming.pop(0)[1:])
 
     def ping(self):
         self.umqtt.pings += 1
@@ -496,6 +751,40 @@ def test_esp32_client_tells_late_dropped_refused_and_lost(board, umqtt, capsys):
     assert told[3:] == 6 * [["lost"]]
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 12), (3, 192, 96)])
+def test_esp32_client_sends_what_the_network_takes(board, umqtt, shape):
+    umqtt.node = Answering(shape)
+    umqtt.statuses = [encode_status(umqtt.node.status)]
+    board.main(2)
+    assert not umqtt.node.refused
+    height, width = shape[1:]
+    rows, columns = np.arange(height) * 96 // height, np.arange(width) * 96 // width
+    grey = np.add.outer(rows, columns).astype(np.uint8)
+    np.testing.assert_array_equal(umqtt.node.images[1], np.stack(shape[0] * [grey]))
+
+
+def test_esp32_client_waits_for_a_node(board, umqtt, capsys):
+    online, umqtt.statuses = umqtt.statuses[0], []
+    offline = encode_status(NodeStatus("offline", "edge", "3f9c20d1"))
+    slept = board.time.sleep_ms
+
+    def sleep_ms(milliseconds):
+        slept(milliseconds)
+        client = umqtt.connections[-1]
+        if umqtt.time.now > TICKS and not sent:
+            sent.append(umqtt.time.now)
+            for status in (offline, b"", b"\xa0", online):
+                client.comes(b"offramp/1/status/edge/edge", status)
+
+    sent = []
+    board.time.sleep_ms = sleep_ms
+    board.main(1)
+    assert sent[0] < umqtt.published_at[0] < sent[0] + 500
+    said = capsys.readouterr().out
+    assert "waiting for a node of edge" in said
+    assert "not understood" not in said
+
+
 def test_esp32_client_takes_a_silent_connection_for_dead(board, umqtt, capsys):
     umqtt.answer = lambda payload: None
     board.main(7)
@@ -516,7 +805,8 @@ def test_esp32_client_reconnects_with_growing_pauses_and_subscribes_again(board,
 
     umqtt.answer = answer
     board.main(5)
-    assert umqtt.published_at[0] - begun == 1000 * (1 + 2 + 4 + 8)
+    # And then a moment until a node's status has come.
+    assert 0 <= umqtt.published_at[0] - begun - 1000 * (1 + 2 + 4 + 8) <= 200
     # The request on which the connection broke is not sent again: it would be late.
     assert len(umqtt.node.requests) == 4
     assert len(umqtt.connections) == 6
@@ -546,7 +836,7 @@ def esp32_cbor():
     """The functions for CBOR alone, without the board."""
     sys.modules["umqtt"] = types.ModuleType("umqtt")
     sys.modules["umqtt.simple"] = types.ModuleType("umqtt.simple")
-    sys.modules["umqtt.simple"].MQTTClient = None
+    sys.modules["umqtt.simple"].MQTTClient = object
     module = loaded(ESP32_CAMERA, "esp32_camera_cbor")
     del sys.modules["umqtt"], sys.modules["umqtt.simple"]
     return module
@@ -586,54 +876,10 @@ def test_the_esp32_clients_half_floats_are_those_of_the_standard(esp32_cbor):
         assert same(esp32_cbor.half(bits), expected)
 
 
-class UmqttOverPaho:
-    """umqtt.simple's interface over paho-mqtt, so that the board meets a real broker."""
-
-    port = 0
-
-    def __init__(self, client_id, server, port=0, user=None, password=None, keepalive=0, ssl=None):
-        self.client = mqtt.Client(
-            mqtt.CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv311
-        )
-        self.keepalive = keepalive
-
-    def set_callback(self, callback):
-        def on_message(client, userdata, message):
-            callback(message.topic.encode(), message.payload)
-
-        self.client.on_message = on_message
-
-    def connect(self, clean_session=True):
-        self.client.connect("127.0.0.1", self.port, self.keepalive)
-        while not self.client.is_connected():
-            self.client.loop(0.01)
-
-    def subscribe(self, topic, qos=0):
-        done = []
-        self.client.on_subscribe = lambda *_: done.append(True)
-        self.client.subscribe(topic.decode(), qos)
-        while not done:
-            self.client.loop(0.01)
-
-    def publish(self, topic, payload, retain=False, qos=0):
-        self.client.publish(topic.decode(), payload, qos, retain)
-
-    def check_msg(self):
-        self.client.loop(0)
-
-    def ping(self):
-        self.client.loop(0)
-
-    def disconnect(self):
-        self.client.disconnect()
-        self.client.loop(0.01)
-
-
-def test_esp32_client_over_a_broker(port, monkeypatch, capsys):
-    monkeypatch.setattr(UmqttOverPaho, "port", port)
-    board, _ = load_esp32(monkeypatch, UmqttOverPaho)
-    import time
-
+@pytest.fixture(params=[OlderUmqtt, NewerUmqtt])
+def real_board(request, monkeypatch):
+    """The module on a board with that umqtt, whose time is this host's."""
+    board, _ = load_esp32(monkeypatch, request.param)
     real = types.SimpleNamespace(
         ticks_ms=lambda: int(time.monotonic() * 1000) % TICKS,
         ticks_diff=Time.ticks_diff,
@@ -641,17 +887,84 @@ def test_esp32_client_over_a_broker(port, monkeypatch, capsys):
         sleep=time.sleep,
     )
     monkeypatch.setattr(board, "time", real)
+    monkeypatch.setattr(board, "BROKER", "127.0.0.1")
     monkeypatch.setattr(board, "PERIOD_MS", 20)
     monkeypatch.setattr(board, "DEADLINE_MS", 10_000)
-    node = Node(port, shape=(3, 32, 32))
+    return board
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_esp32_client_over_a_broker(port, real_board, qos, monkeypatch, capsys):
+    monkeypatch.setattr(real_board, "PORT", port)
+    monkeypatch.setattr(real_board, "QOS", qos)
+    node = Node(port, shape=(3, 8, 8))
     try:
-        board.main(3)
+        real_board.main(3)
     finally:
         node.stop()
     told = outcomes(capsys)
     assert [outcome for outcome, _ in told] == 3 * ["on_time"]
     assert len(node.requests) == 3
     assert not node.refused
+
+
+@contextlib.contextmanager
+def silent_broker(*answers):
+    """The port of a server that gives an answer to what comes first, to what comes next ...
+
+    Then it says nothing more. A client that waits for it nonetheless is let go after 20 s.
+    """
+    over = threading.Event()
+
+    def talk(listener):
+        with contextlib.suppress(OSError), listener.accept()[0] as connection:
+            for answer in answers:
+                connection.recv(4096)
+                connection.sendall(answer)
+            over.wait(20)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=talk, args=(listener,))
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            over.set()
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+CONNACK, *SUBACKS = b"\x20\2\0\0", b"\x90\3\0\1\0", b"\x90\3\0\2\0"
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        (),
+        (CONNACK,),
+        (CONNACK, SUBACKS[0]),
+        (CONNACK, *SUBACKS),
+        # The beginning of a message, and never its end.
+        (CONNACK, SUBACKS[0], SUBACKS[1] + b"\x30"),
+        (CONNACK, SUBACKS[0], SUBACKS[1] + b"\x30\x7f\0"),
+    ],
+)
+def test_esp32_client_does_not_wait_for_ever_for_a_broker(real_board, answers, monkeypatch):
+    monkeypatch.setattr(real_board, "WAIT_S", 0.3)
+    monkeypatch.setattr(real_board, "QOS", 1)
+    device = real_board.Device(1)
+
+    def ask():
+        device.connect()
+        device.ask(bytes(32 * 32), (32, 32), device.clock.now())
+
+    begun_s = time.monotonic()
+    with silent_broker(*answers) as port:
+        monkeypatch.setattr(real_board, "PORT", port)
+        with pytest.raises(OSError, match="timed out"):
+            ask()
+        real_board.close(device.client)
+    assert 0.2 < time.monotonic() - begun_s < in_time(5)
 
 
 def test_esp32_client_is_micropython(tmp_path):

@@ -22,6 +22,7 @@ from devices.protocol.messages import (
     encode_request,
 )
 from devices.protocol.topics import reply_topic, report_topic, request_topic
+from models.errors import LiveError
 
 SOON_S = 20.0
 
@@ -83,8 +84,66 @@ def test_it_passes_over_the_devices_of_the_run(
     publish(request_topic("edge", "cameras-0"), request(1))
     publish(request_topic("edge", "pi"), request(1))
     told: list[str] = []
-    observer.wait_for(1, told.append)
+    observer.wait_for(1, SOON_S, told.append)
     assert told == list(observer.log.devices) == ["pi"]
+
+
+def test_who_joined_is_told_once(observer: Observer, publish: Callable[..., None]) -> None:
+    told: list[str] = []
+    for names in (["pi"], ["pi", "esp32"]):
+        for name in names:
+            publish(request_topic("edge", name), request(1))
+        observer.wait_for(len(names), SOON_S, told.append)
+    assert told == ["pi", "esp32"]
+
+
+def test_it_waits_for_so_long_and_says_who_is_missing(
+    observer: Observer, publish: Callable[..., None]
+) -> None:
+    publish(request_topic("edge", "pi"), request(1))
+    publish(request_topic("edge", "broken"), b"no request")
+    wait_until(lambda: observer.log.malformed)
+    with pytest.raises(LiveError) as caught:
+        observer.wait_for(2, 0.3, lambda name: None)
+    assert str(caught.value) == (
+        "after 0.3 s 1 of 2 devices that are to join have asked (pi); "
+        "1 message(s) came that are no requests"
+    )
+
+
+def test_it_tells_once_of_somebody_who_has_a_virtual_devices_name(
+    observer: Observer, publish: Callable[..., None]
+) -> None:
+    publish(request_topic("edge", "cameras-0"), request(1))
+    publish(request_topic("edge", "pi"), request(1))
+    observer.wait_for(1, SOON_S, lambda name: None)
+    assert observer.new_namesakes() == ["cameras-0"]
+    publish(request_topic("edge", "cameras-0"), request(2))
+    publish(request_topic("edge", "esp32"), request(1))
+    observer.wait_for(2, SOON_S, lambda name: None)
+    assert observer.new_namesakes() == []
+    with pytest.raises(LiveError, match="under the name of a virtual device asked cameras-0"):
+        observer.wait_for(3, 0.1, lambda name: None)
+
+
+def test_what_virtual_devices_ask_is_theirs_and_a_report_is_not(
+    observer: Observer, publish: Callable[..., None]
+) -> None:
+    observer.own_send = True
+    publish(request_topic("edge", "cameras-0"), request(1))
+    publish(request_topic("edge", "pi"), request(1))
+    wait_until(lambda: observer.log.devices)
+    assert observer.new_namesakes() == []
+    publish(report_topic("edge", "cameras-0"), encode_report(LatencyReport(1, 0.1)))
+    wait_until(lambda: observer.new_namesakes() == ["cameras-0"])
+
+
+def test_a_wait_ends_with_what_goes_wrong_meanwhile(observer: Observer) -> None:
+    def meanwhile() -> None:
+        raise LiveError("node edge ended")
+
+    with pytest.raises(LiveError, match="node edge ended"):
+        observer.wait_for(1, SOON_S, lambda name: None, meanwhile)
 
 
 @pytest.mark.parametrize(

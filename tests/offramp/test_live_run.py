@@ -31,6 +31,8 @@ from offramp.stages.live_parts import LIVE_PARTS
 from tests.devices.brokers import Mosquitto, free_port, open_config, program
 from tests.devices.fake_runtime import in_time
 
+PI_CAMERA = Path(__file__).parents[2] / "devices" / "clients" / "pi_camera.py"
+
 #: Generous: a node imports torch, and this machine may be busy.
 SOON_S = 120.0
 
@@ -194,10 +196,12 @@ class Somebody:
 def test_devices_that_join_are_waited_for_and_recorded(
     live: Callable[..., Any], mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
-    with Somebody(mosquitto.url, "esp32"), Somebody(mosquitto.url, "pi"):
+    people = [Somebody(mosquitto.url, name) for name in ("esp32", "pi", "cameras-0")]
+    with people[0], people[1], people[2]:
         ran = live("-o", tmp_path, *ONE_ARM, *SHORT, "--broker", mosquitto.url, "--join", 2)
     assert ran.status == 0, ran.err
     assert "joined  esp32" in ran.out
+    assert "warning: a device that was not started here is called 'cameras-0'" in ran.out
     records, manifest = read(tmp_path)
     joined = records[records["group"] == "joined"]
     assert set(joined["device"]) == set(manifest["live"]["joined"]) == {"esp32", "pi"}
@@ -206,7 +210,76 @@ def test_devices_that_join_are_waited_for_and_recorded(
     assert (joined["outcome"] == "on_time").mean() > 0.5
     assert (joined["correct"] == (joined["predicted"] == joined["label"])).all()
     assert set(records["group"]) == {"cameras", "joined"}
-    assert "reported no latency" in "\n".join(manifest["live"]["warnings"])
+    warnings = "\n".join(manifest["live"]["warnings"])
+    assert "reported no latency" in warnings
+    assert warnings.count("is called 'cameras-0'") == 1
+
+
+@pytest.fixture
+def pi_camera(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts the client that ships for a Raspberry Pi: ``pi_camera(url, name)``."""
+    (tmp_path / "pictures" / "7").mkdir(parents=True)
+    (tmp_path / "pictures" / "7" / "grey.pgm").write_bytes(b"P5 8 8 255\n" + bytes(64))
+    running: list[subprocess.Popen[str]] = []
+
+    def start(url: str, name: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(PI_CAMERA), "--broker", url, "--edge", "edge"]
+        command += ["--device", name, "--images", str(tmp_path / "pictures")]
+        command += ["--rate-hz", "10", "--deadline-ms", "1000", "--label-from-folder-name"]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def test_a_camera_that_waits_for_a_node_joins_the_run_that_starts_one(
+    started: Callable[..., subprocess.Popen[str]],
+    pi_camera: Callable[..., subprocess.Popen[str]],
+    mosquitto: Mosquitto,
+    tmp_path: Path,
+) -> None:
+    camera = pi_camera(mosquitto.url, "pi-1")
+    results = tmp_path / "results"
+    run = started("-o", results, *ONE_ARM, *SHORT, "--broker", mosquitto.url, "--join")
+    out, err = run.communicate(timeout=SOON_S)
+    assert run.returncode == 0, err
+    waits = f"waiting for 1 device(s) at {mosquitto.url}, for 600 s at most (Ctrl-C ends the run)"
+    assert out.index(waits) < out.index("joined  pi-1")
+    records, manifest = read(results)
+    joined = records[records["group"] == "joined"]
+    assert manifest["live"]["joined"] == ["pi-1"]
+    assert (joined["outcome"] == "on_time").any()
+    assert (joined["label"] == 7).all()
+    camera.send_signal(signal.SIGINT)
+    told, _ = camera.communicate(timeout=SOON_S)
+    assert "#0 ok after" in told
+
+
+def test_devices_that_never_come_are_not_waited_for_for_ever(
+    live: Callable[..., Any], mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    arguments = ("--broker", mosquitto.url, "--join", 2, "--join-wait-s", 1)
+    ran = live("-o", tmp_path, *ONE_ARM, *SHORT, *arguments)
+    assert ran.status == 2
+    assert "after 1 s 0 of 2 devices that are to join have asked" in ran.err
+
+
+def test_a_node_that_cannot_start_ends_the_wait_for_devices(
+    live: Callable[..., Any], mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        arguments = ("--broker", mosquitto.url, "--join", "--metrics-port", taken.getsockname()[1])
+        ran = live("-o", tmp_path, *ONE_ARM, *SHORT, *arguments)
+    assert ran.status == 2
+    assert "node edge ended with status 2; it said last:" in ran.err
 
 
 @pytest.mark.parametrize("join", [("--join",), ("--join", "3"), ("--join=2",)])
@@ -380,7 +453,7 @@ def test_a_scenario_that_is_changed_during_a_run_ends_it(scenario: Callable[...,
     loaded = load_scenario(str(scenario()), ["seed=4"])
     nothing: Any = None
     session = LiveSession(
-        loaded, loaded, nothing, LiveOptions(), (), nothing, nothing, {}, nothing, nothing
+        loaded, loaded, nothing, LiveOptions(), (), nothing, nothing, {}, nothing, nothing, print
     )
     session.check_unchanged()
     scenario({"devices.cameras.count": 6})
