@@ -7,9 +7,11 @@
 # serves no more until somebody restarts it.
 set -u
 
+node= ended=
+trap 'if [ "$node" ]; then kill "$node"; else ended=yes; fi' TERM INT
 offramp "$@" &
 node=$!
-trap 'kill "$node"' TERM INT
+[ -z "$ended" ] || kill "$node"
 wait "$node"
 status=$?
 while kill -0 "$node" 2> /dev/null; do # a signal ended the waiting: the node answers what it has
