@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -105,7 +106,8 @@ def init(
         write_text(path, re.sub(r"^name: .*$", f'name: "{name}"', text, flags=re.MULTILINE))
     except OSError as error:
         raise ResultsError(f"cannot write {path}: {error.strerror}") from error
-    typer.echo(f"wrote {path}; now: offramp check {path}, offramp run {path}")
+    written = shlex.quote(str(path))
+    typer.echo(f"wrote {path}; now: offramp check {written}, offramp run {written}")
 
 
 @app.command()
@@ -247,7 +249,12 @@ def study(
         str,
         typer.Argument(metavar="STUDY", help="A YAML file, or the name of a study that ships."),
     ],
-    set: SetOption = None,
+    set: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a key, such as training.seeds=10."
+        ),
+    ] = None,
     output: OutputOption = None,
     store: StoreOption = None,
     jobs: JobsOption = None,

@@ -287,6 +287,15 @@ def test_init_writes_a_scenario_that_loads_with_its_comments(
         assert offramp(*shlex.split(command)[1:]).status == 0
 
 
+def test_what_init_says_comes_next_can_be_pasted(
+    offramp: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "é ü").mkdir()
+    ran = offramp("init", "é ü/my own.yaml")
+    for command in ran.out.split("now: ")[1].split(", "):
+        assert shlex.split(command)[2:] == ["é ü/my own.yaml"]
+
+
 def test_init_writes_scenario_yaml_unless_told_otherwise_and_starts_from_any_that_ships(
     offramp: Callable[..., Any], tmp_path: Path
 ) -> None:
