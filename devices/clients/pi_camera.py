@@ -442,12 +442,13 @@ class Device:
         print(f"connected to {self.broker}", file=sys.stderr, flush=True)
 
     def _on_disconnect(self, client: mqtt.Client, _: Any, *rest: Any) -> None:
+        was_connected = self.connected.is_set()
         self.connected.clear()
         # In paho-mqtt 2 flags come before the reason.
         code = rest[1] if hasattr(mqtt, "CallbackAPIVersion") else rest[0]
         number = getattr(code, "value", code)
-        if number == 0:
-            return  # this program ended it
+        if number == 0 or not was_connected:
+            return  # this program ended it, or the broker has refused it, which was told
         now_s = time.monotonic()
         self.lost_at_s.append(now_s)
         often = len(self.lost_at_s) == MOST_LOST and now_s - self.lost_at_s[0] < LOST_WITHIN_S

@@ -437,11 +437,19 @@ def test_pi_client_asks_for_its_double_when_its_connection_is_lost_again_and_aga
     assert sum(line.startswith("connection lost") for line in lines) == 3
 
 
+def test_pi_client_that_is_refused_did_not_lose_its_connection(start_mosquitto, start_pi):
+    process = start_pi(start_mosquitto("allow_anonymous false").port)
+    refused = "the broker refuses the connection: Not authorized"
+    lines = [*read_until(process.stderr, refused), *read_until(process.stderr, refused)]
+    assert len(lines) == 2
+
+
 def test_pi_client_says_what_mqtt_5_says_of_a_double(pi, capsys):
     options = pi.options_of(["--edge", "e", "--device", "d", "--images", "."])
     device = pi.Device(options)
-    reasons = [ReasonCode(PacketTypes.DISCONNECT, identifier=code) for code in (142, 0)]
-    for reason in reasons:
+    device.connected.set()
+    for code in (142, 0):
+        reason = ReasonCode(PacketTypes.DISCONNECT, identifier=code)
         device._on_disconnect(device.client, None, None, reason, None)
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
