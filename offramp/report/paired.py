@@ -44,8 +44,14 @@ def compare_pairs(differences: ArrayLike) -> Comparison:
     If all differ by the same amount other than zero, as on small test sets, the spread is unknown:
     there is no interval, and p is that of the two-sided sign test, 2^(1 − n). If all are zero,
     there is nothing to test, and no p.
+
+    Raises:
+        ValueError: a difference is not a number. Whoever compares knows which pairs are whole, and
+            leaves the others out.
     """
     values: NDArray[np.float64] = np.asarray(differences, dtype=np.float64)
+    if np.isnan(values).any():
+        raise ValueError(f"{np.isnan(values).sum()} of {len(values)} differences are not numbers")
     interval = confidence_interval(values)
     mean, half_width, p = interval.mean, interval.half_width, math.nan
     if interval.n >= 2:
@@ -61,7 +67,7 @@ def compare_pairs(differences: ArrayLike) -> Comparison:
 
 
 def compare_arms(values: pd.Series, level: str, of: str, less: str) -> Comparison:
-    """Compare two arms, paired by the levels of the index that remain.
+    """Compare two arms, paired by the levels of the index that remain; NaN is left out.
 
     Args:
         values: indexed by the arms and the repetition, over one policy or strategy.

@@ -125,6 +125,14 @@ def test_many_comparisons_at_once_are_those_one_by_one() -> None:
         assert [row["mean"], row["p"]] == pytest.approx([alone.mean, alone.p], nan_ok=True)
 
 
+def test_a_difference_that_is_not_known_is_no_pair() -> None:
+    with pytest.raises(ValueError, match="1 of 3 differences are not numbers"):
+        compare_pairs([np.nan, 0.1, 0.2])
+    with pytest.raises(ValueError, match="not numbers"):
+        compare_pairs([np.nan])
+    assert compare_pairs([]).n == 0
+
+
 # --- tables -------------------------------------------------------------------------------------
 
 
