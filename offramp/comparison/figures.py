@@ -30,7 +30,7 @@ from offramp.report.figure import (
     wrapped,
 )
 from offramp.report.latency_figures import draw_deadlines, ecdf_points
-from offramp.report.results import Results, exit_counts, interval_over
+from offramp.report.results import Results, exit_counts, interval_over, unit_of
 from offramp.report.style import DOUBLE_COLUMN, PERCENT, STRATEGY_LOOKS, paper_style, run_looks
 from offramp.words import counted
 from sim.results.metrics import over_replications, over_training_seeds
@@ -115,8 +115,7 @@ def aud_against_deadline(compared: Compared) -> Figure:
     rows = []
     for name, run in compared.named:
         over = interval_over("aud", run.training_seeds)
-        unit = over.replace(" ", "_").removesuffix("s")
-        values = aud_at_deadlines(run, x, unit)
+        values = aud_at_deadlines(run, x, unit_of(over))
         for (policy, strategy, at), of_arm in values.groupby(["policy", "strategy", x], sort=False):
             about = {"run": name, "policy": policy, "strategy": strategy}
             rows.append({**about, x: at, **spread(of_arm, over)})

@@ -16,7 +16,7 @@ from offramp.report.latex import Numbers, Text, table_environment
 from offramp.report.markdown import milliseconds, percent, points, rendered
 from offramp.report.offline_page import write_pages
 from offramp.report.results import interval_over, validity
-from offramp.report.run_tables import POOLED
+from offramp.report.run_tables import POOLED, SAME_REQUESTS
 from offramp.report.table import Table
 from offramp.reproduction.statistics import MOVED, UNTESTED, WELCH
 from offramp.words import counted
@@ -201,8 +201,9 @@ def _summary_table(compared: Compared, summaries: Sequence[pd.DataFrame]) -> Tab
             for row in arms.itertuples()
         ]
     note = (
-        f"Intervals: 95 %, Student's t, of AUD over {' or '.join(over)}, of the hit ratio over "
-        f"replications. Percentiles are over answered requests. {POOLED}"
+        f"Intervals: 95 %, Student's t, over {' or '.join(over)}. {POOLED} "
+        + (f"{SAME_REQUESTS} " if "training seeds" in over else "")
+        + "Percentiles are over answered requests of all repetitions together."
     )
     return Table(header, rows, note, names=3)
 
@@ -224,9 +225,10 @@ def _difference_table(compared: Compared, differences: pd.DataFrame) -> Table:
         f"{len(differences)} figures. Where two runs have the same networks, differences are over "
         "replications and say nothing of another training; where networks were trained anew, they "
         "are over training seeds. Runs that were asked the same are paired; where requests differ, "
-        "Welch's t-test is of all replications of both. Differences of percentiles are of the "
-        "runs' own percentiles, averaged. n: replications or training seeds, of both where they "
-        "are not paired; the test of each run is said above."
+        "Welch's t-test is of all replications of both. Differences are of the figures of "
+        "single simulations, averaged, each of which counts once: where some had more requests "
+        "than others, they are not those of the table above. n: replications or training "
+        "seeds, of both where they are not paired; the test of each run is said above."
     )
     return Table(header, rows, note, names=3)
 

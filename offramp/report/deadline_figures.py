@@ -18,22 +18,23 @@ from offramp.report.figure import (
     spread,
     window,
 )
-from offramp.report.results import Results, baseline_strategy
+from offramp.report.results import Results, baseline_strategy, interval_over, unit_of
 from offramp.report.style import GUIDE, PERCENT, STRATEGY_LOOKS, Look
 from offramp.words import counted
+from sim.results.metrics import linearised
 
 
 def aud_against_deadline(results: Results) -> Figure:
     """AUD against the deadline, by strategy, one panel per policy."""
     seeds, replications = results.training_seeds, results.replications
-    unit = "training_seed" if seeds > 1 else "replication"
+    over = interval_over("aud", seeds)
     x, label = deadline_axis([results])
-    values = aud_at_deadlines(results, x, unit)
+    values = aud_at_deadlines(results, x, unit_of(over))
     rows = [
-        {"policy": policy, "strategy": strategy, x: at, **spread(of_arm, f"{unit}s")}
+        {"policy": policy, "strategy": strategy, x: at, **spread(of_arm, over)}
         for (policy, strategy, at), of_arm in values.groupby(["policy", "strategy", x], sort=False)
     ]
-    data = pd.DataFrame(rows).replace({"over": {"training_seeds": "training seeds"}})
+    data = pd.DataFrame(rows)
     data.insert(len(data.columns), "training_seeds", seeds)
     data.insert(len(data.columns), "replications", replications)
     figure, panels = panels_for(results.policies)
@@ -123,13 +124,17 @@ def deadline_axis(runs: Sequence[Results]) -> tuple[str, str]:
 
 
 def aud_at_deadlines(results: Results, x: str, unit: str) -> pd.Series:
-    """AUD by policy, strategy, deadline and unit of evidence, in this order of levels."""
+    """AUD by policy, strategy, deadline and unit of evidence, in this order of levels.
+
+    As :func:`sim.results.metrics.linearised`: means over the unit are those of all requests.
+    """
     sweep = results.sweep
     if x == "deadline_ms":
         sweep = sweep.assign(deadline_ms=sweep["deadline_scale"] * common_deadline_ms(results))
-    correct = sweep["aud"] * sweep["offered"]
-    by = [sweep[key] for key in ("policy", "strategy", x, unit)]
-    return correct.groupby(by, sort=False).sum() / sweep["offered"].groupby(by, sort=False).sum()
+    arm = ["policy", "strategy", x]
+    by = [sweep[key] for key in (*arm, unit)]
+    correct = (sweep["aud"] * sweep["offered"]).groupby(by, sort=False).sum()
+    return linearised(correct, sweep["offered"].groupby(by, sort=False).sum(), arm)
 
 
 def _lines(axes: Axes, data: pd.DataFrame, x: str, strategies: list[str]) -> None:

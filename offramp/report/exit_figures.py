@@ -18,7 +18,13 @@ from offramp.report.figure import (
     spread,
 )
 from offramp.report.paired import SIGNIFICANCE, compare_pairs, holm
-from offramp.report.results import Results, baseline_strategy, exit_counts
+from offramp.report.results import (
+    Results,
+    baseline_strategy,
+    exit_counts,
+    interval_over,
+    unit_of,
+)
 from offramp.report.style import (
     COLUMN,
     DOUBLE_COLUMN,
@@ -30,6 +36,7 @@ from offramp.report.style import (
     exit_colours,
 )
 from offramp.words import counted
+from sim.results.metrics import linearised
 
 #: Distance of strategies' points at one exit.
 _DODGE = 0.16
@@ -178,14 +185,16 @@ def gain_at_each_exit(results: Results) -> Figure | None:
 
 def exits_taken(results: Results) -> Figure:
     """Share of all offered requests answered at each exit, by strategy and policy."""
-    unit = "training_seed" if results.training_seeds > 1 else "replication"
+    over = interval_over("aud", results.training_seeds)
+    unit = unit_of(over)
     counts = exit_counts(results.runs)
     last = len(counts.columns) - 1
     keys = [results.runs[key] for key in ("policy", "strategy")]
     pooled = counts.groupby(keys).sum()
     shares = pooled.div(pooled.sum(axis=1), axis=0)
     by_unit = counts.groupby([*keys, results.runs[unit]]).sum()
-    by_unit = by_unit.div(by_unit.sum(axis=1), axis=0)
+    offered = by_unit.sum(axis=1)
+    by_unit = by_unit.apply(lambda answers: linearised(answers, offered, ["policy", "strategy"]))
     arms = [(policy, strategy) for policy in results.policies for strategy in results.strategies]
     figure, axes = plt.subplots(figsize=(DOUBLE_COLUMN, 0.7 + 0.24 * len(arms)))
     exit_bars(axes, [shares.loc[arm].to_numpy() for arm in arms])
@@ -200,16 +209,14 @@ def exits_taken(results: Results) -> Figure:
         for exit in range(last + 1):
             share = float(shares.loc[(policy, strategy), exit])
             if share:
-                of_units = spread(by_unit.loc[(policy, strategy)][exit], f"{unit}s")
+                of_units = spread(by_unit.loc[(policy, strategy)][exit], over)
                 row = {"policy": policy, "strategy": strategy, "exit": exit, "share": share}
                 rows.append(row | {key: of_units[key] for key in ("sd", "n", "over")})
     caption = (
         "Share of all offered requests that each exit answered, over all requests of "
         f"{repetitions(results)}; no interval is drawn."
     )
-    data = pd.DataFrame(rows)
-    data["over"] = data["over"].str.replace("_", " ")
-    return Figure(figure, data, caption)
+    return Figure(figure, pd.DataFrame(rows), caption)
 
 
 def exit_bars(axes: Axes, arms: list[np.ndarray]) -> None:

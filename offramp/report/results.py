@@ -43,6 +43,7 @@ from sim.results.metrics import (
     confidence_interval,
     over_replications,
     over_training_seeds,
+    ratio_interval,
 )
 from sim.results.records import read_columns
 from sim.results.verdict import doubts, load_verdict, outcome_shares
@@ -316,16 +317,32 @@ def read_results(folder: Path) -> Results:
     )
 
 
+#: Metrics of whole runs that are reported, where they are.
+RUN_METRICS = ("jain_aud",)
+#: Joules by what they are divided by: both are pooled, as the requests of an AUD are.
+POOLED_METRICS = {
+    "device_j_per_request": "offered",
+    "j_per_request": "offered",
+    "j_per_correct_on_time": "correct_on_time",
+}
+
+
 def interval_over(metric: str, training_seeds: int) -> str:
     """What the interval of a metric's mean is over.
 
-    Accuracies vary with the training, and so does what is computed for them. Whether an answer is
-    on time varies with the workload: all trainings meet the same requests, so their spread says
-    nothing of it. With one training, an interval over replications holds for that training alone.
+    What is answered varies with the training, and where a policy looks at the network's
+    confidence, so does when: shares and joules of several trainings have intervals over those.
+    Latencies and fairness, means of the runs' own, are said of these networks alone, over
+    replications, and so is everything where there is one training.
     """
-    if metric == "hit_ratio" or training_seeds < 2:
+    if training_seeds < 2 or metric in RUN_METRICS or metric.startswith("latency_"):
         return "replications"
     return "training seeds"
+
+
+def unit_of(over: str) -> str:
+    """The column of runs that tells apart what an interval is over."""
+    return over.replace(" ", "_").removesuffix("s")
 
 
 def repetitions_of(results: Results, metric: str) -> str:
@@ -336,49 +353,47 @@ def repetitions_of(results: Results, metric: str) -> str:
     return text + (" of one training" if results.training_seeds < 2 else "")
 
 
-#: Metrics of whole runs that are reported with an interval over replications, where they are.
-RUN_METRICS = ("jain_aud",)
-#: Joules by what they are divided by: both are pooled, as the requests of an AUD are.
-POOLED_METRICS = {
-    "device_j_per_request": "offered",
-    "j_per_request": "offered",
-    "j_per_correct_on_time": "correct_on_time",
-}
-
-
 def summary(results: Results) -> pd.DataFrame:
     """One row per strategy and policy.
 
-    Shares and energy carry 95 % intervals over what :func:`interval_over` says, everything else
-    over replications. Latency percentiles, in seconds, are over the answered requests of all seeds
-    and replications together.
+    Shares and energy are ratios of what all requests gave, with the 95 % intervals of such ratios
+    over what :func:`interval_over` says. Latency percentiles, in seconds, are over the answered
+    requests of all seeds and replications together.
     """
     rows = []
     shares = outcome_shares(results.runs)
     oracle = oracle_shares(results)
+    by_unit = {name: _repetitions(results, name) for name in ("aud", "hit_ratio", "accuracy")}
     for policy in results.policies:
         for strategy in results.strategies:
             row: dict[str, Any] = {"strategy": strategy, "policy": policy}
-            for metric in ("aud", "hit_ratio", "accuracy"):
-                by_seed = over_training_seeds(results.runs, metric).xs((strategy, policy))
-                values = by_seed
-                if interval_over(metric, results.training_seeds) == "replications":
-                    values = over_replications(results.runs, metric).xs((strategy, policy))
-                half_width = confidence_interval(values.to_numpy()).half_width
-                row |= {metric: by_seed.mean(), f"{metric}_half_width": half_width}
+            found = {
+                name: confidence_interval(values.xs((strategy, policy)).dropna())
+                for name, values in by_unit.items()
+            }
+            row |= _with_half_widths(found)
             row |= _latency_percentiles(results, strategy, policy)
             row |= shares.loc[(strategy, policy)].to_dict()
-            for metric, interval in _other_metrics(results, strategy, policy).items():
-                row |= {metric: interval.mean, f"{metric}_half_width": interval.half_width}
+            row |= _with_half_widths(_other_metrics(results, strategy, policy))
             if (strategy, policy) in oracle:
-                interval = oracle[strategy, policy]
-                row |= {
-                    "oracle_share": interval.mean,
-                    "oracle_share_half_width": interval.half_width,
-                }
+                row |= _with_half_widths({"oracle_share": oracle[strategy, policy]})
             row |= {"training_seeds": results.training_seeds, "replications": results.replications}
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _with_half_widths(intervals: dict[str, Interval]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, interval in intervals.items():
+        found |= {name: interval.mean, f"{name}_half_width": interval.half_width}
+    return found
+
+
+def _repetitions(results: Results, metric: str) -> pd.Series:
+    """A share by strategy, policy and what its interval is over."""
+    if interval_over(metric, results.training_seeds) == "training seeds":
+        return over_training_seeds(results.runs, metric)
+    return over_replications(results.runs, metric)
 
 
 def _latency_percentiles(results: Results, strategy: str, policy: str) -> dict[str, float]:
@@ -403,18 +418,24 @@ def _other_metrics(results: Results, strategy: str, policy: str) -> dict[str, In
     found = {}
     for metric in RUN_METRICS:
         if metric in runs:
-            found[metric] = confidence_interval(runs.groupby("replication")[metric].mean())
-    correct = (runs["aud"] * runs["offered"]).round()
+            unit = unit_of(interval_over(metric, results.training_seeds))
+            found[metric] = confidence_interval(runs.groupby(unit)[metric].mean())
+    wholes = {"offered": runs["offered"], "correct_on_time": correct_on_time(runs)}
     for metric, denominator in POOLED_METRICS.items():
         if metric in runs:
-            whole = runs["offered"] if denominator == "offered" else correct
             of_all = runs["j_per_request" if denominator != "offered" else metric]
-            over = interval_over(metric, results.training_seeds)
-            unit = runs[over.replace(" ", "_").removesuffix("s")]
-            joules = (of_all * runs["offered"]).groupby(unit).sum()
-            wholes = whole.groupby(unit).sum()
-            found[metric] = confidence_interval(joules[wholes > 0] / wholes[wholes > 0])
+            unit = unit_of(interval_over(metric, results.training_seeds))
+            # A repetition without a correct answer has joules too: they are part of what the
+            # answers of the others cost.
+            parts = pd.DataFrame({"j": of_all * runs["offered"], "of": wholes[denominator]})
+            sums = parts.groupby(runs[unit]).sum()
+            found[metric] = ratio_interval(sums["j"], sums["of"])
     return found
+
+
+def correct_on_time(runs: pd.DataFrame) -> pd.Series:
+    """How many requests of each run were answered correctly and in time."""
+    return (runs["aud"] * runs["offered"]).round()
 
 
 def oracle_shares(results: Results) -> dict[tuple[str, str], Interval]:
@@ -431,8 +452,9 @@ def oracle_shares(results: Results) -> dict[tuple[str, str], Interval]:
         best = values.xs(results.oracle, level="policy")
         for policy in results.policies:
             if policy != results.oracle:
-                share = (values.xs(policy, level="policy") / best)[best > 0]
-                found[strategy, policy] = confidence_interval(share.to_numpy())
+                both = pd.DataFrame({"of": values.xs(policy, level="policy"), "best": best})
+                both = both.dropna()
+                found[strategy, policy] = ratio_interval(both["of"], both["best"])
     return found
 
 

@@ -11,6 +11,7 @@ from offramp.report.markdown import milliseconds, number, percent, points
 from offramp.report.results import (
     Results,
     fault_counts,
+    interval_over,
     link_verdicts,
     node_verdicts,
     repetitions_of,
@@ -19,10 +20,16 @@ from offramp.report.table import Table
 from offramp.report.world_tables import energy_table, fault_table, group_table, link_table
 from offramp.words import counted
 
-#: Where a figure and its interval are not of the same numbers.
+#: What shares are, and what their intervals are of.
 POOLED = (
-    "Hit ratio and percentiles are those of all requests together, not means of the repetitions "
-    "that the ± is over."
+    "Shares are those of all requests together, and ± is of such a ratio: a repetition with more "
+    "requests counts for more."
+)
+
+#: What an interval over trainings leaves out.
+SAME_REQUESTS = (
+    "All trainings meet the same requests: where a policy never looks at what a network says, the "
+    "hit ratio's ± has no width, and says nothing of other requests."
 )
 
 
@@ -73,9 +80,9 @@ def summary_table(results: Results, summary: pd.DataFrame) -> Table:
     ]
     note = (
         "AUD is correct and on-time requests over all requests offered. Intervals: 95 %, "
-        f"Student's t, of AUD and accuracy over {repetitions_of(results, 'aud')}, of the hit "
-        f"ratio over {repetitions_of(results, 'hit_ratio')}. Latency percentiles (ms) are "
-        f"over answered requests, from creation to answer{_digest(results)}. {pooled_note(results)}"
+        f"Student's t, over {repetitions_of(results, 'aud')}. {pooled_note(results)}"
+        "Latency percentiles (ms) are over answered requests of all repetitions together, from "
+        f"creation to answer{_digest(results)}. "
         f"{counted(results.replications, 'replication')} of "
         f"{results.scenario['simulation']['duration_s']:g} s after "
         f"{results.scenario['simulation']['warm_up_s']:g} s of warm-up; {_same_for_all(results)}."
@@ -143,8 +150,11 @@ def exit_table(exits: list[dict[str, Any]]) -> Table:
 
 
 def pooled_note(results: Results) -> str:
-    """See :data:`POOLED`; nothing where there is no interval."""
-    return f"{POOLED} " if results.training_seeds > 1 or results.replications > 1 else ""
+    """See :data:`POOLED` and :data:`SAME_REQUESTS`; nothing where there is no interval."""
+    if results.training_seeds < 2 and results.replications < 2:
+        return ""
+    seeds = interval_over("hit_ratio", results.training_seeds) == "training seeds"
+    return f"{POOLED} {SAME_REQUESTS} " if seeds else f"{POOLED} "
 
 
 def _same_for_all(results: Results) -> str:

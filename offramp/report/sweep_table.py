@@ -23,7 +23,7 @@ from offramp.report.results import baseline_strategy, exit_counts
 from offramp.report.style import policy_kind
 from offramp.stages.layout import MANIFEST
 from offramp.words import counted
-from sim.results.metrics import ARM
+from sim.results.metrics import ARM, linearised
 from sim.results.verdict import VERDICTS
 
 SWEEP_TABLE = "sweep.parquet"
@@ -187,11 +187,15 @@ class SweepResults:
         return [key for key in self.keys if self.rows[key].nunique() > 1]
 
     def aud(self, unit: str) -> pd.Series:
-        """AUD over all requests, by point, keys, strategy, policy and ``unit``."""
+        """AUD by point, keys, strategy, policy and ``unit``, as ``sim.results.metrics.linearised``.
+
+        The mean over the unit is that of all requests of a point and arm.
+        """
         levels = ["point", *self.keys, "strategy", "policy", unit]
         by = [self.rows[level] for level in levels]
         correct = (self.rows["aud"] * self.rows["offered"]).groupby(by, sort=False).sum()
-        return correct / self.rows["offered"].groupby(by, sort=False).sum()
+        offered = self.rows["offered"].groupby(by, sort=False).sum()
+        return linearised(correct, offered, ["point", "strategy", "policy"])
 
     @cached_property
     def gains(self) -> pd.DataFrame:

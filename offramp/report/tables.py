@@ -110,7 +110,7 @@ def summary_table(results: Results, summary: pd.DataFrame) -> str:
             for percent in (50, 95, 99)
         ),
     ]
-    over = {name: _over(results, name) for name in ("aud", "hit_ratio")}
+    over = _over(results, "aud")
     caption = (
         f"{results.scenario['name']}: accuracy under deadline (AUD: correct and on-time requests "
         "over all offered), share of requests answered in time, accuracy of the answers, and "
@@ -120,12 +120,9 @@ def summary_table(results: Results, summary: pd.DataFrame) -> str:
     if results.training_seeds < 2 and results.replications < 2:
         caption += "No intervals: one training seed and one replication."
     elif results.training_seeds < 2:
-        caption += f"±: 95 % t intervals over {over['aud']}; they say nothing of another training."
+        caption += f"±: 95 % t intervals over {over}; they say nothing of another training."
     else:
-        caption += f"±: 95 % t intervals of AUD and accuracy over {over['aud']}"
-        caption += (
-            f", of the hit ratio over {over['hit_ratio']}." if results.replications > 1 else "."
-        )
+        caption += f"±: 95 % t intervals over {over}."
     caption = f"{caption} {pooled_note(results)}".rstrip()
     if best is not None:
         caption += " " + bold_sentence(best)

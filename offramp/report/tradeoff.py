@@ -20,7 +20,7 @@ from offramp.report.figure import (
     spread,
     window,
 )
-from offramp.report.results import Results, interval_over
+from offramp.report.results import Results, interval_over, unit_of
 from offramp.report.style import COLUMN, GUIDE, PERCENT, STRATEGY_FILLS, policy_looks
 from offramp.words import counted
 from sim.results.metrics import over_replications, over_training_seeds
@@ -56,18 +56,19 @@ def tradeoff_points(results: Results) -> pd.DataFrame:
         / results.runs["offered"],
         latency_ms=1e3 * results.runs["latency_p95_s"],
     )
-    seeds = interval_over("accuracy", results.training_seeds) == "training seeds"
+    over = interval_over("accuracy", results.training_seeds)
+    seeds = over == "training seeds"
     correct = over_training_seeds(runs, "correct") if seeds else over_replications(runs, "correct")
-    latency = runs.groupby(["strategy", "policy", "replication"])["latency_ms"].mean()
+    latency_over = interval_over("latency_p95_s", results.training_seeds)
+    latency = runs.groupby(["strategy", "policy", unit_of(latency_over)])["latency_ms"].mean()
     rows = []
     for policy in results.policies:
         for strategy in results.strategies:
             arm = (strategy, policy)
             row: dict[str, Any] = {"strategy": strategy, "policy": policy}
-            over = "training seeds" if seeds else "replications"
             for name, part in (
                 ("correct", spread(correct.xs(arm), over)),
-                ("latency_p95_ms", spread(latency.xs(arm), "replications")),
+                ("latency_p95_ms", spread(latency.xs(arm), latency_over)),
             ):
                 row |= {name: part.pop("mean")}
                 row |= {f"{name}_{key}": value for key, value in part.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import matplotlib.pyplot as plt
@@ -11,7 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from offramp.report.figure import TITLE_LINE, Figure, legend_above, repetitions, wrapped
-from offramp.report.results import Results, repetitions_of
+from offramp.report.results import (
+    Results,
+    correct_on_time,
+    interval_over,
+    repetitions_of,
+    unit_of,
+)
 from offramp.report.style import (
     COLUMN,
     DOUBLE_COLUMN,
@@ -24,7 +31,7 @@ from offramp.report.style import (
 from offramp.stages.layout import FAULT_TIMES, GROUPS, NODE_TELEMETRY
 from offramp.words import counted
 from sim.distributions import Floats
-from sim.results.metrics import Interval, confidence_interval
+from sim.results.metrics import Interval, ratio_interval
 
 #: More nodes, or groups, than this make no figure that can be read.
 MOST_NODES = 5
@@ -38,14 +45,10 @@ def aud_by_group(results: Results) -> Figure | None:
         return None
     names = list(groups["group"].unique())
     groups = groups.assign(hits=groups["aud"].fillna(0) * groups["offered"])
-    unit = _unit_of_evidence(results)
-    by = ["policy", "strategy", "group", unit]
-    totals = groups.groupby(by, sort=False)[["hits", "offered"]].sum()
-    values = (totals["hits"] / totals["offered"]).dropna()
-    intervals = {
-        arm: confidence_interval(of_arm)
-        for arm, of_arm in values.groupby(["policy", "strategy", "group"], sort=False)
-    }
+    over = interval_over("aud", results.training_seeds)
+    arm = ["policy", "strategy", "group"]
+    totals = groups.groupby([*arm, unit_of(over)], sort=False)[["hits", "offered"]].sum()
+    intervals = _ratios(totals, arm)
     panels = len(results.policies)
     columns = 2 if panels in (2, 4) else min(panels, 3)
     rows = -(-panels // columns)
@@ -82,7 +85,7 @@ def aud_by_group(results: Results) -> Figure | None:
         "Accuracy under deadline of each group of devices. Bars: 95 % t intervals over "
         f"{repetitions_of(results, 'aud')}, over all requests of {repetitions(results)}."
     )
-    data = _table(intervals, ["policy", "strategy", "group"], "aud", unit)
+    data = _table(intervals, arm, "aud", over)
     return Figure(figure, data, caption)
 
 
@@ -92,19 +95,14 @@ def energy_per_correct_answer(results: Results) -> Figure | None:
     if "j_per_request" not in runs:
         return None
     runs = runs.assign(
-        joules=runs["j_per_request"] * runs["offered"],
-        correct=(runs["aud"] * runs["offered"]).round(),
+        joules=runs["j_per_request"] * runs["offered"], correct=correct_on_time(runs)
     )
-    unit = _unit_of_evidence(results)
-    totals = runs.groupby(["policy", "strategy", unit], sort=False)[["joules", "correct"]].sum()
-    totals = totals[totals["correct"] > 0]
-    if not len(totals):
+    over = interval_over("j_per_correct_on_time", results.training_seeds)
+    arm = ["policy", "strategy"]
+    totals = runs.groupby([*arm, unit_of(over)], sort=False)[["joules", "correct"]].sum()
+    intervals = _ratios(totals, arm)
+    if not intervals:
         return None
-    values = totals["joules"] / totals["correct"]
-    intervals = {
-        arm: confidence_interval(of_arm)
-        for arm, of_arm in values.groupby(["policy", "strategy"], sort=False)
-    }
     names = [wrapped(policy, COLUMN / 2) for policy in results.policies]
     lines = sum(max(2, 1 + name.count("\n")) for name in names)
     figure, axis = plt.subplots(figsize=(COLUMN, 0.9 + 0.15 * lines))
@@ -138,10 +136,10 @@ def energy_per_correct_answer(results: Results) -> Figure | None:
     caption = (
         f"Energy of {who} with power states, for every correct answer in time: that of requests "
         "that were late, wrong or unanswered is counted too. Bars: 95 % t intervals over "
-        f"{repetitions_of(results, 'j_per_request')}, and end at 0 J; all requests of "
+        f"{repetitions_of(results, 'j_per_correct_on_time')}, and end at 0 J; all requests of "
         f"{repetitions(results)}."
     )
-    return Figure(figure, _table(intervals, ["policy", "strategy"], "j", unit), caption)
+    return Figure(figure, _table(intervals, arm, "j", over), caption)
 
 
 def telemetry_over_time(results: Results) -> Figure | None:
@@ -263,13 +261,22 @@ def _shade(axis: Axes, results: Results, node: str) -> set[str]:
     return shaded
 
 
-def _unit_of_evidence(results: Results) -> str:
-    """What bars that compare strategies have intervals over, as a column of runs."""
-    return "training_seed" if results.training_seeds > 1 else "replication"
+def _ratios(totals: pd.DataFrame, arm: list[str]) -> dict[tuple[str, ...], Interval]:
+    """The first column over the second by ``arm``, where there is any of the second.
+
+    Args:
+        totals: indexed by ``arm`` and repetition.
+    """
+    above, below = totals.columns
+    intervals = {
+        place: ratio_interval(of_arm[above], of_arm[below])
+        for place, of_arm in totals.groupby(level=arm, sort=False)
+    }
+    return {place: it for place, it in intervals.items() if not math.isnan(it.mean)}
 
 
 def _table(
-    intervals: dict[tuple[str, ...], Interval], keys: list[str], name: str, unit: str
+    intervals: dict[tuple[str, ...], Interval], keys: list[str], name: str, over: str
 ) -> pd.DataFrame:
     return pd.DataFrame(
         {
@@ -278,7 +285,7 @@ def _table(
             "low": interval.low,
             "high": interval.high,
             "n": interval.n,
-            "over": unit.replace("_", " ") + "s",
+            "over": over,
         }
         for arm, interval in intervals.items()
     )

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from scipy import special
 
-from sim.results.metrics import LEVEL
+from sim.results.metrics import LEVEL, linearised
 from sim.results.verdict import VERDICTS
 
 #: Shares of requests, pooled over runs by what they are shares of.
@@ -42,9 +42,9 @@ class ArmSummary:
 class Summary:
     """Writes means by point, strategy and policy from parts of the table, as CSV.
 
-    AUD and accuracy carry a 95 % interval over training seeds where there are several, and else
-    over replications; the hit ratio, and latencies, which are means of the runs' own, over
-    replications. ``verdict`` is the worst of the runs' own, on the load of nodes.
+    Shares are of all requests of a point and arm, with the 95 % interval of such a ratio: over
+    training seeds where there are several, and else over replications. Latencies are means of the
+    runs' own, over replications. ``verdict`` is the worst of the runs' own, on the load of nodes.
 
     Args:
         keys: swept keys.
@@ -85,14 +85,14 @@ class Summary:
         worst = groups["verdict"].agg(lambda verdicts: max(verdicts, key=VERDICTS.index))
         found["verdict"] = worst
         for name, weight in _SHARES.items():
-            by_seed = _pooled(runs, name, weight, [*arm, "training_seed"]).groupby(arm, sort=False)
-            by_replication = _pooled(runs, name, weight, [*arm, "replication"])
-            half_width = _half_width(by_replication.groupby(arm, sort=False))
-            if name != "hit_ratio":
-                of_seeds = _half_width(by_seed)
-                half_width = of_seeds.where(found["training_seeds"] > 1, half_width)
-            found[name] = by_seed.mean()
-            found[f"{name}_half_width"] = half_width
+            by_seed, by_replication = (
+                _pooled(runs, name, weight, arm, unit).groupby(arm, sort=False)
+                for unit in ("training_seed", "replication")
+            )
+            found[name] = by_seed.mean()  # and that of by_replication: both are of all requests
+            found[f"{name}_half_width"] = _half_width(by_seed).where(
+                found["training_seeds"] > 1, _half_width(by_replication)
+            )
         for name in _OF_RUNS:
             by_replication = groups.obj.groupby([*arm, "replication"], sort=False)[name].mean()
             of_arm = by_replication.groupby(arm, sort=False)
@@ -103,12 +103,13 @@ class Summary:
         return found[[*first, *(name for name in found if name not in first)]]
 
 
-def _pooled(runs: pd.DataFrame, metric: str, weight: str, by: list[str]) -> pd.Series:
-    """The metric of all requests of several runs together: a mean weighted by its denominator."""
+def _pooled(runs: pd.DataFrame, metric: str, weight: str, arm: list[str], unit: str) -> pd.Series:
+    """The metric by arm and unit, whose means are of all requests; see :func:`linearised`."""
     weights = runs[weight]
     weighted = (runs[metric] * weights).where(weights > 0, 0.0)
-    keys = [runs[key] for key in by]
-    return weighted.groupby(keys, sort=False).sum() / weights.groupby(keys, sort=False).sum()
+    keys = [runs[key] for key in (*arm, unit)]
+    above, below = (it.groupby(keys, sort=False).sum() for it in (weighted, weights))
+    return linearised(above, below, arm)
 
 
 def _half_width(groups: Any) -> pd.Series:

@@ -153,10 +153,13 @@ def ratio_interval(
 ) -> Interval:
     """Student's t interval for the ratio of the means of values that are paired; NaN of nothing.
 
-    The mean of the pairs' own ratios is too high where the denominators vary. Variance by
-    linearisation (Cochran, Sampling Techniques, 3rd ed. 1977, chapter 6).
+    The mean of the pairs' own ratios is too high where the denominators vary, and knows nothing of
+    a pair without a denominator. Variance by linearisation (Cochran, Sampling Techniques, 3rd ed.
+    1977, chapter 6). Pairs that are both 0 say nothing, and are left out.
     """
     above, below = (np.asarray(it, dtype=np.float64) for it in (numerators, denominators))
+    known = (above != 0) | (below != 0)
+    above, below = above[known], below[known]
     if not (len(below) and below.mean() > 0):
         return Interval(math.nan, math.nan, len(below))
     ratio = float(above.mean() / below.mean())
@@ -164,30 +167,58 @@ def ratio_interval(
     return Interval(ratio, half_width, len(below))
 
 
-def over_training_seeds(runs: pd.DataFrame, metric: str) -> pd.Series:
-    """One value per strategy, policy and training seed: over all replications' requests.
+def linearised(numerators: pd.Series, denominators: pd.Series, arm: Sequence[str]) -> pd.Series:
+    """A value for each repetition, of which an arm's mean is its ratio of means.
 
-    The unit of evidence for claims about a training strategy: replications of one pair of
-    checkpoints say nothing of another training.
+    Mean and t interval of an arm's values are those of :func:`ratio_interval`, so that whatever
+    takes means of repetitions, and differences of arms in the same repetition, takes them of
+    ratios. Where all denominators of an arm are alike, values are the repetitions' own ratios;
+    else one that has more counts for more, and values may lie outside of what a ratio can be.
+
+    Args:
+        numerators, denominators: of every repetition, indexed alike, by the levels ``arm`` and by
+            what tells repetitions apart.
+
+    Returns:
+        Indexed as they are; NaN where both are 0, which says nothing, and where an arm has no
+        denominator at all.
     """
-    return _pooled(runs, metric, ["strategy", "policy", "training_seed"])
+    known = (numerators != 0) | (denominators != 0)
+    above, below = numerators.where(known), denominators.where(known)
+    levels = list(arm)
+    mean_below = below.groupby(level=levels, sort=False).transform("mean")
+    mean_below = mean_below.where(mean_below > 0)
+    ratio = above.groupby(level=levels, sort=False).transform("mean") / mean_below
+    return above / mean_below + ratio * (1 - below / mean_below)
+
+
+def over_training_seeds(runs: pd.DataFrame, metric: str) -> pd.Series:
+    """One value per strategy, policy and training seed, as :func:`linearised`.
+
+    Each is of all replications' requests, and their mean of all requests there are. The unit of
+    evidence for claims about a training strategy: replications of one pair of checkpoints say
+    nothing of another training.
+    """
+    return _pooled(runs, metric, "training_seed")
 
 
 def over_replications(runs: pd.DataFrame, metric: str) -> pd.Series:
-    """One value per strategy, policy and replication: over all training seeds' requests.
+    """One value per strategy, policy and replication, as :func:`linearised`.
 
-    The unit of evidence for claims about a policy, given the checkpoints at hand.
+    Each is of all training seeds' requests, and their mean of all requests there are. The unit of
+    evidence for claims about a policy, given the checkpoints at hand.
     """
-    return _pooled(runs, metric, ["strategy", "policy", "replication"])
+    return _pooled(runs, metric, "replication")
 
 
-def _pooled(runs: pd.DataFrame, metric: str, by: list[str]) -> pd.Series:
-    """The metric of all requests of several runs together: a mean weighted by its denominator."""
+def _pooled(runs: pd.DataFrame, metric: str, repetition: str) -> pd.Series:
+    """Of what several runs counted together: a metric is what it counts over what it is of."""
     weight = runs["answered" if metric == "accuracy" else "offered"]
     # Without a denominator there is no metric, and nothing to add.
     weighted = (runs[metric] * weight).where(weight > 0, 0.0)
-    keys = [runs[key] for key in by]
-    return weighted.groupby(keys).sum() / weight.groupby(keys).sum()
+    arm = ["strategy", "policy"]
+    keys = [runs[key] for key in (*arm, repetition)]
+    return linearised(weighted.groupby(keys).sum(), weight.groupby(keys).sum(), arm)
 
 
 def added_error(

@@ -204,6 +204,23 @@ def test_a_ratio_of_too_little_has_no_interval(above, below, ratio):
     assert math.isnan(interval.half_width)
 
 
+def test_pairs_of_nothing_say_nothing():
+    interval = ratio_interval([0.0, 3.0, 5.0], [0.0, 2.0, 4.0])
+    assert interval == ratio_interval([3.0, 5.0], [2.0, 4.0])
+    alone = ratio_interval([0.0, 0.0, 5.0], [0.0, 0.0, 4.0])
+    assert (alone.mean, alone.n) == (1.25, 1)
+    assert math.isnan(alone.half_width), "no interval without width from one repetition"
+
+
+def test_repetitions_without_a_denominator_count_with_their_numerators():
+    """100 J each, and correct answers in the last alone: 5 J each, not 1.25 J."""
+    interval = ratio_interval([100.0] * 4, [0.0, 0.0, 0.0, 80.0])
+    assert interval.mean == 5.0
+    # (100 - 5 * 0) / 20 = 5 three times, and (100 - 5 * 80) / 20 = -15: sd 10, and t(3) = 3.182.
+    assert interval.half_width == pytest.approx(3.1824 * 10 / 2, abs=1e-3)
+    assert interval.n == 4
+
+
 # --- comparisons ---------------------------------------------------------------------------------
 
 
@@ -232,6 +249,50 @@ def test_evidence_about_policies_is_one_value_per_replication():
     values = over_replications(runs, "aud")
     assert len(values) == 2 * 2 * 4
     assert values["standard", "confidence", 3] == 12 + 3
+
+
+def unequal_runs():
+    """Two arms, one seed, four replications, of which the last has ten times as many requests."""
+    shares = {"fixed": (0.9, 0.9, 0.9, 0.5), "confidence": (0.8, 0.85, 0.9, 0.6)}
+    rows = [
+        ("standard", 1, policy, replication, aud, 1000 if replication == 3 else 100)
+        for policy, of_policy in shares.items()
+        for replication, aud in enumerate(of_policy)
+    ]
+    return pd.DataFrame(rows, columns=[*ARM, "aud", "offered"]).assign(answered=0)
+
+
+def test_mean_and_interval_of_unequal_replications_are_of_the_ratio_of_all_requests():
+    values = over_replications(unequal_runs(), "aud").xs(("standard", "fixed"))
+    interval = confidence_interval(values)
+    by_hand = ratio_interval([90.0, 90.0, 90.0, 500.0], [100.0, 100.0, 100.0, 1000.0])
+    assert interval.mean == pytest.approx(770 / 1300)
+    assert interval.mean == pytest.approx(by_hand.mean)
+    assert interval.half_width == pytest.approx(by_hand.half_width)
+    # Residuals over the mean of 325 requests: 30.77 / 325 three times, and -92.31 / 325.
+    assert interval.half_width == pytest.approx(3.1824 * 0.18935 / 2, abs=1e-3)
+
+
+def test_paired_differences_of_unequal_replications_are_of_the_arms_ratios():
+    values = over_replications(unequal_runs(), "aud").xs("standard")
+    gaps = values.xs("confidence", level="policy") - values.xs("fixed", level="policy")
+    assert gaps.mean() == pytest.approx((80 + 85 + 90 + 600) / 1300 - 770 / 1300)
+
+
+def test_where_all_have_as_many_requests_values_are_the_shares_themselves():
+    runs = unequal_runs().assign(offered=300)
+    values = over_replications(runs, "aud").xs(("standard", "confidence"))
+    assert list(values) == pytest.approx([0.8, 0.85, 0.9, 0.6], abs=1e-15)
+
+
+def test_a_repetition_without_requests_has_no_value_and_leaves_the_others_theirs():
+    runs = unequal_runs()
+    runs.loc[runs["replication"] == 0, ["aud", "offered"]] = [math.nan, 0]
+    values = over_replications(runs, "aud").xs(("standard", "fixed"))
+    assert math.isnan(values[0])
+    assert values.mean() == pytest.approx((90 + 90 + 500) / 1200)
+    nothing = over_replications(runs.assign(offered=0), "aud")
+    assert nothing.isna().all()
 
 
 # --- errors of what varies with several things ---------------------------------------------------
