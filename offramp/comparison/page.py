@@ -15,9 +15,10 @@ from offramp.report.figure import repetitions
 from offramp.report.latex import Numbers, Text, table_environment
 from offramp.report.markdown import milliseconds, percent, points, rendered
 from offramp.report.offline_page import write_pages
-from offramp.report.results import interval_over, validity
+from offramp.report.results import interval_over
 from offramp.report.run_tables import POOLED, SAME_REQUESTS
 from offramp.report.table import Table
+from offramp.report.verdicts import not_judged, validity
 from offramp.reproduction.statistics import MOVED, UNTESTED, WELCH
 from offramp.words import counted
 
@@ -171,6 +172,7 @@ def _runs_table(compared: Compared) -> Table:
     for label, run in compared.named:
         verdict, reasons = validity(run)
         about = verdict + (f": {'; '.join(reasons)}" if reasons else "")
+        about = ". ".join([about, *not_judged(run)])
         rows.append([label, f"`{run.folder}`", run.world, repetitions(run), about])
     return Table(["run", "folder", "world", "repetitions", "verdict"], rows)
 

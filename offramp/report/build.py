@@ -18,13 +18,11 @@ from offramp.report.page import write_page
 from offramp.report.results import (
     differences,
     fault_counts,
-    link_verdicts,
-    node_verdicts,
     read_results,
     summary,
-    validity,
 )
 from offramp.report.tables import write_tables
+from offramp.report.verdicts import alike, link_verdicts, node_verdicts, not_judged, validity
 from offramp.stages.layout import DIFFERENCES, FIGURES, SUMMARY_CSV, SUMMARY_JSON, TABLES
 
 
@@ -37,10 +35,12 @@ class Report:
         summary: one row per strategy and policy.
         differences: paired differences in AUD.
         nodes, links: verdict on every node, and on every link that can only carry so much, by
-            policy.
+            policy; ``strategies`` with the same one in a row, see
+            :func:`offramp.report.verdicts.alike`.
         oracle: the policy that knows everything, if it is among the policies.
         verdict: ``VALID`` or ``INVALID``.
         reasons: why it is not valid.
+        not_judged: what the verdict leaves open, and why.
     """
 
     page: Path
@@ -51,6 +51,7 @@ class Report:
     oracle: str | None
     verdict: str
     reasons: list[str]
+    not_judged: list[str]
 
 
 def build_report(results_folder: Path, output: Path | None = None) -> Report:
@@ -67,6 +68,7 @@ def build_report(results_folder: Path, output: Path | None = None) -> Report:
     arms, gaps = summary(results), differences(results)
     nodes, links, faults = node_verdicts(results), link_verdicts(results), fault_counts(results)
     verdict, reasons = validity(results)
+    left_open = not_judged(results)
     try:
         for frame, name in ((arms, SUMMARY_CSV), (gaps, DIFFERENCES)):
             with whole_file(target / name) as partial:
@@ -76,6 +78,7 @@ def build_report(results_folder: Path, output: Path | None = None) -> Report:
             "world": results.world,
             "verdict": verdict,
             "reasons": reasons,
+            "not_judged": left_open,
             "arms": _plain(arms),
             "differences": _plain(gaps),
             "nodes": _plain(nodes),
@@ -90,7 +93,10 @@ def build_report(results_folder: Path, output: Path | None = None) -> Report:
         write_html(results, arms, gaps, captions, target)
     except OSError as error:
         raise ResultsError(f"cannot write the report to {target}: {error.strerror}") from error
-    return Report(page, arms, gaps, nodes, links, results.oracle, verdict, reasons)
+    nodes = alike(nodes, ["policy", "node"])
+    links = alike(links, ["policy", "link", "direction"])
+    oracle = results.oracle
+    return Report(page, arms, gaps, nodes, links, oracle, verdict, reasons, left_open)
 
 
 def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ _ALWAYS = {
     "95 % interval": "Mean ± half width by Student's t over independent repetitions. Where an "
     "interval of a difference contains 0, the sign of the difference is in doubt.",
     "VALID, INVALID": "Whether the numbers may be relied on as far as can be told: enough "
-    "repetitions, enough requests, no overload, a warm-up that was long enough.",
+    "repetitions, enough requests, no overload with any strategy, a warm-up that was long enough.",
     "STABLE": "The node, or link, carries what it is asked.",
 }
 

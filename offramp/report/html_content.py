@@ -16,9 +16,10 @@ from offramp.report.html_text import Drawing, drawing
 from offramp.report.html_warnings import notices
 from offramp.report.markdown import percent
 from offramp.report.page import scenario_yaml
-from offramp.report.results import Results, validity
+from offramp.report.results import Results
 from offramp.report.run_tables import difference_table, further_tables, summary_table
 from offramp.report.table import Table
+from offramp.report.verdicts import validity
 from offramp.report.world_tables import oracle_lines
 from offramp.stages.layout import (
     DIFFERENCES,

@@ -9,7 +9,8 @@ from models.inference.quietness import noise_of
 from offramp import __version__
 from offramp.report.live import live_warnings
 from offramp.report.markdown import listed
-from offramp.report.results import Results, node_verdicts
+from offramp.report.results import Results
+from offramp.report.verdicts import alike, node_verdicts, not_judged
 from offramp.words import capitalised
 from sim.results.verdict import policies_in_vain
 
@@ -22,6 +23,7 @@ def notices(results: Results) -> list[str]:
     return [
         *_version(results.manifest),
         *_intervals(results),
+        *not_judged(results),
         *_in_vain(results),
         *_nodes(results),
         *_profiles(results),
@@ -68,16 +70,17 @@ def _in_vain(results: Results) -> Iterator[str]:
 
 
 def _nodes(results: Results) -> Iterator[str]:
-    for row in node_verdicts(results).itertuples():
+    for row in alike(node_verdicts(results), ["policy", "node"]).itertuples():
+        under = f"under `{row.policy}` with {row.strategies}"
         if row.verdict == "BACKLOGGED":
             yield (
-                f"Node `{row.node}` is BACKLOGGED under `{row.policy}`: it kept up, but its queue "
-                "took longer than a deadline to empty after the window."
+                f"Node `{row.node}` is BACKLOGGED {under}: it kept up, but its queue took longer "
+                "than a deadline to empty after the window."
             )
         elif row.verdict == "SATURATED":
             yield (
-                f"Node `{row.node}` is SATURATED under `{row.policy}`: it is busy nearly all the "
-                "time, and its queue cannot grow further."
+                f"Node `{row.node}` is SATURATED {under}: it is busy nearly all the time, and its "
+                "queue cannot grow further."
             )
 
 

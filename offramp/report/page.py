@@ -14,8 +14,9 @@ from offramp.report.answer import scoring_cost, sign, vain_remarks
 from offramp.report.live import live_warnings
 from offramp.report.markdown import points, rendered
 from offramp.report.paired import SIGNIFICANCE, holm
-from offramp.report.results import Results, validity
+from offramp.report.results import Results
 from offramp.report.run_tables import difference_table, further_tables, summary_table
+from offramp.report.verdicts import not_judged, validity
 from offramp.report.world_tables import further_files, oracle_lines
 from offramp.stages.layout import DIFFERENCES, FIGURES, RECORDS, REPORT, SUMMARY_CSV
 from offramp.words import capitalised, counted
@@ -34,7 +35,7 @@ def write_page(
     verdict, reasons = validity(results)
     parts = [f"# {scenario['name']}", scenario["description"]]
     parts += [answer(results, differences), oracle_lines(results, summary)]
-    parts.append(_verdict_lines(verdict, reasons))
+    parts += [_verdict_lines(verdict, reasons), *not_judged(results)]
     if results.is_live:
         parts.append(_live_lines(live_warnings(results)))
     parts += ["## Accuracy under deadline", rendered(summary_table(results, summary))]

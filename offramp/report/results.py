@@ -46,7 +46,7 @@ from sim.results.metrics import (
     ratio_interval,
 )
 from sim.results.records import read_columns
-from sim.results.verdict import doubts, load_verdict, outcome_shares
+from sim.results.verdict import outcome_shares
 
 
 @dataclass(frozen=True)
@@ -513,30 +513,6 @@ def _difference(of: str, less: str, given: str, over: str, compared: Comparison)
     }
 
 
-def node_verdicts(results: Results) -> pd.DataFrame:
-    """One row per policy and node: mean work, waiting and the verdict over all its runs."""
-    means = results.nodes.groupby(["policy", "node"], sort=False)[
-        ["work", "wait_mean_s", "drain_s", "deadline_mean_s", "bounded"]
-    ].mean()
-    bounded = means.pop("bounded") > 0
-    means["verdict"] = [
-        load_verdict(row.work, row.drain_s, row.deadline_mean_s, is_bounded)
-        for row, is_bounded in zip(means.itertuples(), bounded, strict=True)
-    ]
-    return means.reset_index()
-
-
-def link_verdicts(results: Results) -> pd.DataFrame:
-    """One row per policy, link and direction: mean load of the busiest link, and its verdict."""
-    keys = ["policy", "link", "direction"]
-    if LINKS not in results.others:
-        return pd.DataFrame(columns=[*keys, "shared_by", "load", "verdict"])
-    loads = results.others[LINKS].groupby(keys, sort=False)[["shared_by", "load"]].mean()
-    loads["shared_by"] = loads["shared_by"].astype(int)
-    loads["verdict"] = ["OVERLOADED" if load >= 1 else "STABLE" for load in loads["load"]]
-    return loads.reset_index()
-
-
 def fault_counts(results: Results) -> pd.DataFrame:
     """One row per kind of fault and target: mean count and seconds of a replication."""
     keys = ["kind", "target"]
@@ -546,21 +522,3 @@ def fault_counts(results: Results) -> pd.DataFrame:
     totals = faults.groupby(keys, sort=False)[["count", "down_s"]].sum() / results.replications
     totals.insert(0, "targets", faults.groupby(keys, sort=False)["targets"].max())
     return totals.reset_index()
-
-
-#: What a user of a live run changes to have more of what is too few.
-_LIVE_KEYS = {"replications_key": "--replications", "seeds_key": "--seed"}
-
-
-def validity(results: Results) -> tuple[str, list[str]]:
-    """``VALID`` or ``INVALID``, and the reasons for the latter."""
-    reasons = doubts(
-        results.runs,
-        node_verdicts(results),
-        results.training_seeds,
-        results.replications,
-        compares=len(results.strategies) > 1,
-        links=link_verdicts(results),
-        **(_LIVE_KEYS if results.is_live else {}),
-    )
-    return ("INVALID" if reasons else "VALID"), reasons

@@ -12,11 +12,10 @@ from offramp.report.results import (
     Results,
     fault_counts,
     interval_over,
-    link_verdicts,
-    node_verdicts,
     repetitions_of,
 )
 from offramp.report.table import Table
+from offramp.report.verdicts import alike, link_verdicts, node_verdicts
 from offramp.report.world_tables import energy_table, fault_table, group_table, link_table
 from offramp.words import counted
 
@@ -113,20 +112,31 @@ def difference_table(differences: pd.DataFrame) -> Table:
 
 
 def node_table(nodes: pd.DataFrame) -> Table:
-    """What nodes were asked, and whether they kept up."""
-    header = ["policy", "node", "work per worker", "mean wait (ms)", "drain (ms)", "verdict"]
+    """What nodes were asked, and whether they kept up: strategies that did alike in one row.
+
+    Args:
+        nodes: of :func:`offramp.report.verdicts.node_verdicts`.
+    """
+    header = ["policy", "node", "strategies", "work per worker", "mean wait (ms)", "drain (ms)"]
+    header.append("verdict")
     rows = [
         [
             row.policy,
             row.node,
+            row.strategies,
             f"{row.work:.2f}",
             milliseconds(row.wait_mean_s),
             milliseconds(row.drain_s),
             row.verdict,
         ]
-        for row in nodes.itertuples()
+        for row in alike(nodes, ["policy", "node"]).itertuples()
     ]
-    return Table(header, rows, names=2)
+    return Table(
+        header,
+        rows,
+        "Each strategy is judged by itself; numbers are means over the runs of a row.",
+        names=3,
+    )
 
 
 def exit_table(exits: list[dict[str, Any]]) -> Table:

@@ -39,11 +39,13 @@ def show_report(report: Report, console: Console) -> None:
                 f"{row.strategy}, {row.policy}: {share} of the AUD of {report.oracle}{note}"
             )
     for row in report.links[report.links["verdict"] != "STABLE"].itertuples():
-        console.result(f"link {row.link}, {row.direction}, {row.policy}: {row.verdict}")
-    for row in report.nodes.itertuples():
-        if row.verdict != "STABLE":
-            console.result(f"node {row.node}, {row.policy}: {row.verdict}")
+        arms = f"{row.policy}, {row.strategies}"
+        console.result(f"link {row.link}, {row.direction}, {arms}: {row.verdict}")
+    for row in report.nodes[report.nodes["verdict"] != "STABLE"].itertuples():
+        console.result(f"node {row.node}, {row.policy}, {row.strategies}: {row.verdict}")
     console.result(report.verdict + "".join(f"\n  {reason}" for reason in report.reasons))
+    for sentence in report.not_judged:
+        console.result(sentence)
     console.result(f"report: {report.page}")
 
 

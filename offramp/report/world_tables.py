@@ -8,7 +8,7 @@ from offramp.report.markdown import milliseconds, number, percent
 from offramp.report.results import Results, repetitions_of
 from offramp.report.table import Table
 from offramp.stages.layout import DEVICES, GROUPS, NODE_TELEMETRY, REQUEST_TELEMETRY, TRACES
-from offramp.words import counted
+from offramp.words import counted, enumerated
 
 
 def oracle_lines(results: Results, summary: pd.DataFrame) -> str:
@@ -36,30 +36,41 @@ def oracle_lines(results: Results, summary: pd.DataFrame) -> str:
 
 
 def link_table(results: Results, links: pd.DataFrame) -> Table | None:
-    """The load of links that can only carry so much: a column for each policy."""
+    """The load of links that can only carry so much: a column for each policy.
+
+    Strategies with which the same policies have the same verdicts are in one row.
+
+    Args:
+        links: of :func:`offramp.report.verdicts.link_verdicts`.
+    """
     if not len(links):
         return None
     policies = list(links["policy"].unique())
     rows = []
     for (link, direction), of_link in links.groupby(["link", "direction"], sort=False):
-        loads = of_link.set_index("policy")["load"]
-        rows.append(
-            [
-                link,
-                direction,
-                f"{of_link['shared_by'].iloc[0]:,}",
-                *(number(loads.get(policy, float("nan"))) for policy in policies),
-                "OVERLOADED" if (of_link["verdict"] == "OVERLOADED").any() else "STABLE",
-            ]
-        )
-    header = ["link", "direction", "devices on it"]
+        verdicts = of_link.groupby("strategy", sort=False)["verdict"].agg(tuple)
+        for verdict, together in verdicts.groupby(verdicts, sort=False):
+            shown = of_link[of_link["strategy"].isin(together.index)]
+            loads = shown.groupby("policy")["load"].mean()
+            rows.append(
+                [
+                    link,
+                    direction,
+                    enumerated(list(together.index)),
+                    f"{of_link['shared_by'].iloc[0]:,}",
+                    *(number(loads.get(policy, float("nan"))) for policy in policies),
+                    "OVERLOADED" if "OVERLOADED" in verdict else "STABLE",
+                ]
+            )
+    header = ["link", "direction", "strategies", "devices on it"]
     added = "with headers and acknowledgements and " if results.scenario.get("mqtt") else ""
     return Table(
         [*header, *(f"load, {policy}" for policy in policies), "verdict"],
         rows,
         f"Load: what was sent over the busiest link of its kind in the window, {added}without "
-        "retransmissions, over what it can carry.",
-        names=2,
+        "retransmissions, over what it can carry: means over the runs of a row; each strategy is "
+        "judged by itself.",
+        names=3,
     )
 
 

@@ -231,15 +231,19 @@ def doubts(
     links: pd.DataFrame | None = None,
     replications_key: str = "simulation.replications",
     seeds_key: str = "training.seeds",
+    planned_changes: Sequence[str] = (),
 ) -> list[str]:
     """Reasons why a result is INVALID; none if it is VALID.
 
     Args:
         runs: one row per run, with ``offered``, ``on_time``, ``first_quarter_s`` and ``rest_s``.
-        nodes: one row per run and node, with ``verdict``.
+        nodes: one row per policy, node and strategy, with ``verdict``.
         compares: whether strategies are compared, for which training seeds are counted.
-        links: one row per policy, link and direction, with ``load`` and ``verdict``.
+        links: one row per policy, link, direction and strategy, with ``load`` and ``verdict``.
         replications_key, seeds_key: what the user changes to have more of them.
+        planned_changes: what of the world changes inside the window at times that are the same in
+            every replication, as a rate that follows a curve. Latency moves with it, whatever the
+            warm-up, so that settling is not judged.
     """
     reasons = []
     if len(policies_in_vain(runs)) == runs["policy"].nunique():
@@ -254,24 +258,34 @@ def doubts(
             f"too short: a run measured {fewest} requests, at least {ENOUGH_REQUESTS} are needed "
             "(simulation.duration_s)"
         )
-    overloaded = nodes[nodes["verdict"] == "OVERLOADED"]
     reasons += [
-        f"node {row.node!r} is overloaded under {row.policy}: figures depend on the window's length"
-        for row in overloaded.itertuples()
+        f"node {node!r} is overloaded under {policy} with {strategies}: figures depend on the "
+        "window's length"
+        for (node, policy), strategies in _overloaded(nodes, ["node", "policy"])
     ]
     if links is not None:
+        shown = links.assign(carried=[f"{load:.2f}" for load in links["load"]])
         reasons += [
-            f"the {row.direction} of link {row.link!r} is offered {row.load:.2f} of what it can "
-            f"carry under {row.policy}: figures depend on the window's length"
-            for row in links[links["verdict"] == "OVERLOADED"].itertuples()
+            f"the {direction} of link {link!r} is offered {load} of what it can carry under "
+            f"{policy} with {strategies}: figures depend on the window's length"
+            for (link, direction, policy, load), strategies in _overloaded(
+                shown, ["link", "direction", "policy", "carried"]
+            )
         ]
-    unsettled = _unsettled(runs)
+    unsettled = [] if planned_changes else _unsettled(runs)
     if unsettled:
         reasons.append(
-            f"warm-up not settled for {', '.join(unsettled)}: latency still moves inside the "
+            f"warm-up not settled for {'; '.join(unsettled)}: latency still moves inside the "
             "window (simulation.warm_up_s)"
         )
     return reasons
+
+
+def _overloaded(verdicts: pd.DataFrame, keys: list[str]) -> list[tuple[tuple[str, ...], str]]:
+    """What is overloaded, by ``keys``, and the strategies with which it is."""
+    overloaded = verdicts[verdicts["verdict"] == "OVERLOADED"]
+    groups = overloaded.groupby(keys, sort=False)["strategy"]
+    return [(place, ", ".join(strategies)) for place, strategies in groups]
 
 
 def policies_in_vain(runs: pd.DataFrame) -> list[str]:
@@ -281,16 +295,19 @@ def policies_in_vain(runs: pd.DataFrame) -> list[str]:
 
 
 def _unsettled(runs: pd.DataFrame) -> Sequence[str]:
-    """Policies whose latency in the first quarter differs from the rest, beyond chance and 10 %."""
-    names = []
-    for policy, of_policy in runs.groupby("policy", sort=False):
-        by_replication = of_policy.groupby("replication")[["first_quarter_s", "rest_s"]].mean()
+    """Arms whose latency in the first quarter differs from the rest, beyond chance and 10 %.
+
+    Each strategy by itself: the mean over those that have settled may hide one that has not.
+    """
+    found: dict[str, list[str]] = {}
+    for (policy, strategy), of_arm in runs.groupby(["policy", "strategy"], sort=False):
+        by_replication = of_arm.groupby("replication")[["first_quarter_s", "rest_s"]].mean()
         change = (by_replication["first_quarter_s"] / by_replication["rest_s"] - 1).dropna()
         interval = confidence_interval(change.to_numpy(), level=0.99)
         beyond_chance = interval.low > 0 or interval.high < 0
         if interval.n >= 2 and beyond_chance and abs(interval.mean) > SETTLED_WITHIN:
-            names.append(str(policy))
-    return names
+            found.setdefault(str(policy), []).append(str(strategy))
+    return [f"{policy} with {', '.join(strategies)}" for policy, strategies in found.items()]
 
 
 def outcome_shares(runs: pd.DataFrame) -> pd.DataFrame:

@@ -195,6 +195,7 @@ def test_the_page_says_verdict_seeds_replications_interval_and_what_came_out(tra
         gain = f"{100 * row['aud_difference']:+.2f} {half_text}"
         assert f"| {row['of']} − {row['less']} | {row['given']} | {gain} |" in page
     for node in summary["nodes"]:
+        assert node["strategy"] in ("standard", "curriculum")
         assert f"| {node['policy']} | {node['node']} |" in page
         assert f"| {node['verdict']} |" in page
 
@@ -334,10 +335,12 @@ def test_an_overloaded_node_is_invalid_and_named(
         }
     )
     assert "node edge cannot keep up even at its first exit" in ran.out
-    assert "node edge, first: OVERLOADED" in ran.out
+    assert "node edge, first, standard and curriculum: OVERLOADED" in ran.out
     summary = json.loads((results / "summary.json").read_text())
     assert summary["verdict"] == "INVALID"
-    assert any("'edge' is overloaded under first" in reason for reason in summary["reasons"])
+    [reason] = [reason for reason in summary["reasons"] if "overloaded" in reason]
+    assert "'edge' is overloaded under first with standard, curriculum: " in reason
+    assert "| first | edge | standard and curriculum |" in (results / "report.md").read_text()
 
 
 def test_deadlines_that_differ_are_shown_as_multiples(

@@ -264,10 +264,12 @@ def test_a_link_without_capacity_for_its_load_runs_and_is_warned_of(
     assert ran.status == 0, ran.err
     assert re.search(r"^offered load  link wifi, uplink: \d\.\d+ of what", ran.out, re.M)
     assert "link wifi cannot carry it" in ran.out
-    assert "link wifi, uplink, full: OVERLOADED" in ran.out
+    assert "link wifi, uplink, full, standard and curriculum: OVERLOADED" in ran.out
     summary = json.loads((tmp_path / "results" / "summary.json").read_text())
     assert summary["verdict"] == "INVALID"
     assert any("uplink of link 'wifi'" in reason for reason in summary["reasons"])
+    page = (tmp_path / "results" / "report.md").read_text()
+    assert "| wifi | uplink | standard and curriculum | 5 |" in page
     assert any("warm-up not settled" in reason for reason in summary["reasons"])
     checked = offramp("check", path, "--store", store)
     assert "link wifi cannot carry it" in checked.err

@@ -245,11 +245,11 @@ def test_settling_looks_at_answered_requests_only():
 CALM = (1.0, 1.01), (1.02, 1.0), (0.99, 1.0), (1.0, 1.0)
 
 
-def runs_frame(offered=5000, latencies=CALM, policy="fixed", on_time=1):
+def runs_frame(offered=5000, latencies=CALM, policy="fixed", on_time=1, strategy="standard"):
     """One row per replication, with the latencies of the first quarter and the rest."""
     return pd.DataFrame(
         [
-            ("standard", 1, policy, replication, offered, on_time, first, rest)
+            (strategy, 1, policy, replication, offered, on_time, first, rest)
             for replication, (first, rest) in enumerate(latencies)
         ],
         columns=[
@@ -259,10 +259,10 @@ def runs_frame(offered=5000, latencies=CALM, policy="fixed", on_time=1):
     )  # fmt: skip
 
 
-def nodes_frame(*verdicts):
+def nodes_frame(*verdicts, strategy="standard"):
     return pd.DataFrame(
-        [(f"node{number}", "fixed", verdict) for number, verdict in enumerate(verdicts)],
-        columns=["node", "policy", "verdict"],
+        [(f"node{number}", "fixed", strategy, verdict) for number, verdict in enumerate(verdicts)],
+        columns=["node", "policy", "strategy", "verdict"],
     )
 
 
@@ -282,15 +282,18 @@ def test_a_sound_result_raises_no_doubt():
         ({"replications": 1}, "too few replications"),
         ({"training_seeds": 1}, "too few training seeds"),
         ({"runs": runs_frame(offered=ENOUGH_REQUESTS - 1)}, "too short: a run measured 99"),
-        ({"nodes": ("STABLE", "OVERLOADED")}, "node 'node1' is overloaded under fixed"),
+        (
+            {"nodes": ("STABLE", "OVERLOADED")},
+            "node 'node1' is overloaded under fixed with standard",
+        ),
         ({"runs": runs_frame(on_time=0)}, "no request was answered in time under any policy"),
         (
             {"runs": runs_frame(latencies=[(0.5, 1.0), (0.52, 1.0), (0.49, 1.0), (0.51, 1.0)])},
-            "warm-up not settled for fixed",
+            "warm-up not settled for fixed with standard:",
         ),
         (
             {"runs": runs_frame(latencies=[(1.5, 1.0), (1.52, 1.0), (1.49, 1.0)])},
-            "warm-up not settled for fixed",
+            "warm-up not settled for fixed with standard:",
         ),
     ],
 )
@@ -344,21 +347,69 @@ def test_only_policies_that_have_not_settled_are_named():
     assert "fixed" not in reason
 
 
-def links_frame(*loads):
+#: A quarter that is half as slow as the rest, alike in every replication.
+UNSETTLED = (0.5, 1.0), (0.52, 1.0), (0.51, 1.0)
+
+
+def test_a_strategy_that_has_not_settled_does_not_hide_behind_another_that_moves_the_other_way():
+    slower = [(rest, first) for first, rest in UNSETTLED]
+    runs = pd.concat([runs_frame(latencies=UNSETTLED), runs_frame(latencies=slower, strategy="z")])
+    (reason,) = doubts_about(runs=runs)
+    assert "warm-up not settled for fixed with standard, z: " in reason
+    calm = pd.concat([runs_frame(latencies=UNSETTLED), runs_frame(strategy="curriculum")])
+    (reason,) = doubts_about(runs=calm)
+    assert "warm-up not settled for fixed with standard: " in reason
+
+
+def test_where_the_world_changes_on_schedule_settling_is_not_judged_and_all_else_is():
+    runs = runs_frame(latencies=UNSETTLED)
+    assert len(doubts(runs, nodes_frame("STABLE"), 3, 4, True)) == 1
+    changes = ["requests follow a curve"]
+    assert doubts(runs, nodes_frame("STABLE"), 3, 4, True, planned_changes=changes) == []
+    (reason,) = doubts(runs, nodes_frame("OVERLOADED"), 3, 4, True, planned_changes=changes)
+    assert "overloaded" in reason
+
+
+def test_every_strategy_that_overloads_a_node_is_named_once():
+    nodes = pd.concat(
+        [
+            nodes_frame("OVERLOADED", "OVERLOADED", strategy="standard"),
+            nodes_frame("OVERLOADED", "STABLE", strategy="curriculum"),
+            nodes_frame("STABLE", "STABLE", strategy="anti_curriculum"),
+        ]
+    )
+    first, second = doubts(runs_frame(), nodes, 3, 4, True)
+    assert "node 'node0' is overloaded under fixed with standard, curriculum: " in first
+    assert "node 'node1' is overloaded under fixed with standard: " in second
+
+
+def links_frame(*loads, strategy="standard"):
     return pd.DataFrame(
         [
-            (f"link{number}", "uplink", "fixed", load, "OVERLOADED" if load >= 1 else "STABLE")
+            (
+                f"link{number}", "uplink", "fixed", strategy, load,
+                "OVERLOADED" if load >= 1 else "STABLE",
+            )
             for number, load in enumerate(loads)
         ],
-        columns=["link", "direction", "policy", "load", "verdict"],
-    )
+        columns=["link", "direction", "policy", "strategy", "load", "verdict"],
+    )  # fmt: skip
 
 
 def test_an_overloaded_link_is_a_reason_and_is_named():
     links = links_frame(0.4, 1.25)
     (reason,) = doubts(runs_frame(), nodes_frame("STABLE"), 3, 4, True, links)
-    for fragment in ("uplink of link 'link1'", "1.25", "under fixed"):
+    for fragment in ("uplink of link 'link1'", "1.25", "under fixed with standard"):
         assert fragment in reason
+    other = links_frame(1.25, 1.25, strategy="curriculum")
+    of_both, of_one = doubts(
+        runs_frame(), nodes_frame("STABLE"), 3, 4, True, pd.concat([links, other])
+    )
+    assert (
+        "'link1' is offered 1.25 of what it can carry under fixed with standard, curricul"
+        in of_both
+    )
+    assert "'link0' is offered 1.25 of what it can carry under fixed with curriculum" in of_one
 
 
 # --- shares --------------------------------------------------------------------------------------

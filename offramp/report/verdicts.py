@@ -1,0 +1,131 @@
+"""Whether nodes and links carried their load, and whether a result may be relied on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from offramp.report.results import Results
+from offramp.stages.layout import LINKS
+from offramp.words import enumerated
+from sim.results.verdict import doubts, load_verdict
+
+#: What a user of a live run changes to have more of what is too few.
+_LIVE_KEYS = {"replications_key": "--replications", "seeds_key": "--seed"}
+
+
+def node_verdicts(results: Results) -> pd.DataFrame:
+    """One row per policy, node and strategy: mean work, waiting and the verdict over all its runs.
+
+    Strategies are judged apart: their networks may take other exits, and a node that one of them
+    overloads is not the better for another that leaves it idle.
+    """
+    means = results.nodes.groupby(["policy", "node", "strategy"], sort=False)[
+        ["work", "wait_mean_s", "drain_s", "deadline_mean_s", "bounded"]
+    ].mean()
+    bounded = means.pop("bounded") > 0
+    means["verdict"] = [
+        load_verdict(row.work, row.drain_s, row.deadline_mean_s, is_bounded)
+        for row, is_bounded in zip(means.itertuples(), bounded, strict=True)
+    ]
+    return means.reset_index()
+
+
+def link_verdicts(results: Results) -> pd.DataFrame:
+    """One row per policy, link, direction and strategy: mean load of the busiest, its verdict."""
+    keys = ["policy", "link", "direction", "strategy"]
+    if LINKS not in results.others:
+        return pd.DataFrame(columns=[*keys, "shared_by", "load", "verdict"])
+    loads = results.others[LINKS].groupby(keys, sort=False)[["shared_by", "load"]].mean()
+    loads["shared_by"] = loads["shared_by"].astype(int)
+    loads["verdict"] = ["OVERLOADED" if load >= 1 else "STABLE" for load in loads["load"]]
+    return loads.reset_index()
+
+
+def alike(verdicts: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Strategies that share a verdict in one row: ``strategies`` names them, numbers are means.
+
+    Args:
+        verdicts: of :func:`node_verdicts` or :func:`link_verdicts`.
+        keys: columns that tell rows apart, but for the strategy.
+    """
+    numbers = [name for name in verdicts if name not in (*keys, "strategy", "verdict")]
+    rows = []
+    for place, of_place in verdicts.groupby(list(keys), sort=False):
+        for verdict, together in of_place.groupby("verdict", sort=False):
+            row = dict(zip(keys, place, strict=True))
+            row["strategies"] = enumerated(list(together["strategy"]))
+            rows.append({**row, **together[numbers].mean(), "verdict": verdict})
+    return pd.DataFrame(rows, columns=[*keys, "strategies", *numbers, "verdict"])
+
+
+def planned_changes(scenario: dict[str, Any]) -> list[str]:
+    """What a resolved scenario lets change at given times inside the window, a clause each.
+
+    Latency follows it, the same way in every replication: a first quarter of the window that is
+    unlike the rest then says nothing of the warm-up. What happens at random times, and a fault
+    that is over before the window opens, do not count.
+    """
+    return [*_varying_requests(scenario), *_planned_faults(scenario), *_varying_links(scenario)]
+
+
+def _varying_requests(scenario: dict[str, Any]) -> Iterator[str]:
+    for name, group in scenario["devices"].items():
+        arrivals = group["arrivals"]
+        if arrivals["process"] == "trace":
+            yield f"requests of `{name}` come at the times of a trace"
+        elif arrivals["process"] == "diurnal" and len({hz for _, hz in arrivals["curve"]}) > 1:
+            yield f"requests of `{name}` follow a curve"
+
+
+def _planned_faults(scenario: dict[str, Any]) -> Iterator[str]:
+    opens_s = scenario["simulation"]["warm_up_s"]
+    ends_s = opens_s + scenario["simulation"]["duration_s"]
+    for fault in scenario.get("faults") or ():
+        at_s = fault.get("at_s")
+        if at_s is not None and at_s < ends_s and at_s + fault["for_s"] > opens_s:
+            target = next((fault[key] for key in ("node", "link", "devices") if key in fault), "")
+            of = f" of `{target}`" if target else ""
+            yield f"a {fault['kind'].replace('_', ' ')}{of} is planned for {at_s:g} s"
+
+
+def _varying_links(scenario: dict[str, Any]) -> Iterator[str]:
+    used = {group["link"] for group in scenario["devices"].values()}
+    used |= {
+        node["next_tier"]["link"]
+        for node in scenario.get("nodes", {}).values()
+        if node.get("next_tier")
+    }
+    used.add((scenario.get("mqtt") or {}).get("backhaul"))
+    for name, link in scenario.get("links", {}).items():
+        traced = any(link[way].get("bandwidth_trace") for way in ("uplink", "downlink"))
+        if name in used and traced:
+            yield f"the bandwidth of `{name}` follows a trace"
+
+
+def validity(results: Results) -> tuple[str, list[str]]:
+    """``VALID`` or ``INVALID``, and the reasons for the latter."""
+    reasons = doubts(
+        results.runs,
+        node_verdicts(results),
+        results.training_seeds,
+        results.replications,
+        compares=len(results.strategies) > 1,
+        links=link_verdicts(results),
+        planned_changes=planned_changes(results.scenario),
+        **(_LIVE_KEYS if results.is_live else {}),
+    )
+    return ("INVALID" if reasons else "VALID"), reasons
+
+
+def not_judged(results: Results) -> list[str]:
+    """What a verdict leaves open, and why: a sentence each."""
+    changes = planned_changes(results.scenario)
+    if not changes:
+        return []
+    return [
+        "Whether the warm-up was long enough was not judged: "
+        f"{enumerated(changes)}, and latency moves with that."
+    ]
