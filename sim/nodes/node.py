@@ -326,7 +326,7 @@ class Node:
             if decision is ANSWER and request.exit:
                 request.finished_s = request.home_s = now
                 if reply_s is not None:
-                    request.released_s = now + reply_s(request.drawn)
+                    request.released_s = done_s = now + reply_s(request.drawn)
                 if self._takes_notes:
                     self._note_leaving(request, now)
                 self._answered(request)
@@ -351,10 +351,9 @@ class Node:
                 continue
             else:
                 if reply_s is not None:
-                    request.released_s = now + reply_s(request.drawn)
+                    request.released_s = done_s = now + reply_s(request.drawn)
                 self._leave(request, decision)
             if reply_s is not None:
-                done_s = now + reply_s(request.drawn)
                 clock.call_at(done_s, self._replied, self._incarnation)
                 return
             if self._batches:
