@@ -17,7 +17,7 @@ from scipy import special
 
 from offramp.recommendation.target import Target
 from offramp.words import counted
-from sim.results.metrics import added_error, over_training_seeds, share_bounds
+from sim.results.metrics import added_error, linearised, share_bounds
 
 Floats = NDArray[np.float64]
 
@@ -149,12 +149,16 @@ def estimate(runs: pd.DataFrame, target: Target) -> Estimate:
     Args:
         runs: one for each training seed and replication.
     """
-    values = _cells(runs, target.column)
     if not target.is_share:
-        return estimate_of(values)
-    weights = _cells(runs, "answered" if target.metric == "accuracy" else "offered")
-    shares = over_training_seeds(runs, target.column).to_numpy(dtype=np.float64)
-    return estimate_of(_linearised(values, weights, shares), float(weights.sum()) / len(weights))
+        return estimate_of(_cells(runs, target.column))
+    by_cell = runs.set_index(["training_seed", "replication"])
+    whole = by_cell["answered" if target.metric == "accuracy" else "offered"]
+    part = (by_cell[target.column] * whole).where(whole > 0, 0.0)
+    shares = linearised(part, whole, ["training_seed"])
+    # A replication without a request is taken to be as the others are.
+    of_seed = shares.groupby(level="training_seed").transform("mean")
+    values = shares.fillna(of_seed).unstack("replication").to_numpy(dtype=np.float64)
+    return estimate_of(values, float(whole.sum()) / len(values))
 
 
 def estimate_of(values: Floats, requests: float | None = None) -> Estimate:
@@ -167,23 +171,6 @@ def estimate_of(values: Floats, requests: float | None = None) -> Estimate:
     seeds, replications = values.shape
     spread = Spread(_sd(values.mean(axis=0)), _sd(values.mean(axis=1)) if seeds > 1 else 0.0)
     return Estimate(float(values.mean()), spread, seeds, replications, requests)
-
-
-def _linearised(values: Floats, weights: Floats, shares: Floats) -> Floats:
-    """Values whose means over replications are the shares of all requests of a training seed.
-
-    The mean of the replications' own shares is another, where replications have more requests or
-    fewer, and bursts make them late. Linearised as ratios are (Cochran, Sampling Techniques, 3rd
-    ed. 1977, chapter 6).
-
-    Args:
-        values: (training seeds, replications), NaN where there was no request.
-        weights: in the same shape, how many requests there were.
-        shares: (training seeds,) of all replications' requests.
-    """
-    off = np.where(weights > 0, values - shares[:, None], 0.0)
-    with np.errstate(invalid="ignore"):  # a network that answered nothing has no share either
-        return np.asarray(shares[:, None] + weights * off / weights.mean(axis=1, keepdims=True))
 
 
 def _cells(runs: pd.DataFrame, column: str) -> Floats:
