@@ -5,12 +5,15 @@ from __future__ import annotations
 import pandas as pd
 
 from offramp.comparison.runs import Compared, has_arm, same_networks, same_requests
-from offramp.report.results import Results
+from offramp.report.results import Results, baseline_strategy
 from offramp.reproduction.figures import run_figures
 from offramp.reproduction.statistics import Anew, differences, with_verdicts
 
 #: What is compared: few figures, so that correcting for their number costs little.
 METRICS = ("aud", "hit_ratio", "accuracy", "latency_p50_s", "latency_p95_s", "latency_p99_s")
+
+#: AUD less that of the baseline strategy with the same seed, policy and requests.
+GAIN = "aud_gain"
 
 ARM = ["strategy", "policy"]
 
@@ -19,7 +22,9 @@ def run_differences(compared: Compared) -> pd.DataFrame:
     """Every later run less the first one, for the arms that both have.
 
     Which repetitions count as independent depends on what the two runs share, as in
-    :mod:`offramp.reproduction.statistics`. All rows are one family of Holm's correction.
+    :mod:`offramp.reproduction.statistics`. Whether a strategy gains more in one run than in the
+    other (:data:`GAIN`) is asked of trainings, and is over training seeds in any case. All rows
+    are one family of Holm's correction.
 
     Returns:
         One row per run, arm and metric: ``run``, ``strategy``, ``policy``, ``metric``, ``before``
@@ -35,15 +40,29 @@ def run_differences(compared: Compared) -> pd.DataFrame:
         anew = Anew(
             networks=not same_networks(reference, run), requests=not same_requests(reference, run)
         )
-        part = differences(_figures(reference, arms), _figures(run, arms), ARM, anew)
-        part.insert(0, "run", label)
-        parts.append(part)
+        before, after = _figures(reference, arms), _figures(run, arms)
+        found = [differences(before, after, ARM, anew)]
+        if len({strategy for strategy, _ in arms}) > 1:
+            of_trainings = Anew(networks=True, requests=anew.requests)
+            found.append(differences(_gains(before), _gains(after), ARM, of_trainings))
+        parts += [part.assign(run=label) for part in found]
     if not parts:
         return pd.DataFrame(columns=["run", *ARM, "metric", "difference", "half_width", "verdict"])
-    return with_verdicts(pd.concat(parts, ignore_index=True))
+    table = with_verdicts(pd.concat(parts, ignore_index=True))
+    return table[["run", *(name for name in table if name != "run")]]
 
 
 def _figures(run: Results, arms: list[tuple[str, str]]) -> pd.DataFrame:
     figures = run_figures(run.runs, ARM)
     kept = [arm in arms for arm in zip(figures["strategy"], figures["policy"], strict=True)]
     return figures.loc[kept, [*ARM, "training_seed", "replication", *METRICS]]
+
+
+def _gains(figures: pd.DataFrame) -> pd.DataFrame:
+    """What each strategy but the baseline gains over it, run by run."""
+    keys = ["policy", "training_seed", "replication"]
+    baseline = baseline_strategy(list(figures["strategy"].unique()))
+    aud = figures.set_index(["strategy", *keys])["aud"]
+    others = aud.drop(index=baseline, level="strategy")
+    gains = others - aud.xs(baseline, level="strategy").reindex(others.index.droplevel(0)).array
+    return gains.rename(GAIN).reset_index()

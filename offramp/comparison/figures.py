@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure as MplFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from offramp.comparison.runs import Arm, Compared, has_arm
+from offramp.comparison.runs import Arm, Compared, has_arm, invalid_runs
 from offramp.report.deadline_figures import aud_at_deadlines, curve_with_band, deadline_axis
 from offramp.report.exit_figures import exit_bars
 from offramp.report.figure import (
@@ -29,11 +30,15 @@ from offramp.report.figure import (
     spread,
     wrapped,
 )
+from offramp.report.figures import INVALID_MARK
 from offramp.report.latency_figures import draw_deadlines, ecdf_points
 from offramp.report.results import Results, exit_counts, interval_over, unit_of
 from offramp.report.style import DOUBLE_COLUMN, PERCENT, STRATEGY_LOOKS, paper_style, run_looks
-from offramp.words import counted
+from offramp.words import counted, enumerated
 from sim.results.metrics import over_replications, over_training_seeds
+
+#: Latencies of runs that differ so many times, at the 99th percentile, are of other scales.
+_OTHER_SCALE = 10.0
 
 #: How far beside each other the strategies of a run are drawn.
 _DODGE = 0.26
@@ -43,6 +48,7 @@ def write_figures(compared: Compared, folder: Path) -> dict[str, str]:
     """Write every figure with its data and caption into ``folder``; return captions by name."""
     folder.mkdir(parents=True, exist_ok=True)
     captions = {}
+    invalid = invalid_runs(compared)
     with paper_style():
         for name, draw in (
             ("aud_by_run", aud_by_run),
@@ -52,6 +58,10 @@ def write_figures(compared: Compared, folder: Path) -> dict[str, str]:
         ):
             figure = draw(compared)
             if figure is not None:
+                if invalid:
+                    caption = " ".join([figure.caption, *invalid.values()])
+                    mark = f"{enumerated([*invalid])} {INVALID_MARK}"
+                    figure = replace(figure, caption=caption, mark=mark)
                 save_figure(figure, folder, name)
                 captions[name] = figure.caption
     return captions
@@ -148,6 +158,7 @@ def latency_ecdf(compared: Compared) -> Figure | None:
     looks = run_looks(compared.labels)
     deadlines = {common_deadline_ms(run) for run in compared.runs}
     deadline = deadlines.pop() if len(deadlines) == 1 else None
+    shortest = _log_from_ms(compared)
     curves: list[pd.DataFrame] = []
     handles: dict[str, Line2D] = {}
     for arm, axes in zip(compared.arms, panels, strict=True):
@@ -164,7 +175,9 @@ def latency_ecdf(compared: Compared) -> Figure | None:
             handles.setdefault(name, line[0])
         if not any(len(run.answers[arm].latency_s) for run in compared.runs if has_arm(run, arm)):
             note_inside(axes, "no request was answered")
-        axes.set(ylim=(0, 1), xlim=(0, 1.05 * longest or 1.0))
+        axes.set(ylim=(0, 1), xlim=(shortest, 1.05 * longest or 1.0))
+        if shortest:
+            axes.set_xscale("log")
         axes.yaxis.set_major_formatter(PERCENT)
         if deadline is not None:
             draw_deadlines(axes, {"deadline": deadline})
@@ -176,8 +189,23 @@ def latency_ecdf(compared: Compared) -> Figure | None:
         "a curve that ends below 100 % leaves requests unanswered. Each axis ends past the 99th "
         f"percentile of the answers. All requests: {_repeated(compared)}; no interval is drawn."
     )
+    if shortest:
+        caption += " Axes are logarithmic, since runs differ by a factor of ten or more."
     data = pd.concat(curves)[["run", "policy", "strategy", "latency_ms", "share"]]
     return Figure(figure, data, caption)
+
+
+def _log_from_ms(compared: Compared) -> float:
+    """Where logarithmic axes of latency begin; 0 where runs are of one scale, and axes linear."""
+    latencies = [
+        [run.answers[arm].latency_s for run in compared.runs if has_arm(run, arm)]
+        for arm in compared.arms
+    ]
+    answered = [[of_run for of_run in of_arm if len(of_run)] for of_arm in latencies]
+    ends = [[np.quantile(it, 0.99) for it in of_arm] for of_arm in answered if of_arm]
+    if not any(max(of_arm) >= _OTHER_SCALE * min(of_arm) for of_arm in ends):
+        return 0.0
+    return 1e3 * float(min(np.quantile(it, 0.01) for of_arm in answered for it in of_arm))
 
 
 def exits_taken(compared: Compared) -> Figure:

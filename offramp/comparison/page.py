@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from offramp.comparison.differences import METRICS
-from offramp.comparison.runs import Compared
+from offramp.comparison.differences import GAIN
+from offramp.comparison.runs import Compared, invalid_runs
 from offramp.report.figure import repetitions
 from offramp.report.latex import Numbers, Text, table_environment
 from offramp.report.markdown import milliseconds, percent, points, rendered
@@ -27,6 +27,7 @@ _MOST_KEYS = 40
 
 _HEADS = {
     "aud": "AUD",
+    GAIN: "gain in AUD",
     "hit_ratio": "hit ratio",
     "accuracy": "accuracy",
     "latency_p50_s": "p50 (ms)",
@@ -78,7 +79,7 @@ def answer(compared: Compared, differences: pd.DataFrame) -> str:
             f"No strategy and policy of {compared.labels[0]} is in another run too: there are "
             "figures side by side, and no differences."
         )
-    lines = []
+    lines = [f"- {sentence}" for sentence in invalid_runs(compared).values()]
     for label, rows in of_aud.groupby("run", sort=False):
         known = rows[rows["difference"].notna()]
         if not len(known):
@@ -89,6 +90,14 @@ def answer(compared: Compared, differences: pd.DataFrame) -> str:
         else:
             text = f"{_extent(compared, known)}; {_counts(known, len(differences))}"
         lines.append(f"- **{label}** against {compared.labels[0]}: {text}.")
+        gains = differences[(differences["metric"] == GAIN) & (differences["run"] == label)]
+        gains = gains[gains["difference"].notna()]
+        if len(gains):
+            lines.append(
+                f"- What strategies gain in **{label}**, less what they gain in "
+                f"{compared.labels[0]}: {_extent(compared, gains)}; "
+                f"{_counts(gains, len(differences))}."
+            )
     return "\n".join(lines)
 
 
@@ -161,6 +170,7 @@ def difference_latex(compared: Compared, differences: pd.DataFrame) -> str:
         f"({tests}). {'Bold' if bold else 'None is bold, that is'}: beyond chance, p < 0.05 after "
         f"Holm's correction over all {counted(len(differences), 'figure')} compared."
     )
+    caption = " ".join([caption, *invalid_runs(compared).values()])
     return table_environment("comparison", columns, caption)
 
 
@@ -216,7 +226,7 @@ def _difference_table(compared: Compared, differences: pd.DataFrame) -> Table:
         ["run", "strategy", "policy"], sort=False
     ):
         by_metric = {row.metric: row for row in arm.itertuples()}
-        cells = [_difference(by_metric.get(metric)) for metric in METRICS]
+        cells = [_difference(by_metric.get(metric)) for metric in _HEADS]
         aud = by_metric["aud"]
         n = f"{aud.n_before} / {aud.n_after}" if aud.test == WELCH else str(aud.n)
         rows.append([run, strategy, policy, *cells, n])
@@ -227,10 +237,11 @@ def _difference_table(compared: Compared, differences: pd.DataFrame) -> Table:
         f"{len(differences)} figures. Where two runs have the same networks, differences are over "
         "replications and say nothing of another training; where networks were trained anew, they "
         "are over training seeds. Runs that were asked the same are paired; where requests differ, "
-        "Welch's t-test is of all replications of both. Differences are of the figures of "
-        "single simulations, averaged, each of which counts once: where some had more requests "
-        "than others, they are not those of the table above. n: replications or training "
-        "seeds, of both where they are not paired; the test of each run is said above."
+        "Welch's t-test is of all replications of both. Gains in AUD are over the baseline "
+        "strategy, with the same seed and requests, and always over training seeds. Differences "
+        "are of the figures of single simulations, averaged, each of which counts once: where some "
+        "had more requests than others, they are not those of the table above. n: replications or "
+        "training seeds, of both where they are not paired; the test of each run is said above."
     )
     return Table(header, rows, note, names=3)
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from models.errors import ResultsError
 from offramp.key_paths import flat
 from offramp.report.results import Results, read_results
+from offramp.report.verdicts import invalid_note
 from offramp.reproduction.contents import CREATED
 from offramp.stages.layout import RECORDS
 from sim.results.records import read_columns
@@ -75,6 +76,12 @@ class Compared:
 def has_arm(run: Results, arm: Arm) -> bool:
     """Whether a run has a strategy and a policy."""
     return arm[0] in run.strategies and arm[1] in run.policies
+
+
+def invalid_runs(compared: Compared) -> dict[str, str]:
+    """Runs that must not be relied on, by label, and a sentence that says why."""
+    notes = {label: invalid_note(run) for label, run in compared.named}
+    return {label: f"{label} is {note}" for label, note in notes.items() if note}
 
 
 def read_runs(folders: Sequence[Path]) -> Compared:

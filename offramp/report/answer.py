@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from offramp.report.markdown import listed, percent, points
-from offramp.report.paired import SIGNIFICANCE, holm
+from offramp.report.paired import SIGNIFICANCE
 from offramp.report.results import Results, baseline_strategy, interval_over
 from offramp.words import counted, enumerated
 from sim.results.verdict import NOTHING_IN_TIME, policies_in_vain
@@ -123,7 +123,8 @@ def _of_strategies(results: Results, differences: pd.DataFrame) -> Answer:
         "training.",
     )
     remarks = vain_remarks(vain)
-    count = int((differences["over"] == "training seeds").sum())
+    of_strategies = differences[differences["over"] == "training seeds"]
+    count = int((~of_strategies["given"].isin(vain)).sum())
     training = results.scenario.get("training", {})
     if "curriculum" in others and "scoring" in training and not training.get("checkpoints"):
         remarks.append(scoring_cost(training))
@@ -165,8 +166,8 @@ def _of_policies(results: Results, differences: pd.DataFrame) -> Answer:
 
 
 def _compared(rows: pd.DataFrame, places: list[str]) -> list[_Comparison]:
-    """Differences, with Holm's correction over them."""
-    columns = (rows["aud_difference"], rows["half_width"], holm(rows["p"]))
+    """Differences, as the sentence names them."""
+    columns = (rows["aud_difference"], rows["half_width"], rows["p_holm"])
     return [_Comparison(*one) for one in zip(places, *columns, strict=True)]
 
 

@@ -14,12 +14,13 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MplFigure
+from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike, NDArray
 
 from models.files import whole_file, write_text
 from offramp.report.latex import figure_environment
 from offramp.report.results import Results
-from offramp.report.style import COLUMN, DOUBLE_COLUMN, SMALL
+from offramp.report.style import COLUMN, DOUBLE_COLUMN, MARK_COLOUR, SMALL
 from offramp.words import counted
 from sim.results.metrics import confidence_interval
 
@@ -30,6 +31,9 @@ LEGEND_CHARACTER, LEGEND_HANDLE = 0.06, 0.55
 
 #: Height of a further line of a title, in inches.
 TITLE_LINE = 0.14
+
+#: Height of the line below a drawing that must not be relied on, in inches.
+MARK_LINE = 0.16
 
 #: The files of a figure: drawing, picture, data, caption, and all of it for LaTeX.
 FIGURE_SUFFIXES = (".pdf", ".png", ".csv", ".txt", ".tex")
@@ -42,25 +46,46 @@ class Figure:
     Attributes:
         data: with every interval's mean, standard deviation and n, or the values themselves.
         caption: plain text; says n, replications and seeds, and the kind of interval.
+        mark: stands below the drawing, for who sees it without its caption: that it must not be
+            relied on.
     """
 
     drawing: MplFigure
     data: pd.DataFrame
     caption: str
+    mark: str = ""
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write a figure's files, and close it."""
+    area = _with_mark(figure)
     for suffix in (".pdf", ".png"):
         metadata = {"CreationDate": None} if suffix == ".pdf" else None
         with whole_file(folder / f"{name}{suffix}") as partial:
-            figure.drawing.savefig(partial, metadata=metadata)
+            figure.drawing.savefig(partial, metadata=metadata, bbox_inches=area)
     with whole_file(folder / f"{name}.csv") as partial:
         figure.data.to_csv(partial, index=False)
     write_text(folder / f"{name}.txt", figure.caption + "\n")
     wide = figure.drawing.get_figwidth() > COLUMN
     write_text(folder / f"{name}.tex", figure_environment(name, figure.caption, wide))
     plt.close(figure.drawing)
+
+
+def _with_mark(figure: Figure) -> Bbox | None:
+    """Write the mark below the drawing; what is then to be saved, in inches."""
+    if not figure.mark:
+        return None
+    width, height = figure.drawing.get_size_inches()
+    text = figure.drawing.text(
+        *(0.5, -0.5 * MARK_LINE / height, wrapped(figure.mark, width)),
+        ha="center",
+        va="center",
+        color=MARK_COLOUR,
+        fontsize=SMALL,
+        fontweight="bold",
+    )
+    text.set_in_layout(False)  # the drawing is as large as without it
+    return Bbox([[0, -MARK_LINE], [width, height]])
 
 
 def remove_figure(folder: Path, name: str) -> None:

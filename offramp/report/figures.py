@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from offramp.report.deadline_figures import aud_against_deadline, gain_against_deadline
@@ -16,11 +17,18 @@ from offramp.report.latency_figures import latency_ecdf
 from offramp.report.results import Results
 from offramp.report.style import paper_style
 from offramp.report.tradeoff import accuracy_against_latency
+from offramp.report.verdicts import invalid_note
 from offramp.report.world_figures import (
     aud_by_group,
     energy_per_correct_answer,
     telemetry_over_time,
 )
+
+#: What a drawing says of itself where its results are INVALID; its caption says why.
+INVALID_MARK = "INVALID: see the caption"
+
+#: Of networks alone: no run makes them invalid.
+_OF_NETWORKS = ("gain_at_each_exit", "exits_accuracy_and_latency")
 
 #: By name, in the order of the page; None where results have nothing to draw.
 FIGURES: dict[str, Callable[[Results], Figure | None]] = {
@@ -41,12 +49,16 @@ def write_figures(results: Results, folder: Path) -> dict[str, str]:
     """Write every figure with its data and caption into ``folder``; return captions by name."""
     folder.mkdir(parents=True, exist_ok=True)
     captions = {}
+    invalid = invalid_note(results)
     with paper_style():
         for name, draw in FIGURES.items():
             figure = draw(results)
             if figure is None:
                 remove_figure(folder, name)
                 continue
+            if invalid and name not in _OF_NETWORKS:
+                caption = f"{figure.caption} {invalid}"
+                figure = replace(figure, caption=caption, mark=INVALID_MARK)
             save_figure(figure, folder, name)
             captions[name] = figure.caption
     return captions

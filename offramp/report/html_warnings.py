@@ -8,11 +8,9 @@ from typing import Any
 from models.inference.quietness import noise_of
 from offramp import __version__
 from offramp.report.live import live_warnings
-from offramp.report.markdown import listed
 from offramp.report.results import Results
 from offramp.report.verdicts import alike, node_verdicts, not_judged
 from offramp.words import capitalised
-from sim.results.verdict import policies_in_vain
 
 #: Facts by which two hosts are told apart; see :func:`models.host.host_facts`.
 _FACTS = ("processor", "board", "machine", "system", "cores")
@@ -24,7 +22,6 @@ def notices(results: Results) -> list[str]:
         *_version(results.manifest),
         *_intervals(results),
         *not_judged(results),
-        *_in_vain(results),
         *_nodes(results),
         *_profiles(results),
         *_noise(results),
@@ -57,16 +54,6 @@ def _intervals(results: Results) -> Iterator[str]:
         )
     if results.training_seeds < 2:
         yield "One training seed: intervals are of these networks, and say nothing of others."
-
-
-def _in_vain(results: Results) -> Iterator[str]:
-    """Policies that got no answer in time, where others did."""
-    names = policies_in_vain(results.runs)
-    if names and len(names) < len(results.policies):
-        yield (
-            f"No request was answered in time under {listed(names)}: that says nothing of "
-            "strategies."
-        )
 
 
 def _nodes(results: Results) -> Iterator[str]:

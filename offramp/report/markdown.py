@@ -26,6 +26,13 @@ def points(value: float, half_width: float) -> str:
     return f"{100 * value:+.2f} {interval}"
 
 
+def p_value(p: float) -> str:
+    """Of a test; what is tiny as a bound."""
+    if math.isnan(p):
+        return "-"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def milliseconds(*seconds: float) -> str:
     """Durations in ms, parted by slashes."""
     return " / ".join("-" if math.isnan(one) else f"{1e3 * one:.1f}" for one in seconds)

@@ -13,7 +13,7 @@ from models.files import write_text
 from offramp.report.answer import scoring_cost, sign, vain_remarks
 from offramp.report.live import live_warnings
 from offramp.report.markdown import points, rendered
-from offramp.report.paired import SIGNIFICANCE, holm
+from offramp.report.paired import SIGNIFICANCE
 from offramp.report.results import Results
 from offramp.report.run_tables import difference_table, further_tables, summary_table
 from offramp.report.verdicts import not_judged, validity
@@ -74,13 +74,13 @@ def answer(results: Results, differences: pd.DataFrame) -> str:
     tested = int(shown["p"].notna().sum())
     corrected = ", after Holm's correction" if tested > 1 else ""
     sentences = []
-    for row, p in zip(shown.itertuples(), holm(shown["p"]), strict=True):
+    for row in shown.itertuples():
         gain = points(row.aud_difference, row.half_width)
-        way = sign(row.aud_difference, row.half_width, p)
+        way = sign(row.aud_difference, row.half_width, row.p_holm)
         if way is None:
             verdict = "with one training seed, that says nothing of another training"
         elif not way:
-            chance = "" if math.isnan(p) else f" (p = {p:.2g}{corrected})"
+            chance = "" if math.isnan(row.p_holm) else f" (p = {row.p_holm:.2g}{corrected})"
             verdict = f"no difference shown{chance}"
         else:
             verdict = "more" if way > 0 else "less"

@@ -19,7 +19,7 @@ from pandas.api.types import is_numeric_dtype
 from models.artifacts import Profile, read_profile
 from models.errors import ResultsError
 from offramp.manifest import check_format
-from offramp.report.paired import Comparison, compare_arms
+from offramp.report.paired import Comparison, compare_arms, holm
 from offramp.stages.layout import (
     DEADLINE_SWEEP,
     ENERGY,
@@ -327,6 +327,11 @@ POOLED_METRICS = {
 }
 
 
+#: Columns of a summary that say nothing where nothing was answered in time: an interval without
+#: width, and that all devices fare alike.
+_OF_NOTHING = {"aud_half_width", "hit_ratio_half_width", "jain_aud", "jain_aud_half_width"}
+
+
 def interval_over(metric: str, training_seeds: int) -> str:
     """What the interval of a metric's mean is over.
 
@@ -375,6 +380,8 @@ def summary(results: Results) -> pd.DataFrame:
             row |= _latency_percentiles(results, strategy, policy)
             row |= shares.loc[(strategy, policy)].to_dict()
             row |= _with_half_widths(_other_metrics(results, strategy, policy))
+            if not row["on_time"]:
+                row |= dict.fromkeys(_OF_NOTHING & row.keys(), math.nan)
             if (strategy, policy) in oracle:
                 row |= _with_half_widths({"oracle_share": oracle[strategy, policy]})
             row |= {"training_seeds": results.training_seeds, "replications": results.replications}
@@ -476,8 +483,9 @@ def differences(results: Results) -> pd.DataFrame:
     """Paired differences in AUD between strategies, and between policies.
 
     Strategies differ over training seeds, policies over replications: see the rules in
-    :mod:`sim.results.metrics`. ``p`` is of the paired t-test, not corrected: see
-    :func:`offramp.report.paired.compare_pairs`.
+    :mod:`sim.results.metrics`. ``p`` is of the paired t-test: see
+    :func:`offramp.report.paired.compare_pairs`. ``p_holm`` is corrected over all comparisons of
+    strategies, or all of policies: every page and figure says the same of one.
     """
     rows = []
     by_seed = over_training_seeds(results.runs, "aud")
@@ -497,7 +505,9 @@ def differences(results: Results) -> pd.DataFrame:
                 _difference(policy, results.policies[0], strategy, "replications", compared)
             )
     columns = ["of", "less", "given", "aud_difference", "half_width", "n", "over", "p"]
-    return pd.DataFrame(rows, columns=columns)
+    found = pd.DataFrame(rows, columns=columns)
+    found["p_holm"] = found.groupby("over")["p"].transform(holm)
+    return found
 
 
 def _difference(of: str, less: str, given: str, over: str, compared: Comparison) -> dict[str, Any]:

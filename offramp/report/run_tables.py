@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from offramp.report.live import live_table
-from offramp.report.markdown import milliseconds, number, percent, points
+from offramp.report.markdown import milliseconds, number, p_value, percent, points
 from offramp.report.results import (
     Results,
     fault_counts,
@@ -92,12 +92,13 @@ def summary_table(results: Results, summary: pd.DataFrame) -> Table:
 
 def difference_table(differences: pd.DataFrame) -> Table:
     """Paired differences between strategies, and between policies."""
-    header = ["difference", "given", "AUD, points", "paired over"]
+    header = ["difference", "given", "AUD, points", "p", "paired over"]
     rows = [
         [
             f"{row.of} − {row.less}",
             row.given,
             points(row.aud_difference, row.half_width),
+            p_value(row.p_holm),
             counted(row.n, row.over.removesuffix("s")),
         ]
         for row in differences.itertuples()
@@ -106,7 +107,8 @@ def difference_table(differences: pd.DataFrame) -> Table:
         header,
         rows,
         "Strategies differ over training seeds; policies differ over replications, given these "
-        "checkpoints.",
+        "checkpoints. Intervals are not corrected for the number of comparisons; p, of paired "
+        "t-tests, is, by Holm's method: over all of strategies, and over all of policies.",
         names=2,
     )
 

@@ -110,6 +110,9 @@ UNANSWERED_COLOUR = "#D9D9D9"
 #: Lines that are no data: zero, a deadline, a Pareto front.
 GUIDE: dict[str, Any] = {"color": "0.3", "linewidth": 0.8}
 
+#: What is said below a drawing that must not be relied on.
+MARK_COLOUR = "#B2182B"
+
 #: The smallest text, in points: what stands inside a panel.
 SMALL = 6.5
 

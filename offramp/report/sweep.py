@@ -26,7 +26,7 @@ from offramp.report.sweep_table import (
 )
 from offramp.stages.layout import FIGURES, REPORT
 from offramp.words import capitalised, counted
-from sim.results.verdict import NOTHING_IN_TIME
+from sim.results.verdict import ENOUGH_REQUESTS, NOTHING_IN_TIME
 
 #: Keys of a sweep that get figures of their own.
 MOST_KEYS = 6
@@ -93,10 +93,22 @@ def _answer(sweep: SweepResults) -> str:
         lines.append(
             f"- **{overloaded_text(sweep.overloaded, sweep.points)}** (under {listed(policies)})."
         )
+    points = counted(sweep.points, "point")
+    if sweep.short_points:
+        lines.append(
+            f"- **At {sweep.short_points} of {points}, a run measured fewer than "
+            f"{ENOUGH_REQUESTS} requests**: too few for percentiles (`simulation.duration_s`)."
+        )
+    if sweep.unsettled_points:
+        lines.append(
+            f"- **At {sweep.unsettled_points} of {points}, the warm-up had not settled** under "
+            "some policy: latency still moved inside the window (`simulation.warm_up_s`). Judged "
+            "at 99 %, arm by arm, and not corrected for their number."
+        )
     if sweep.points_in_vain:
         lines.append(
-            f"- At {sweep.points_in_vain} of {counted(sweep.points, 'point')}, no request was "
-            "answered in time under any policy."
+            f"- At {sweep.points_in_vain} of {points}, no request was answered in time under any "
+            "policy."
         )
     means = sweep.aud(sweep.unit).groupby(["policy", "strategy", "point"]).mean()
     for policy in sweep.policies:

@@ -50,7 +50,7 @@ _MOST_MARKERS = 2000
 _MOST_NAMED = 8
 
 #: What a mark of a point in a figure says.
-OVERLOAD = "a node was OVERLOADED, and the figure depends on the window's length"
+OVERLOAD = "a node or a link was OVERLOADED, and the figure depends on the window's length"
 
 #: How a marker is crossed out.
 CROSS: dict[str, Any] = {

@@ -21,13 +21,17 @@ from offramp.report.figure import spread
 from offramp.report.paired import compare_groups
 from offramp.report.results import baseline_strategy, exit_counts
 from offramp.report.style import policy_kind
+from offramp.report.verdicts import planned_changes
 from offramp.stages.layout import MANIFEST
 from offramp.words import counted
 from sim.results.metrics import ARM, linearised
-from sim.results.verdict import VERDICTS
+from sim.results.verdict import ENOUGH_REQUESTS, VERDICTS, unsettled_arms
 
 SWEEP_TABLE = "sweep.parquet"
 FAILURES = "failures.csv"
+
+#: Swept keys that may plan a change of the world inside the window.
+_PLANS = re.compile(r"faults|arrivals(\.(process|curve))?$|bandwidth_trace")
 
 _UNITS = {
     "ms": "ms",
@@ -133,14 +137,14 @@ class SweepResults:
 
     @cached_property
     def overloaded_rows(self) -> pd.Series:
-        """Of each row, whether a node was overloaded: then it depends on the window's length."""
+        """Of each row, whether a node or link was overloaded: it depends on the window's length."""
         if "verdict" not in self.rows:
             return pd.Series(False, index=self.rows.index)
         return self.rows["verdict"] == VERDICTS[-1]
 
     @property
     def overloaded(self) -> int:
-        """Number of points at which a node was overloaded in some run."""
+        """Number of points at which a node or a link was overloaded in some run."""
         return int(self.rows.loc[self.overloaded_rows, "point"].nunique())
 
     def with_overload(
@@ -164,6 +168,26 @@ class SweepResults:
         levels = [*over, "policy", "strategy"]
         found = rows.groupby(levels, sort=False)["overloaded"].any().reset_index()
         return data.merge(found, on=levels, how="left")
+
+    @cached_property
+    def short_points(self) -> int:
+        """Number of points at which a run measured fewer requests than a verdict asks for."""
+        short = self.rows["offered"] < ENOUGH_REQUESTS
+        return int(self.rows.loc[short, "point"].nunique())
+
+    @cached_property
+    def unsettled_points(self) -> int:
+        """Number of points at which the warm-up of some arm was too short.
+
+        0 where the world may change at planned times: latency moves with that, whatever the
+        warm-up.
+        """
+        scenario = self.manifest.get("scenario")
+        if not isinstance(scenario, dict) or not {"first_quarter_s", "rest_s"} <= set(self.rows):
+            return 0
+        if planned_changes(scenario) or any(map(_PLANS.search, self.keys)):
+            return 0
+        return len({arm[0] for arm in unsettled_arms(self.rows, ["point", "policy", "strategy"])})
 
     @cached_property
     def points_in_vain(self) -> int:
@@ -370,7 +394,7 @@ def setting_text(key: str, value: Any) -> str:
 
 
 def overloaded_text(overloaded: int, points: int) -> str:
-    """What is said of points at which a node was overloaded."""
+    """What is said of points at which a node or a link was overloaded."""
     are, their = ("is", "its") if overloaded == 1 else ("are", "their")
     return (
         f"{overloaded} of {counted(points, 'point')} {are} OVERLOADED: {their} figures depend on "

@@ -13,9 +13,11 @@ import pandas as pd
 from models.files import write_text
 from offramp.report.figure import window
 from offramp.report.latex import Numbers, Text, table_environment
+from offramp.report.markdown import p_value
 from offramp.report.paired import SIGNIFICANCE, compare_pairs, holm
 from offramp.report.results import Results, interval_over
 from offramp.report.run_tables import pooled_note
+from offramp.report.verdicts import invalid_note
 from offramp.words import counted
 from sim.results.metrics import confidence_interval, over_replications, over_training_seeds
 
@@ -127,6 +129,7 @@ def summary_table(results: Results, summary: pd.DataFrame) -> str:
     if best is not None:
         caption += " " + bold_sentence(best)
     groups = _group_starts(list(summary["policy"]))
+    caption = f"{caption} {invalid_note(results)}".rstrip()
     return table_environment("summary", columns, caption, groups)
 
 
@@ -166,6 +169,7 @@ def differences_table(results: Results, differences: pd.DataFrame) -> str:
             list(halves),
             signed=True,
         ),
+        Text("p", [p_value(p) for p in differences["p_holm"]]),
         Text(
             "pairs",
             [counted(row.n, row.over.removesuffix("s")) for row in differences.itertuples()],
@@ -177,10 +181,12 @@ def differences_table(results: Results, differences: pd.DataFrame) -> str:
         "trainings. "
     )
     caption += (
-        f"±: 95 % t intervals, not corrected for {counted(len(differences), 'comparison')}."
+        f"±: 95 % t intervals, not corrected for {counted(len(differences), 'comparison')}; p: "
+        "paired t-tests, after Holm's correction over all of strategies, and over all of policies."
         if halves.notna().any()
         else "No intervals: one repetition, or the same difference in each."
     )
+    caption = f"{caption} {invalid_note(results)}".rstrip()
     return table_environment(
         "differences", columns, caption, _group_starts(list(differences["over"]))
     )

@@ -53,6 +53,8 @@ def show_load(nodes: list[OfferedLoad], links: list[LinkLoad], say: Callable[[st
     """Say what every node and link is asked, before a run."""
     for node in nodes:
         shares = ", ".join(f"{share:.2f} at exit {exit}" for exit, share in enumerate(node.load, 1))
+        if node.stepwise[-1] - node.load[-1] >= 0.005:
+            shares += f" ({node.stepwise[-1]:.2f} for policies that go there exit by exit)"
         say(
             f"offered load  node {node.node}: {node.rate_hz:g} requests/s on {node.workers} "
             f"worker(s); work per worker {shares}{_besides(node)}"

@@ -9,8 +9,11 @@ import pandas as pd
 
 from offramp.report.results import Results
 from offramp.stages.layout import LINKS
-from offramp.words import enumerated
+from offramp.words import counted, enumerated
 from sim.results.verdict import doubts, load_verdict
+
+#: So many reasons are said in a caption; the report has all.
+_SAID = 3
 
 #: What a user of a live run changes to have more of what is too few.
 _LIVE_KEYS = {"replications_key": "--replications", "seeds_key": "--seed"}
@@ -118,6 +121,18 @@ def validity(results: Results) -> tuple[str, list[str]]:
         **(_LIVE_KEYS if results.is_live else {}),
     )
     return ("INVALID" if reasons else "VALID"), reasons
+
+
+def invalid_note(results: Results) -> str:
+    """What a caption says of results that are INVALID: a sentence; nothing of valid ones."""
+    _, reasons = validity(results)
+    if not reasons:
+        return ""
+    said = reasons[:_SAID]
+    left = len(reasons) - len(said)
+    if left:
+        said.append(f"and {counted(left, 'further reason')}")
+    return f"INVALID: {'; '.join(said)}."
 
 
 def not_judged(results: Results) -> list[str]:

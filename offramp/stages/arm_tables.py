@@ -24,6 +24,7 @@ from offramp.stages.record_parts import RecordParts
 from sim.policies import Confidence, FixedExit, Full
 from sim.policy import Policy
 from sim.results.gathering import Gathering, Telemetry, Trace, Watcher
+from sim.results.link_loads import LinkLoad
 from sim.results.run import Run, record_table
 from sim.results.trace_events import write_trace
 from sim.world import World
@@ -134,6 +135,10 @@ class ArmTables:
         """What the run asked of each kind of node; see :class:`sim.results.verdict.NodeLoads`."""
         return self._gathering.nodes.metrics()
 
+    def link_loads(self) -> list[LinkLoad]:
+        """What the run asked of links that can only carry so much."""
+        return self._gathering.links()
+
     def _first_watchers(self) -> dict[str, Watcher]:
         job, watchers = self._job, dict[str, Watcher]()
         if self._replication == 0:
@@ -147,7 +152,7 @@ class ArmTables:
         gathering = self._gathering
         result.add(RUNS, [run])
         result.add(NODES, [{**self._row, **row} for row in self.node_rows()])
-        result.add(LINKS, [{**self._row, **vars(load)} for load in gathering.links()])
+        result.add(LINKS, [{**self._row, **vars(load)} for load in self.link_loads()])
         devices, nodes = gathering.energy()
         groups = gathering.devices.of_groups(self._world).table()
         groups.insert(0, "group", [group.name for group in self._world.groups])

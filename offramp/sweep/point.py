@@ -190,7 +190,7 @@ class PointSimulator:
         return PointResult(index, layout, rows, None, time.perf_counter() - start)
 
     def rows(self, values: Values) -> Iterator[Row]:
-        """Every run of a point, as ``offramp run`` writes them, and what its nodes were asked.
+        """Every run of a point, as ``offramp run`` writes them, and the verdict on its load.
 
         Raises:
             OfframpError: it cannot be simulated.
@@ -276,7 +276,9 @@ class _Remembered(Generic[T]):
 
 
 def _verdict(tables: ArmTables) -> str:
-    """On the load of the node that had most of it."""
+    """On the load of the node or link that had most of it."""
+    if any(link.load >= 1 for link in tables.link_loads()):
+        return VERDICTS[-1]
     return max(
         (
             load_verdict(

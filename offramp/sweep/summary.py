@@ -44,7 +44,8 @@ class Summary:
 
     Shares are of all requests of a point and arm, with the 95 % interval of such a ratio: over
     training seeds where there are several, and else over replications. Latencies are means of the
-    runs' own, over replications. ``verdict`` is the worst of the runs' own, on the load of nodes.
+    runs' own, over replications. ``verdict`` is the worst of the runs' own, on the load of nodes
+    and links.
 
     Args:
         keys: swept keys.
@@ -56,7 +57,7 @@ class Summary:
         self._path = path
         self._is_empty = True
         self.arms: dict[tuple[str, str], ArmSummary] = {}
-        #: Points at which a node was overloaded in some run.
+        #: Points at which a node or a link was overloaded in some run.
         self.overloaded = 0
 
     def add(self, table: pa.Table) -> None:

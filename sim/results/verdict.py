@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from sim.nodes.spec import NodeSpec
 from sim.outcomes import OUTCOMES
 from sim.results.finished_visits import Finished, FinishedVisits
-from sim.results.metrics import ExactMetrics, confidence_interval, take_in
+from sim.results.metrics import ExactMetrics, take_in
 from sim.results.run import Run
 from sim.workload.arrivals import ClosedLoop
 from sim.world import World
@@ -44,6 +46,8 @@ class OfferedLoad:
         rate_hz: requests per second from all its devices.
         load: mean work brought per second and worker if every request stopped at exit *k + 1*;
             from 1 on, the queue grows without bound.
+        stepwise: as ``load``, had each gone there exit by exit, as policies do that look at every
+            answer: they compute the classifiers of all exits on the way.
         sent_on_hz: requests per second that nodes before it may send on at most, besides.
         looping: devices that ask it in closed loops, besides: they send as fast as they are served.
     """
@@ -52,6 +56,7 @@ class OfferedLoad:
     workers: int
     rate_hz: float
     load: tuple[float, ...]
+    stepwise: tuple[float, ...]
     sent_on_hz: float = 0.0
     looping: int = 0
 
@@ -71,14 +76,19 @@ def offered_loads(world: World) -> list[OfferedLoad]:
         rate = asked_hz(node.name)
         before = [other.name for other in world.nodes if leads_to(world, other, node.name)]
         workers = node.workers * node.replicas
+        per_second = rate / workers / _undelayed(node, rate)
+        besides_s = node.overheads.occupied_s if node.overheads else 0.0
+        straight, stepwise = (
+            tuple(per_second * (mean_s + besides_s) for mean_s in means)
+            for means in (node.service.means(), node.service.stepwise_means())
+        )
         loads.append(
             OfferedLoad(
                 node.name,
                 workers,
                 rate,
-                tuple(
-                    rate * mean / workers / _undelayed(node, rate) for mean in busy_means_s(node)
-                ),
+                straight,
+                stepwise,
                 sum(map(asked_hz, before)),
                 sum(
                     group.count
@@ -99,12 +109,6 @@ def _undelayed(node: NodeSpec, rate_hz: float) -> float:
     if node.overheads is None:
         return 1.0
     return max(1.0 - rate_hz / node.replicas * node.overheads.disturb_s, 1e-9)
-
-
-def busy_means_s(node: NodeSpec) -> tuple[float, ...]:
-    """Mean seconds that a worker is busy with a request, by the exit at which it stops."""
-    besides_s = node.overheads.occupied_s if node.overheads else 0.0
-    return tuple(mean_s + besides_s for mean_s in node.service.means())
 
 
 def leads_to(world: World, node: NodeSpec, name: str) -> bool:
@@ -259,33 +263,48 @@ def doubts(
             "(simulation.duration_s)"
         )
     reasons += [
-        f"node {node!r} is overloaded under {policy} with {strategies}: figures depend on the "
-        "window's length"
-        for (node, policy), strategies in _overloaded(nodes, ["node", "policy"])
+        f"node {node!r} is overloaded under {arms}: figures depend on the window's length"
+        for (node,), arms in _overloaded(nodes, ["node"])
     ]
     if links is not None:
         shown = links.assign(carried=[f"{load:.2f}" for load in links["load"]])
         reasons += [
             f"the {direction} of link {link!r} is offered {load} of what it can carry under "
-            f"{policy} with {strategies}: figures depend on the window's length"
-            for (link, direction, policy, load), strategies in _overloaded(
-                shown, ["link", "direction", "policy", "carried"]
+            f"{arms}: figures depend on the window's length"
+            for (link, direction, load), arms in _overloaded(
+                shown, ["link", "direction", "carried"]
             )
         ]
-    unsettled = [] if planned_changes else _unsettled(runs)
+    # Each strategy by itself: the mean over those that have settled may hide one that has not.
+    unsettled = [] if planned_changes else unsettled_arms(runs, ["policy", "strategy"])
     if unsettled:
         reasons.append(
-            f"warm-up not settled for {'; '.join(unsettled)}: latency still moves inside the "
+            f"warm-up not settled for {_named_arms(unsettled)}: latency still moves inside the "
             "window (simulation.warm_up_s)"
         )
     return reasons
 
 
 def _overloaded(verdicts: pd.DataFrame, keys: list[str]) -> list[tuple[tuple[str, ...], str]]:
-    """What is overloaded, by ``keys``, and the strategies with which it is."""
+    """What is overloaded, by ``keys``, and the arms with which it is, as text."""
     overloaded = verdicts[verdicts["verdict"] == "OVERLOADED"]
-    groups = overloaded.groupby(keys, sort=False)["strategy"]
-    return [(place, ", ".join(strategies)) for place, strategies in groups]
+    return [
+        (place, _named_arms(zip(of_place["policy"], of_place["strategy"], strict=True)))
+        for place, of_place in overloaded.groupby(keys, sort=False)
+    ]
+
+
+def _named_arms(arms: Iterable[tuple[Any, Any]]) -> str:
+    """Policies and strategies as text: policies of the same strategies together."""
+    by_policy: dict[str, list[str]] = {}
+    for policy, strategy in arms:
+        by_policy.setdefault(str(policy), []).append(str(strategy))
+    by_strategies: dict[str, list[str]] = {}
+    for policy, strategies in by_policy.items():
+        by_strategies.setdefault(", ".join(strategies), []).append(policy)
+    return "; ".join(
+        f"{', '.join(policies)} with {strategies}" for strategies, policies in by_strategies.items()
+    )
 
 
 def policies_in_vain(runs: pd.DataFrame) -> list[str]:
@@ -294,20 +313,26 @@ def policies_in_vain(runs: pd.DataFrame) -> list[str]:
     return list(totals.index[(totals["offered"] > 0) & (totals["on_time"] == 0)])
 
 
-def _unsettled(runs: pd.DataFrame) -> Sequence[str]:
-    """Arms whose latency in the first quarter differs from the rest, beyond chance and 10 %.
+def unsettled_arms(runs: pd.DataFrame, arm: list[str]) -> list[tuple[Any, ...]]:
+    """Arms whose latency in the first quarter of the window differs from that in the rest.
 
-    Each strategy by itself: the mean over those that have settled may hide one that has not.
+    Args:
+        runs: one row per arm, training seed and ``replication``, with ``first_quarter_s`` and
+            ``rest_s``.
+        arm: columns that tell arms apart.
+
+    Returns:
+        Values of ``arm`` where the difference is beyond 10 % and, by its 99 % interval over
+        replications (Student's t), beyond chance.
     """
-    found: dict[str, list[str]] = {}
-    for (policy, strategy), of_arm in runs.groupby(["policy", "strategy"], sort=False):
-        by_replication = of_arm.groupby("replication")[["first_quarter_s", "rest_s"]].mean()
-        change = (by_replication["first_quarter_s"] / by_replication["rest_s"] - 1).dropna()
-        interval = confidence_interval(change.to_numpy(), level=0.99)
-        beyond_chance = interval.low > 0 or interval.high < 0
-        if interval.n >= 2 and beyond_chance and abs(interval.mean) > SETTLED_WITHIN:
-            found.setdefault(str(policy), []).append(str(strategy))
-    return [f"{policy} with {', '.join(strategies)}" for policy, strategies in found.items()]
+    by_replication = runs.groupby([*arm, "replication"], sort=False)
+    means = by_replication[["first_quarter_s", "rest_s"]].mean()
+    change = (means["first_quarter_s"] / means["rest_s"] - 1).dropna().groupby(arm, sort=False)
+    mean, n = change.mean(), change.count()
+    quantile = special.stdtrit(np.maximum(n - 1, 1), 0.995)
+    half_width = quantile * change.std() / np.sqrt(n)
+    unsettled = (n >= 2) & (mean.abs() > half_width) & (mean.abs() > SETTLED_WITHIN)
+    return list(mean.index[unsettled])
 
 
 def outcome_shares(runs: pd.DataFrame) -> pd.DataFrame:

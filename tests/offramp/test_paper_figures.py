@@ -1,5 +1,6 @@
 """Figures and tables that go into a paper: intervals from the CSV, bold, LaTeX, sweeps."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,17 +14,34 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+import offramp.report.verdicts
 from models.errors import ResultsError
-from offramp.report.figure import cut_note, cut_to_shares, label_left, panels_for
+from offramp.report.build import build_report
+from offramp.report.figure import (
+    MARK_LINE,
+    Figure,
+    cut_note,
+    cut_to_shares,
+    label_left,
+    panels_for,
+    save_figure,
+)
 from offramp.report.latency_figures import draw_deadlines
 from offramp.report.latex import Numbers, Text, escape, table_environment
 from offramp.report.paired import compare_arms, compare_groups, compare_pairs
-from offramp.report.style import paper_style, policy_looks
+from offramp.report.results import read_results
+from offramp.report.style import PNG_DPI, paper_style, policy_looks
 from offramp.report.sweep import write_sweep_report
 from offramp.report.sweep_figures import figures_against
 from offramp.report.sweep_table import read_sweep, setting_text
 from offramp.report.tables import Best, best_arm, bold_sentence
 from offramp.report.tradeoff import pareto_front
+
+#: In which nothing is planned.
+A_CALM_SCENARIO: dict[str, Any] = {
+    "devices": {"cameras": {"arrivals": {"process": "poisson"}, "link": "wifi"}},
+    "simulation": {"duration_s": 10, "warm_up_s": 1},
+}
 
 COUNTS = (5, 10, 20)
 LOSSES = (0.0, 1.0)
@@ -183,6 +201,50 @@ def test_numbers_that_are_not_finite_are_dashes() -> None:
     assert column.rows() == [r"50.0 & $\pm$\,1.0", "{--} & ", "{--} & "]
 
 
+# --- what must not be relied on -----------------------------------------------------------------
+
+
+def test_a_mark_stands_below_the_drawing_and_leaves_it_as_it_was(tmp_path: Path) -> None:
+    def drawn(name: str, mark: str) -> np.ndarray:
+        figure, axes = plt.subplots(figsize=(3.5, 2))
+        axes.set(xlabel="load", ylabel="AUD")
+        save_figure(Figure(figure, pd.DataFrame(), "A caption.", mark), tmp_path, name)
+        return np.asarray(plt.imread(tmp_path / f"{name}.png"))
+
+    with paper_style():
+        plain, marked = drawn("plain", ""), drawn("marked", "INVALID")
+    rows = marked.shape[0] - plain.shape[0]
+    assert rows == pytest.approx(MARK_LINE * PNG_DPI, abs=1)
+    assert marked.shape[1] == plain.shape[1]
+    assert np.abs(marked[:-rows] - plain).mean() < 1e-3
+    red = marked[-rows:, :, 0] - marked[-rows:, :, 1]
+    assert (red > 0.3).any(), "it is there, and whole"
+    assert not (red[[0, -1]] > 0.3).any()
+
+
+def test_figures_and_tables_of_an_invalid_run_say_so(trained: Any, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained.results, tmp_path / "run"))
+    nodes = pd.read_csv(run / "nodes.csv")
+    nodes.assign(work=2.0, bounded=False).to_csv(run / "nodes.csv", index=False)
+    build_report(run)
+    for folder, suffix in (("figures", "txt"), ("figures", "tex"), ("tables", "tex")):
+        said = {path.stem: path.read_text() for path in (run / folder).glob(f"*.{suffix}")}
+        marked = {name for name, text in said.items() if "INVALID: " in text}
+        assert all("overloaded under" in said[name] for name in marked)
+        of_networks = {"gain_at_each_exit", "exits_accuracy_and_latency", "exits"}
+        assert marked == said.keys() - of_networks
+
+
+def test_reasons_in_a_caption_are_few(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = read_results(trained.results)
+    many = [f"reason {number}" for number in range(5)]
+    monkeypatch.setattr(offramp.report.verdicts, "doubts", lambda *args, **more: many)
+    said = "INVALID: reason 0; reason 1; reason 2; and 2 further reasons."
+    assert offramp.report.verdicts.invalid_note(results) == said
+    monkeypatch.setattr(offramp.report.verdicts, "doubts", lambda *args, **more: [])
+    assert offramp.report.verdicts.invalid_note(results) == ""
+
+
 # --- sweeps -------------------------------------------------------------------------------------
 
 
@@ -207,10 +269,10 @@ def test_points_that_are_overloaded_are_counted_and_marked(tmp_path: Path) -> No
     count, loss = "devices.cameras.count", "links.wifi.uplink.loss_percent"
     stem = f"{count}_{loss}".replace(".", "_")
     for name, said in (
-        ("aud_against_devices_cameras_count", "Hollow markers: a node was OVERLOADED"),
-        (f"aud_map_{stem}", "Hatched: a node was OVERLOADED"),
-        (f"gain_map_{stem}", "Hatched: a node was OVERLOADED"),
-        ("exits_against_devices_cameras_count", "At 20, a node was OVERLOADED"),
+        ("aud_against_devices_cameras_count", "Hollow markers: a node or a link was OVERLOADED"),
+        (f"aud_map_{stem}", "Hatched: a node or a link was OVERLOADED"),
+        (f"gain_map_{stem}", "Hatched: a node or a link was OVERLOADED"),
+        ("exits_against_devices_cameras_count", "At 20, a node or a link was OVERLOADED"),
     ):
         assert said in (folder / "figures" / f"{name}.txt").read_text()
         if "exits" not in name:
@@ -222,6 +284,33 @@ def test_points_that_are_overloaded_are_counted_and_marked(tmp_path: Path) -> No
     write_sweep_report(folder)
     told = "".join(path.read_text() for path in (folder / "figures").glob("*.txt"))
     assert "OVERLOADED" not in told + (folder / "report.md").read_text()
+
+
+def test_short_runs_and_short_warm_ups_of_a_sweep_are_counted(tmp_path: Path) -> None:
+    folder = a_sweep(tmp_path / "sweep")
+    table = pd.read_parquet(folder / "sweep.parquet")
+    manifest = {"scenario": {**A_CALM_SCENARIO, "name": "swept"}}
+    table["rest_s"] = 0.01 + 1e-4 * table["replication"]
+    late = (table["point"] == 2) & (table["policy"] == "full") & (table["strategy"] == "standard")
+    table["first_quarter_s"] = table["rest_s"] * (1 + 0.3 * late)
+    table.loc[table["point"] == 4, "offered"] = 99
+
+    def page() -> str:
+        table.to_parquet(folder / "sweep.parquet")
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        return write_sweep_report(folder).read_text()
+
+    said = page()
+    assert "At 1 of 6 points, a run measured fewer than 100 requests" in said
+    assert "At 1 of 6 points, the warm-up had not settled" in said
+    # Latency that follows a curve says nothing of the warm-up.
+    curve = {"process": "diurnal", "curve": [[0, 1], [5, 2]]}
+    manifest["scenario"]["devices"] = {"cameras": {"arrivals": curve, "link": "wifi"}}
+    assert "settled" not in page()
+    manifest["scenario"] = A_CALM_SCENARIO
+    table["first_quarter_s"] = table["rest_s"]
+    table["offered"] = 100
+    assert not {"settled", "fewer than"} & {*page().split()}
 
 
 def test_a_sweep_in_which_nothing_is_in_time_says_nothing_else(tmp_path: Path) -> None:

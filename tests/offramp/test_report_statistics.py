@@ -51,7 +51,7 @@ def results_of(rows: list[dict[str, Any]], **others: pd.DataFrame) -> Results:
     runs["on_time"] = runs["hit_ratio"] * runs["offered"]
     runs["exit_1"] = (runs["aud"] * runs["offered"]).round()
     runs["exit_2"] = runs["offered"] - runs["exit_1"]
-    runs["latency_p95_s"] = 0.01
+    runs["latency_p95_s"] = runs["first_quarter_s"] = runs["rest_s"] = 0.01
     arms = runs[["strategy", "policy"]].drop_duplicates()
     percentiles = arms.assign(latency_p50_s=0.01, latency_p95_s=0.01, latency_p99_s=0.01)
     policies = [{"policy": policy} for policy in runs["policy"].unique()]
@@ -59,14 +59,18 @@ def results_of(rows: list[dict[str, Any]], **others: pd.DataFrame) -> Results:
         "name": "made up",
         "policies": policies,
         "simulation": {"records": "summary", "duration_s": 10, "warm_up_s": 1},
-        "devices": {"cameras": {"deadline_ms": 40}},
+        "devices": {
+            "cameras": {"deadline_ms": 40, "arrivals": {"process": "poisson"}, "link": "wifi"}
+        },
     }
     tables = {"latency_percentiles.csv": percentiles} | {
         f"{name}.csv": table for name, table in others.items()
     }
     sweep = runs.assign(deadline_scale=1.0)
     empty = pd.DataFrame()
-    return Results(Path(), runs, empty, sweep, empty, tables, None, {"scenario": scenario})
+    idle = {"node": "edge", "work": 0.1, "wait_mean_s": 0.0, "drain_s": 0.0}
+    nodes = runs.assign(**idle, deadline_mean_s=0.04, bounded=False)
+    return Results(Path(), runs, nodes, sweep, empty, tables, None, {"scenario": scenario})
 
 
 def unequal(**more: Any) -> list[dict[str, Any]]:
@@ -217,3 +221,43 @@ def test_a_sweeps_hit_ratio_is_over_trainings_where_there_are_several(tmp_path: 
     row = pd.read_csv(tmp_path / "summary.csv").iloc[0]
     half_width = stats.t.ppf(0.975, 2) * 0.1 / 3**0.5
     assert row["hit_ratio_half_width"] == pytest.approx(half_width)
+
+
+def test_nothing_in_time_has_no_interval_and_no_fairness() -> None:
+    rows = [
+        {"policy": policy, "replication": replication, "aud": aud, "jain_aud": 1.0}
+        for policy, aud in (("full", 0.0), ("early", 0.9))
+        for replication in range(3)
+    ]
+    results = results_of(rows)
+    found = summary(results).set_index("policy")
+    assert found.loc["full", "aud"] == 0
+    assert found.loc["full", ["aud_half_width", "hit_ratio_half_width", "jain_aud"]].isna().all()
+    assert found.loc["early", ["aud_half_width", "jain_aud"]].tolist() == [0.0, 1.0]
+    of_full = summary_table(results, summary(results)).rows[0]
+    assert of_full[2] == "0.0 % (no interval)"
+    assert of_full[-1] == "-"
+
+
+def test_p_is_corrected_over_all_comparisons_of_a_kind() -> None:
+    rng = np.random.default_rng(3)
+    rows = [
+        {
+            "strategy": strategy,
+            "policy": policy,
+            "training_seed": seed,
+            "replication": replication,
+            "aud": 0.5 + 0.05 * (strategy == "curriculum") + 0.02 * rng.standard_normal(),
+        }
+        for strategy in ("standard", "curriculum")
+        for policy in ("full", "early", "late")
+        for seed in range(4)
+        for replication in range(3)
+    ]
+    found = differences(results_of(rows))
+    for over, count in (("training seeds", 3), ("replications", 4)):
+        of_kind = found[found["over"] == over]
+        assert len(of_kind) == count
+        least = of_kind["p"].idxmin()
+        assert of_kind.loc[least, "p_holm"] == pytest.approx(min(1, count * of_kind["p"].min()))
+        assert (of_kind["p_holm"] >= of_kind["p"]).all()

@@ -72,8 +72,9 @@ def test_differences_with_the_same_networks_are_paired_over_replications(
 ) -> None:
     made = compare_runs([near, far], tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "comparison.csv")
-    assert len(table) == len(made.differences) == 2 * 2 * 6
+    assert len(table) == len(made.differences) == 2 * 2 * 6 + 2
     assert set(table["run"]) == {"far"}
+    table = table[table["metric"] != "aud_gain"]
     for row in table.itertuples():
         arm = (row.strategy, row.policy, row.metric)
         gaps = by_replication(far, *arm) - by_replication(near, *arm)
@@ -84,6 +85,47 @@ def test_differences_with_the_same_networks_are_paired_over_replications(
             assert row.half_width == pytest.approx(half, rel=1e-9)
     latency = table[(table["metric"] == "latency_p50_s") & (table["policy"] != "deadline_aware")]
     assert latency["difference"].to_numpy() == pytest.approx(0.009, abs=2e-3)
+
+
+def test_what_a_strategy_gains_in_one_run_and_not_in_the_other_is_over_training_seeds(
+    near: Path, far: Path, tmp_path: Path
+) -> None:
+    compare_runs([near, far], tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "comparison.csv")
+    gains = table[table["metric"] == "aud_gain"]
+    assert len(gains) == 2
+    assert set(gains["strategy"]) == {"curriculum"}
+    assert set(gains["over"]) == {"training seeds"}, "though both runs have the same networks"
+    for row in gains.itertuples():
+        of_run = []
+        for folder in (near, far):
+            runs = pd.read_csv(folder / "runs.csv")
+            runs = runs[runs["policy"] == row.policy]
+            by_seed = runs.groupby(["strategy", "training_seed"])["aud"].mean()
+            of_run.append(by_seed["curriculum"] - by_seed["standard"])
+        gaps = of_run[1] - of_run[0]
+        assert row.difference == pytest.approx(gaps.mean(), abs=1e-12)
+        assert (row.before, row.n) == (pytest.approx(of_run[0].mean(), abs=1e-12), 2)
+        if np.ptp(gaps) > 1e-9:
+            half = stats.t.ppf(0.975, 1) * np.std(gaps, ddof=1) / 2**0.5
+            assert row.half_width == pytest.approx(half, rel=1e-9)
+    page = (tmp_path / "out" / "comparison.md").read_text()
+    assert "What strategies gain in **far**, less what they gain in near: " in page
+
+
+def test_runs_of_other_scales_have_logarithmic_axes_and_an_invalid_one_is_named(
+    simulate: Simulate, near: Path, far: Path, fixed_service: Change, tmp_path: Path
+) -> None:
+    slow = simulate("slow", {**fixed_service, "nodes.edge.service_ms.median": 2000})
+    for name, others, are_log in (("alike", [near, far], False), ("apart", [near, slow], True)):
+        compare_runs(others, tmp_path / name)
+        caption = (tmp_path / name / "figures" / "latency_ecdf.txt").read_text()
+        assert ("Axes are logarithmic" in caption) == are_log
+    page = (tmp_path / "apart" / "comparison.md").read_text()
+    assert "- slow is INVALID: " in page
+    assert "overloaded" in page
+    for place in ("figures/aud_by_run.txt", "tables/comparison.tex"):
+        assert "slow is INVALID: " in (tmp_path / "apart" / place).read_text()
 
 
 def test_networks_trained_in_another_way_differ_over_training_seeds(
@@ -193,7 +235,7 @@ def test_one_replication_of_the_same_networks_cannot_be_tested(
     slower = {**once, "links.wifi.downlink.latency_ms": 30}
     compared = read_runs([simulate("a", once), simulate("b", slower)])
     table = run_differences(compared)
-    moved = table[table["difference"].abs() > 1e-9]
+    moved = table[(table["difference"].abs() > 1e-9) & (table["metric"] != "aud_gain")]
     assert {"aud", "latency_p50_s"} <= set(moved["metric"])
     assert set(moved["verdict"]) == {"untested"}
     assert "with too few repetitions to tell" in answer(compared, table)
@@ -204,7 +246,9 @@ def test_other_requests_and_more_replications_are_all_compared_unpaired(
 ) -> None:
     other = simulate("other", {**fixed_service, "seed": 99, "simulation.replications": 4})
     made = compare_runs([near, other], tmp_path / "out")
-    table = made.differences
+    of_gains = made.differences["metric"] == "aud_gain"
+    assert set(made.differences.loc[of_gains, "test"]) == {"paired t-test, crossed"}
+    table = made.differences[~of_gains]
     assert set(table["test"]) == {"Welch's t-test, unpaired"}
     assert (table["n_before"] == 2).all()
     assert (table["n_after"] == 4).all()

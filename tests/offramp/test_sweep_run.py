@@ -120,6 +120,17 @@ def test_the_summary_has_a_line_for_each_point_and_arm(swept: Sweeping, tmp_path
     assert max(ran.summary.arms["standard", p].best.aud for p in summary["policy"]) == best
 
 
+def test_a_link_that_cannot_carry_its_load_is_a_verdict_too(
+    swept: Sweeping, tmp_path: Path
+) -> None:
+    ran, _ = swept("links.wifi.uplink.bandwidth_mbps=0.002,20")
+    table = table_of(tmp_path / "results")
+    of_key = table.groupby("links.wifi.uplink.bandwidth_mbps")["verdict"].unique()
+    assert [*of_key[0.002]] == ["OVERLOADED"]
+    assert "OVERLOADED" not in of_key[20]
+    assert ran.summary.overloaded == 1
+
+
 def test_the_manifest_holds_the_sweep(swept: Sweeping, tmp_path: Path) -> None:
     swept(COUNTS)
     manifest = read_manifest(tmp_path / "results" / "manifest.json")

@@ -55,7 +55,12 @@ def test_offered_load_is_rate_times_mean_service_time_per_worker(service, worker
 def test_offered_load_of_a_profile_is_that_of_each_exit_measured_alone():
     exit = np.array([[0.1, 0.5], [0.2, 0.6], [0.3, 0.7], [0.2, 0.6]])
     a_world = world(group(arrivals=Poisson(3.0)), node(ProfiledService(profile(exit), speed=2.0)))
-    assert offered_loads(a_world)[0].load == pytest.approx((3 * 0.2 / 2, 3 * 0.6 / 2))
+    (offered,) = offered_loads(a_world)
+    assert offered.load == pytest.approx((3 * 0.2 / 2, 3 * 0.6 / 2))
+    # Exit by exit, all classifiers on the way are computed: as the service says it.
+    means_s = a_world.nodes[0].service.stepwise_means()
+    assert offered.stepwise == pytest.approx([3 * mean_s for mean_s in means_s])
+    assert offered.stepwise[0] == pytest.approx(offered.load[0])
 
 
 def test_every_node_is_offered_what_its_own_groups_send():
@@ -381,6 +386,20 @@ def test_every_strategy_that_overloads_a_node_is_named_once():
     first, second = doubts(runs_frame(), nodes, 3, 4, True)
     assert "node 'node0' is overloaded under fixed with standard, curriculum: " in first
     assert "node 'node1' is overloaded under fixed with standard: " in second
+
+
+def test_policies_with_the_same_strategies_are_one_reason():
+    nodes = pd.concat(
+        [
+            nodes_frame("OVERLOADED", strategy=strategy).assign(policy=policy)
+            for policy in ("full", "fixed", "other")
+            for strategy in ("standard", "curriculum")
+            if (policy, strategy) != ("other", "standard")
+        ]
+    )
+    (reason,) = doubts(runs_frame(), nodes, 3, 4, True)
+    said = "is overloaded under full, fixed with standard, curriculum; other with curriculum: "
+    assert said in reason
 
 
 def links_frame(*loads, strategy="standard"):
