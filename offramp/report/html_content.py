@@ -13,8 +13,8 @@ import pandas as pd
 
 from offramp.report.answer import Answer, answer
 from offramp.report.html_text import Drawing, drawing
-from offramp.report.html_warnings import notices
 from offramp.report.markdown import percent
+from offramp.report.notices import notices
 from offramp.report.page import scenario_yaml
 from offramp.report.results import Results
 from offramp.report.run_tables import difference_table, further_tables, summary_table

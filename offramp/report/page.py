@@ -11,12 +11,12 @@ from ruamel.yaml import YAML
 
 from models.files import write_text
 from offramp.report.answer import scoring_cost, sign, vain_remarks
-from offramp.report.live import live_warnings
 from offramp.report.markdown import points, rendered
+from offramp.report.notices import notices
 from offramp.report.paired import SIGNIFICANCE
 from offramp.report.results import Results
 from offramp.report.run_tables import difference_table, further_tables, summary_table
-from offramp.report.verdicts import not_judged, validity
+from offramp.report.verdicts import validity
 from offramp.report.world_tables import further_files, oracle_lines
 from offramp.stages.layout import DIFFERENCES, FIGURES, RECORDS, REPORT, SUMMARY_CSV
 from offramp.words import capitalised, counted
@@ -35,9 +35,10 @@ def write_page(
     verdict, reasons = validity(results)
     parts = [f"# {scenario['name']}", scenario["description"]]
     parts += [answer(results, differences), oracle_lines(results, summary)]
-    parts += [_verdict_lines(verdict, reasons), *not_judged(results)]
+    parts.append(_verdict_lines(verdict, reasons))
     if results.is_live:
-        parts.append(_live_lines(live_warnings(results)))
+        parts.append("**Live**, not simulated.")
+    parts.append("\n".join(f"- {notice}" for notice in notices(results)))
     parts += ["## Accuracy under deadline", rendered(summary_table(results, summary))]
     if len(differences):
         parts += ["## Differences", rendered(difference_table(differences))]
@@ -58,10 +59,7 @@ def _data_line(results: Results) -> str:
     files = [f"`{name}`" for name in (SUMMARY_CSV, DIFFERENCES)] + further_files(results)
     if results.has_records:
         return f"Data: `{RECORDS}` (one row per request), {', '.join(files)}."
-    return (
-        f"Data: {', '.join(files)}. No record per request was kept (`simulation.records: "
-        "summary`), so there is no figure of the distribution of latencies."
-    )
+    return f"Data: {', '.join(files)}."
 
 
 def answer(results: Results, differences: pd.DataFrame) -> str:
@@ -104,12 +102,6 @@ def _verdict_lines(verdict: str, reasons: list[str]) -> str:
     if not reasons:
         return f"Verdict: **{verdict}**."
     return f"Verdict: **{verdict}**.\n\n" + "\n".join(f"- {reason}" for reason in reasons)
-
-
-def _live_lines(warnings: list[str]) -> str:
-    return "**Live**, not simulated:\n\n" + "\n".join(
-        f"- {warning}" for warning in warnings or ["nothing of the scenario was left out"]
-    )
 
 
 def scenario_yaml(scenario: dict[str, object]) -> str:

@@ -20,7 +20,7 @@ from scipy import stats
 from offramp import Pipeline
 from offramp.report.answer import answer
 from offramp.report.html import write_html
-from offramp.report.html_warnings import notices
+from offramp.report.notices import notices
 from offramp.report.results import Results, differences, read_results, summary
 
 #: Elements that have no end tag.

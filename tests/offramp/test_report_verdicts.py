@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from offramp.report.html_warnings import notices
+from offramp.report.notices import notices
 from offramp.report.results import Results
 from offramp.report.run_tables import node_table
 from offramp.report.verdicts import (
