@@ -121,8 +121,8 @@ class BatchingNode(Node):
         to, busy = self._next_step(staying, position)
         if self._disturb_s:
             staying[0].arrivals = self._arrivals
-        if self._reads_late:
-            self._begin_computing()
+        if self._late_reading:
+            self._late_reading.begin_computing()
         clock.call_at(clock._now + busy, self._batch_computed, (staying, to, self._incarnation))
 
     def _asks_next(self, call: Call) -> None:
@@ -165,8 +165,9 @@ class BatchingNode(Node):
                 request.reaches_s = done_s
             self.clock.call_at(done_s, self._batch_computed, call.value)
             return
-        if self._reads_late:
-            self._end_computing()
+        if self._late_reading:
+            self._admit_arrived()
+            self._late_reading.end_computing()
         self._go_on(batch, position)
 
     def _go_on(self, batch: list[Request], position: int) -> None:

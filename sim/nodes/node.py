@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from models.errors import PolicyError
 from sim.clock import Call, Clock
+from sim.nodes.late_reading import LateReading
 from sim.nodes.overheads import Overheads, ServiceWithOverheads
 from sim.nodes.queues import Queue, queue_of
 from sim.nodes.requests import Request, VisitRow
@@ -88,11 +89,7 @@ class Node:
         late = besides.egress_busy is not None
         self._answered = self._answer_late_if_busy if late else site.answered
         self._disturb_s = besides.disturb_s
-        self._reads_late = besides.ingress_busy is not None
-        #: Workers that compute, and since when there are some; known where messages are read late.
-        self._computing, self._computing_since_s = 0, math.inf
-        #: When the last of the messages that are read late is read.
-        self._put_off_until_s = -math.inf
+        self._late_reading: LateReading | None = None
         self._waking = False
         self._factors: list[float] = []
         self._slowness = 1.0
@@ -119,7 +116,9 @@ class Node:
         if isinstance(spec.service, ServiceWithOverheads):
             self._reply_s = spec.service.reply_s
             self._taken = spec.service.taken
-            self._ingress_s, self._egress_s = spec.service.ingress_s, spec.service.egress_s
+            self._egress_s = spec.service.egress_s
+            if besides.ingress_busy is not None:
+                self._late_reading = LateReading(clock, spec.service.ingress_s)
 
     # --- what a policy may know ----------------------------------------------------------------
 
@@ -169,7 +168,7 @@ class Node:
         before = len(self._feed)
         self._feed.extend(requests)
         self._expected += len(self._feed) - before
-        if self._reads_late and before:
+        if self._late_reading and before:
             # Who is read late may come after the first of them.
             in_order = sorted(self._feed, key=_ARRIVED_S)
             self._feed.clear()
@@ -182,7 +181,7 @@ class Node:
             self._expect_again(request)
             return
         self._admit_arrived()
-        if self._reads_late and self._put_off(request):
+        if self._late_reading and self._late_reading.put_off(request):
             self._expect_again(request)
             self.clock.call_at(request.arrived_s, self._look_for_work, None)
             return
@@ -219,39 +218,13 @@ class Node:
     def _admit_arrived(self) -> None:
         """Whatever has arrived by now joins the queue."""
         feed, admit, now = self._feed, self._admit, self.clock._now
-        reads_late = self._reads_late
+        late_reading = self._late_reading
         while feed and feed[0].arrived_s <= now:
             request = feed.popleft()
-            if reads_late and self._put_off(request):
+            if late_reading and late_reading.put_off(request):
                 insort(feed, request, key=_ARRIVED_S)
             else:
                 admit(request)
-
-    def _put_off(self, request: Request) -> bool:
-        """Let a message come when it is read, if that is later than it came; whether it is.
-
-        One that comes while a worker computes waits, once, whatever is computed then. Messages are
-        read in the order in which they come: one that comes while another waits is read with it.
-        """
-        if request.is_read_late:
-            return False
-        came_s = request.arrived_s
-        if came_s > self._put_off_until_s:
-            if not self._computing or came_s <= self._computing_since_s:
-                return False
-            self._put_off_until_s = came_s + self._ingress_s(request.drawn)
-        request.arrived_s = self._put_off_until_s
-        request.is_read_late = True
-        return True
-
-    def _begin_computing(self) -> None:
-        if not self._computing:
-            self._computing_since_s = self.clock._now
-        self._computing += 1
-
-    def _end_computing(self) -> None:
-        self._admit_arrived()
-        self._computing -= 1
 
     def _admit_if(self, request: Request) -> None:
         """Let a request join the queue unless the node is full, or it would be in vain."""
@@ -339,7 +312,7 @@ class Node:
                 if (
                     not alone
                     or self._disturb_s
-                    or self._reads_late
+                    or self._late_reading
                     or (decision.within_s is not None and busy > decision.within_s)
                     or not self._undisturbed_until(done_s)
                 ):
@@ -410,8 +383,8 @@ class Node:
         """A worker computes on to the exit that was decided; the request is its own event."""
         request.target = decision.exit
         within = decision.within_s
-        if self._reads_late:
-            self._begin_computing()
+        if self._late_reading:
+            self._late_reading.begin_computing()
         if self._disturb_s:
             request.arrivals = self._arrivals
             request.cut_at_s = math.inf if within is None else self.clock._now + within
@@ -433,8 +406,9 @@ class Node:
             request.callbacks = self._when_cut_off if is_cut else self._when_computed
             self.clock.push(min(done_s, request.cut_at_s), request)
             return
-        if self._reads_late:
-            self._end_computing()
+        if self._late_reading:
+            self._admit_arrived()
+            self._late_reading.end_computing()
         request.exit = exit = request.target
         request.confidence = self.scores[request.sample][exit - 1]
         self._serve(request, alone=True)
@@ -475,10 +449,9 @@ class Node:
     def _segment_ended(self, call: Call) -> None:
         """A worker has finished the segment from which its request was cut off."""
         if call.value == self._incarnation:  # else the node went down meanwhile
-            if self._reads_late:
-                self._end_computing()
-            else:
-                self._admit_arrived()
+            self._admit_arrived()
+            if self._late_reading:
+                self._late_reading.end_computing()
             self._free_worker()
 
     def _leave(self, request: Request, decision: Decision) -> None:
@@ -556,7 +529,9 @@ class Node:
         lost = [*self._queue, *sorted(self._serving, key=lambda request: request.index)]
         self._queue.clear()
         self._serving.clear()
-        self._idle = self._computing = 0
+        self._idle = 0
+        if self._late_reading:
+            self._late_reading.go_down()
         self._incarnation += 1
         self.is_down = True
         for request in lost:
