@@ -310,17 +310,19 @@ app.command()(recommend)
 def show_comparison(results: list[Path], output: Path | None, console: Console) -> None:
     """Compare runs, and print how far each is from the first."""
     from offramp.comparison.build import compare_runs
+    from offramp.comparison.differences import GAIN
+    from offramp.comparison.runs import invalid_runs
     from offramp.report.markdown import points
 
     made = compare_runs(results, output)
     table = Table(
         "run", "strategy", "policy", f"AUD, less {made.compared.labels[0]}", "beyond chance"
     )
-    of_aud = made.differences[made.differences["metric"] == "aud"]
+    of_aud = made.differences[made.differences["metric"].isin(["aud", GAIN])]
     for row in of_aud.itertuples():
         table.add_row(
             str(row.run),
-            str(row.strategy),
+            f"gain of {row.strategy}" if row.metric == GAIN else str(row.strategy),
             str(row.policy),
             f"{points(row.difference, row.half_width)} points",
             {"moved": "yes", "untested": "?"}.get(row.verdict, "no"),
@@ -331,6 +333,8 @@ def show_comparison(results: list[Path], output: Path | None, console: Console) 
             "beyond chance: p < 0.05 after Holm's correction over all "
             f"{len(made.differences)} figures compared"
         )
+        for sentence in invalid_runs(made.compared).values():
+            console.result(sentence)
     else:
         console.result(made.answer)
     console.result(f"report: {made.page}")

@@ -23,8 +23,8 @@ def run_differences(compared: Compared) -> pd.DataFrame:
 
     Which repetitions count as independent depends on what the two runs share, as in
     :mod:`offramp.reproduction.statistics`. Whether a strategy gains more in one run than in the
-    other (:data:`GAIN`) is asked of trainings, and is over training seeds in any case. All rows
-    are one family of Holm's correction.
+    other (:data:`GAIN`) is asked of trainings, and is over training seeds though networks are the
+    same; over replications too where requests differ. All rows are one family of Holm's correction.
 
     Returns:
         One row per run, arm and metric: ``run``, ``strategy``, ``policy``, ``metric``, ``before``
@@ -42,9 +42,12 @@ def run_differences(compared: Compared) -> pd.DataFrame:
         )
         before, after = _figures(reference, arms), _figures(run, arms)
         found = [differences(before, after, ARM, anew)]
-        if len({strategy for strategy, _ in arms}) > 1:
+        strategies = list(dict.fromkeys(strategy for strategy, _ in arms))
+        if len(strategies) > 1:
+            baseline = baseline_strategy(strategies)
+            before, after = _gains(before, baseline), _gains(after, baseline)
             of_trainings = Anew(networks=True, requests=anew.requests)
-            found.append(differences(_gains(before), _gains(after), ARM, of_trainings))
+            found.append(differences(before, after, ARM, of_trainings))
         parts += [part.assign(run=label) for part in found]
     if not parts:
         return pd.DataFrame(columns=["run", *ARM, "metric", "difference", "half_width", "verdict"])
@@ -58,10 +61,9 @@ def _figures(run: Results, arms: list[tuple[str, str]]) -> pd.DataFrame:
     return figures.loc[kept, [*ARM, "training_seed", "replication", *METRICS]]
 
 
-def _gains(figures: pd.DataFrame) -> pd.DataFrame:
+def _gains(figures: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """What each strategy but the baseline gains over it, run by run."""
     keys = ["policy", "training_seed", "replication"]
-    baseline = baseline_strategy(list(figures["strategy"].unique()))
     aud = figures.set_index(["strategy", *keys])["aud"]
     others = aud.drop(index=baseline, level="strategy")
     gains = others - aud.xs(baseline, level="strategy").reindex(others.index.droplevel(0)).array

@@ -175,7 +175,7 @@ def latency_ecdf(compared: Compared) -> Figure | None:
             handles.setdefault(name, line[0])
         if not any(len(run.answers[arm].latency_s) for run in compared.runs if has_arm(run, arm)):
             note_inside(axes, "no request was answered")
-        axes.set(ylim=(0, 1), xlim=(shortest, 1.05 * longest or 1.0))
+        axes.set(ylim=(0, 1), xlim=(shortest, max(1.05 * longest, 10 * shortest) or 1.0))
         if shortest:
             axes.set_xscale("log")
         axes.yaxis.set_major_formatter(PERCENT)

@@ -74,12 +74,12 @@ def write_page(
 def answer(compared: Compared, differences: pd.DataFrame) -> str:
     """One line for each run: its AUD against that of the first run."""
     of_aud = differences[differences["metric"] == "aud"]
+    lines = [f"- {sentence}" for sentence in invalid_runs(compared).values()]
     if not len(of_aud):
-        return (
-            f"No strategy and policy of {compared.labels[0]} is in another run too: there are "
+        lines.append(
+            f"- No strategy and policy of {compared.labels[0]} is in another run too: there are "
             "figures side by side, and no differences."
         )
-    lines = [f"- {sentence}" for sentence in invalid_runs(compared).values()]
     for label, rows in of_aud.groupby("run", sort=False):
         known = rows[rows["difference"].notna()]
         if not len(known):
@@ -238,10 +238,11 @@ def _difference_table(compared: Compared, differences: pd.DataFrame) -> Table:
         "replications and say nothing of another training; where networks were trained anew, they "
         "are over training seeds. Runs that were asked the same are paired; where requests differ, "
         "Welch's t-test is of all replications of both. Gains in AUD are over the baseline "
-        "strategy, with the same seed and requests, and always over training seeds. Differences "
-        "are of the figures of single simulations, averaged, each of which counts once: where some "
-        "had more requests than others, they are not those of the table above. n: replications or "
-        "training seeds, of both where they are not paired; the test of each run is said above."
+        "strategy, with the same seed and requests; their differences are over training seeds, and "
+        "over replications too where requests differ. All are of figures of single simulations, "
+        "averaged, each of which counts once: where some had more requests than others, they are "
+        "not those of the table above. n, of all but the gain: replications or training seeds, of "
+        "both where they are not paired; the test of each run is said above."
     )
     return Table(header, rows, note, names=3)
 

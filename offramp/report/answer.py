@@ -226,11 +226,12 @@ def _sentence(
     if len(even) == len(known):
         largest = max(even, key=lambda one: one.reach)
         if len(known) == 1:
-            why = (
-                "and it is alike in too few pairs to be more than chance"
-                if math.isnan(largest.half_width)
-                else "and the interval contains 0"
-            )
+            if math.isnan(largest.half_width):
+                why = "and it is alike in too few pairs to be more than chance"
+            elif abs(largest.gain) <= largest.half_width:
+                why = "and the interval contains 0"
+            else:
+                why = f"and {corrected.format('≥')}, of all that the report compares"
             return (
                 f"No difference beyond doubt: {largest.where}, {difference} is {largest} of {AUD} "
                 f"({interval.replace('intervals', 'interval')}), {why}."

@@ -32,7 +32,7 @@ LEGEND_CHARACTER, LEGEND_HANDLE = 0.06, 0.55
 #: Height of a further line of a title, in inches.
 TITLE_LINE = 0.14
 
-#: Height of the line below a drawing that must not be relied on, in inches.
+#: Height of a line below a drawing that must not be relied on, in inches.
 MARK_LINE = 0.16
 
 #: The files of a figure: drawing, picture, data, caption, and all of it for LaTeX.
@@ -76,8 +76,10 @@ def _with_mark(figure: Figure) -> Bbox | None:
     if not figure.mark:
         return None
     width, height = figure.drawing.get_size_inches()
+    said = wrapped(figure.mark, width)
+    room = MARK_LINE * (1 + said.count("\n"))
     text = figure.drawing.text(
-        *(0.5, -0.5 * MARK_LINE / height, wrapped(figure.mark, width)),
+        *(0.5, -0.5 * room / height, said),
         ha="center",
         va="center",
         color=MARK_COLOUR,
@@ -85,7 +87,7 @@ def _with_mark(figure: Figure) -> Bbox | None:
         fontweight="bold",
     )
     text.set_in_layout(False)  # the drawing is as large as without it
-    return Bbox([[0, -MARK_LINE], [width, height]])
+    return Bbox([[0, -room], [width, height]])
 
 
 def remove_figure(folder: Path, name: str) -> None:

@@ -40,9 +40,8 @@ def _version(manifest: dict[str, Any]) -> Iterator[str]:
 
 
 def _intervals(results: Results) -> Iterator[str]:
-    if results.replications < 2:
-        yield "One replication: nothing that varies between runs has an interval."
-    elif results.replications < 5:
+    # Where there is one, and it makes the result INVALID, the verdict says so.
+    if 2 <= results.replications < 5:
         yield (
             f"{results.replications} replications: intervals over them are wide, and rest on few "
             "numbers."
@@ -52,7 +51,7 @@ def _intervals(results: Results) -> Iterator[str]:
             f"{results.training_seeds} training seeds: intervals over them are wide, and rest on "
             "few numbers."
         )
-    if results.training_seeds < 2:
+    if results.training_seeds < 2 and len(results.strategies) < 2:
         yield "One training seed: intervals are of these networks, and say nothing of others."
 
 

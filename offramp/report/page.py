@@ -38,7 +38,8 @@ def write_page(
     parts.append(_verdict_lines(verdict, reasons))
     if results.is_live:
         parts.append("**Live**, not simulated.")
-    parts.append("\n".join(f"- {notice}" for notice in notices(results)))
+    if told := notices(results):
+        parts += ["To know besides:", "\n".join(f"- {notice}" for notice in told)]
     parts += ["## Accuracy under deadline", rendered(summary_table(results, summary))]
     if len(differences):
         parts += ["## Differences", rendered(difference_table(differences))]
@@ -87,8 +88,7 @@ def answer(results: Results, differences: pd.DataFrame) -> str:
             f"Under `{row.given}`, **{row.of}** against {row.less}: {gain} points of AUD "
             f"(95 %, paired over {counted(row.n, 'training seed')}); {verdict}."
         )
-    if len(rows):
-        sentences += vain_remarks(vain)
+    sentences += vain_remarks(vain)
     training = results.scenario["training"]
     if sentences and "curriculum" in results.strategies and not training["checkpoints"]:
         sentences.append(

@@ -485,7 +485,7 @@ def differences(results: Results) -> pd.DataFrame:
     Strategies differ over training seeds, policies over replications: see the rules in
     :mod:`sim.results.metrics`. ``p`` is of the paired t-test: see
     :func:`offramp.report.paired.compare_pairs`. ``p_holm`` is corrected over all comparisons of
-    strategies, or all of policies: every page and figure says the same of one.
+    strategies, or all of policies: every page says the same of one.
     """
     rows = []
     by_seed = over_training_seeds(results.runs, "aud")

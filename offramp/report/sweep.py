@@ -99,7 +99,12 @@ def _answer(sweep: SweepResults) -> str:
             f"- **At {sweep.short_points} of {points}, a run measured fewer than "
             f"{ENOUGH_REQUESTS} requests**: too few for percentiles (`simulation.duration_s`)."
         )
-    if sweep.unsettled_points:
+    if sweep.unsettled_points is None:
+        lines.append(
+            "- Whether the warm-up was long enough was not judged: there is one replication, the "
+            "world may change at planned times, by which latency moves, or the sweep is not over."
+        )
+    elif sweep.unsettled_points:
         lines.append(
             f"- **At {sweep.unsettled_points} of {points}, the warm-up had not settled** under "
             "some policy: latency still moved inside the window (`simulation.warm_up_s`). Judged "

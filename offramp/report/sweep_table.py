@@ -31,7 +31,10 @@ SWEEP_TABLE = "sweep.parquet"
 FAILURES = "failures.csv"
 
 #: Swept keys that may plan a change of the world inside the window.
-_PLANS = re.compile(r"faults|arrivals(\.(process|curve))?$|bandwidth_trace")
+_PLANS = re.compile(
+    r"faults|arrivals(\.(process|curve))?$|bandwidth_trace|(^|\.)link$|links$|next_tier|backhaul"
+    r"|simulation\.(warm_up|duration)_s"
+)
 
 _UNITS = {
     "ms": "ms",
@@ -176,17 +179,18 @@ class SweepResults:
         return int(self.rows.loc[short, "point"].nunique())
 
     @cached_property
-    def unsettled_points(self) -> int:
+    def unsettled_points(self) -> int | None:
         """Number of points at which the warm-up of some arm was too short.
 
-        0 where the world may change at planned times: latency moves with that, whatever the
-        warm-up.
+        None where that is not judged: with one replication, or where the world may change at
+        planned times: latency moves with that, whatever the warm-up.
         """
         scenario = self.manifest.get("scenario")
-        if not isinstance(scenario, dict) or not {"first_quarter_s", "rest_s"} <= set(self.rows):
-            return 0
-        if planned_changes(scenario) or any(map(_PLANS.search, self.keys)):
-            return 0
+        known = isinstance(scenario, dict) and {"first_quarter_s", "rest_s"} <= set(self.rows)
+        if not known or self.replications < 2 or any(map(_PLANS.search, self.keys)):
+            return None
+        if planned_changes(self.manifest["scenario"]):
+            return None
         return len({arm[0] for arm in unsettled_arms(self.rows, ["point", "policy", "strategy"])})
 
     @cached_property

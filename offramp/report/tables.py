@@ -181,11 +181,15 @@ def differences_table(results: Results, differences: pd.DataFrame) -> str:
         "trainings. "
     )
     caption += (
-        f"±: 95 % t intervals, not corrected for {counted(len(differences), 'comparison')}; p: "
-        "paired t-tests, after Holm's correction over all of strategies, and over all of policies."
+        f"±: 95 % t intervals, not corrected for {counted(len(differences), 'comparison')}."
         if halves.notna().any()
         else "No intervals: one repetition, or the same difference in each."
     )
+    if differences["p_holm"].notna().any():
+        caption += (
+            " p: paired t-tests, or sign tests where all differ by the same, after Holm's "
+            "correction over all of strategies, and over all of policies."
+        )
     caption = f"{caption} {invalid_note(results)}".rstrip()
     return table_environment(
         "differences", columns, caption, _group_starts(list(differences["over"]))

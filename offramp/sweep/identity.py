@@ -23,6 +23,9 @@ from offramp.sweep.point import Context
 from offramp.sweep.template import Template
 from offramp.sweep.versions import CODE
 
+#: Of what a row says besides the numbers of its run: raised where the same run gets another one.
+VERDICT_VERSION = 2
+
 #: Keys of a scenario that no number of a point depends on.
 _NO_MATTER = ("name", "description", "recommend")
 
@@ -60,6 +63,7 @@ class Identities:
             "training": keys.TRAINING_VERSION,
             "profiling": keys.PROFILING_VERSION,
             "simulation": keys.SIMULATION_VERSION,
+            "verdict": VERDICT_VERSION,
         }
         self._settings = json.dumps([settings, stages], sort_keys=True)
 

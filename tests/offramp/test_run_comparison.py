@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+import offramp.comparison.figures
 from offramp import Pipeline, load_scenario
 from offramp.comparison.build import compare_runs
 from offramp.comparison.differences import run_differences
@@ -21,7 +22,7 @@ from offramp.comparison.runs import (
     same_requests,
     scenario_differences,
 )
-from offramp.report.figure import FIGURE_SUFFIXES
+from offramp.report.figure import FIGURE_SUFFIXES, Figure, save_figure
 from offramp.store import Store
 
 Change = dict[str, Any]
@@ -113,12 +114,37 @@ def test_what_a_strategy_gains_in_one_run_and_not_in_the_other_is_over_training_
     assert "What strategies gain in **far**, less what they gain in near: " in page
 
 
+def test_gains_are_over_one_strategy_in_whatever_order_runs_have_theirs(
+    simulate: Simulate, fixed_service: Change
+) -> None:
+    first = {**fixed_service, "training.strategies": ["curriculum", "random_curriculum"]}
+    other = {**fixed_service, "training.strategies": ["random_curriculum", "curriculum"]}
+    table = run_differences(read_runs([simulate("one", first), simulate("other", other)]))
+    gains = table[table["metric"] == "aud_gain"]
+    assert set(gains["strategy"]) == {"random_curriculum"}
+    assert set(gains["difference"]) == {0.0}, "networks and requests are the same"
+
+
 def test_runs_of_other_scales_have_logarithmic_axes_and_an_invalid_one_is_named(
-    simulate: Simulate, near: Path, far: Path, fixed_service: Change, tmp_path: Path
+    simulate: Simulate,
+    near: Path,
+    far: Path,
+    fixed_service: Change,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     slow = simulate("slow", {**fixed_service, "nodes.edge.service_ms.median": 2000})
+    drawn = {}
+
+    def kept(figure: Figure, folder: Path, name: str) -> None:
+        drawn[name] = (figure.mark, {axes.get_xscale() for axes in figure.drawing.axes})
+        save_figure(figure, folder, name)
+
+    monkeypatch.setattr(offramp.comparison.figures, "save_figure", kept)
     for name, others, are_log in (("alike", [near, far], False), ("apart", [near, slow], True)):
         compare_runs(others, tmp_path / name)
+        assert drawn["latency_ecdf"][1] == {"log" if are_log else "linear"}
+        assert ("slow INVALID" in drawn["latency_ecdf"][0]) == are_log
         caption = (tmp_path / name / "figures" / "latency_ecdf.txt").read_text()
         assert ("Axes are logarithmic" in caption) == are_log
     page = (tmp_path / "apart" / "comparison.md").read_text()
