@@ -241,7 +241,7 @@ def test_the_report_says_that_it_was_live(
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     report = build_report(tmp_path)
     page = report.page.read_text()
-    assert "**Live**, not simulated.\n\n- " in page
+    assert "**Live**, not simulated.\n\nTo know besides:\n\n- " in page
     assert "\n- links are not emulated (wifi)" in page
     assert "measured in real time over MQTT, one arm after the other" in page
     assert "links and samples" not in page

@@ -80,7 +80,10 @@ def test_time_never_falls_and_inverts_work(capacity, at, share):
     work = np.sort(capacity.work(at)) * (1 - share)
     took = capacity.time(work)
     assert np.all(np.diff(took) >= 0)
-    np.testing.assert_allclose(capacity.work(took), work, rtol=1e-9, atol=1e-6)
+    # Outages take away what would have been carried: few bits may be what is left of 10^10.
+    without = getattr(capacity, "whole", capacity).work(at.max())
+    rounding = 1e-6 + 4 * np.finfo(float).eps * (without if np.isfinite(without) else 0.0)
+    np.testing.assert_allclose(capacity.work(took), work, rtol=1e-9, atol=rounding)
 
 
 @examples(200)
