@@ -311,7 +311,6 @@ def show_comparison(results: list[Path], output: Path | None, console: Console) 
     """Compare runs, and print how far each is from the first."""
     from offramp.comparison.build import compare_runs
     from offramp.comparison.differences import GAIN
-    from offramp.comparison.runs import invalid_runs
     from offramp.report.markdown import points
 
     made = compare_runs(results, output)
@@ -333,7 +332,7 @@ def show_comparison(results: list[Path], output: Path | None, console: Console) 
             "beyond chance: p < 0.05 after Holm's correction over all "
             f"{len(made.differences)} figures compared"
         )
-        for sentence in invalid_runs(made.compared).values():
+        for sentence in made.compared.invalid.values():
             console.result(sentence)
     else:
         console.result(made.answer)

@@ -48,11 +48,12 @@ def run_differences(compared: Compared) -> pd.DataFrame:
             before, after = _gains(before, baseline), _gains(after, baseline)
             of_trainings = Anew(networks=True, requests=anew.requests)
             found.append(differences(before, after, ARM, of_trainings))
-        parts += [part.assign(run=label) for part in found]
+        for part in found:
+            part.insert(0, "run", label)
+        parts += found
     if not parts:
         return pd.DataFrame(columns=["run", *ARM, "metric", "difference", "half_width", "verdict"])
-    table = with_verdicts(pd.concat(parts, ignore_index=True))
-    return table[["run", *(name for name in table if name != "run")]]
+    return with_verdicts(pd.concat(parts, ignore_index=True))
 
 
 def _figures(run: Results, arms: list[tuple[str, str]]) -> pd.DataFrame:

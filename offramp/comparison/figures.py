@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure as MplFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from offramp.comparison.runs import Arm, Compared, has_arm, invalid_runs
+from offramp.comparison.runs import Arm, Compared, has_arm
 from offramp.report.deadline_figures import aud_at_deadlines, curve_with_band, deadline_axis
 from offramp.report.exit_figures import exit_bars
 from offramp.report.figure import (
@@ -48,7 +47,6 @@ def write_figures(compared: Compared, folder: Path) -> dict[str, str]:
     """Write every figure with its data and caption into ``folder``; return captions by name."""
     folder.mkdir(parents=True, exist_ok=True)
     captions = {}
-    invalid = invalid_runs(compared)
     with paper_style():
         for name, draw in (
             ("aud_by_run", aud_by_run),
@@ -58,10 +56,9 @@ def write_figures(compared: Compared, folder: Path) -> dict[str, str]:
         ):
             figure = draw(compared)
             if figure is not None:
-                if invalid:
-                    caption = " ".join([figure.caption, *invalid.values()])
-                    mark = f"{enumerated([*invalid])} {INVALID_MARK}"
-                    figure = replace(figure, caption=caption, mark=mark)
+                if compared.invalid:
+                    mark = f"{enumerated([*compared.invalid])} {INVALID_MARK}"
+                    figure = figure.marked(mark, " ".join(compared.invalid.values()))
                 save_figure(figure, folder, name)
                 captions[name] = figure.caption
     return captions

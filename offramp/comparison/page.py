@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from offramp.comparison.differences import GAIN
-from offramp.comparison.runs import Compared, invalid_runs
+from offramp.comparison.runs import Compared
 from offramp.report.figure import repetitions
 from offramp.report.latex import Numbers, Text, table_environment
 from offramp.report.markdown import milliseconds, percent, points, rendered
@@ -74,7 +74,7 @@ def write_page(
 def answer(compared: Compared, differences: pd.DataFrame) -> str:
     """One line for each run: its AUD against that of the first run."""
     of_aud = differences[differences["metric"] == "aud"]
-    lines = [f"- {sentence}" for sentence in invalid_runs(compared).values()]
+    lines = [f"- {sentence}" for sentence in compared.invalid.values()]
     if not len(of_aud):
         lines.append(
             f"- No strategy and policy of {compared.labels[0]} is in another run too: there are "
@@ -170,7 +170,7 @@ def difference_latex(compared: Compared, differences: pd.DataFrame) -> str:
         f"({tests}). {'Bold' if bold else 'None is bold, that is'}: beyond chance, p < 0.05 after "
         f"Holm's correction over all {counted(len(differences), 'figure')} compared."
     )
-    caption = " ".join([caption, *invalid_runs(compared).values()])
+    caption = " ".join([caption, *compared.invalid.values()])
     return table_environment("comparison", columns, caption)
 
 

@@ -72,16 +72,16 @@ class Compared:
             if any(has_arm(run, (strategy, policy)) for run in self.runs)
         ]
 
+    @cached_property
+    def invalid(self) -> dict[str, str]:
+        """Runs that must not be relied on, by label, and a sentence that says why."""
+        notes = {label: invalid_note(run) for label, run in self.named}
+        return {label: f"{label} is {note}" for label, note in notes.items() if note}
+
 
 def has_arm(run: Results, arm: Arm) -> bool:
     """Whether a run has a strategy and a policy."""
     return arm[0] in run.strategies and arm[1] in run.policies
-
-
-def invalid_runs(compared: Compared) -> dict[str, str]:
-    """Runs that must not be relied on, by label, and a sentence that says why."""
-    notes = {label: invalid_note(run) for label, run in compared.named}
-    return {label: f"{label} is {note}" for label, note in notes.items() if note}
 
 
 def read_runs(folders: Sequence[Path]) -> Compared:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -54,6 +54,10 @@ class Figure:
     data: pd.DataFrame
     caption: str
     mark: str = ""
+
+    def marked(self, mark: str, why: str) -> Figure:
+        """The same with a mark, and a caption that ends with its reason."""
+        return replace(self, mark=mark, caption=f"{self.caption} {why}")
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:

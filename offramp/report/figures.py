@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from offramp.report.deadline_figures import aud_against_deadline, gain_against_deadline
@@ -57,8 +56,7 @@ def write_figures(results: Results, folder: Path) -> dict[str, str]:
                 remove_figure(folder, name)
                 continue
             if invalid and name not in _OF_NETWORKS:
-                caption = f"{figure.caption} {invalid}"
-                figure = replace(figure, caption=caption, mark=INVALID_MARK)
+                figure = figure.marked(INVALID_MARK, invalid)
             save_figure(figure, folder, name)
             captions[name] = figure.caption
     return captions
