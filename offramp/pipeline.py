@@ -13,10 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.artifacts import read_profile
 from models.errors import ResultsError
 from models.files import try_to_write
-from models.inference.quietness import noise_of
 from offramp.console import Console
 from offramp.key_paths import flat
 from offramp.manifest import manifest_of, read_manifest, simulated_files, write_manifest
@@ -25,6 +23,7 @@ from offramp.stages import keys
 from offramp.stages.inputs import Inputs, find_inputs, fitted_policies, world_of
 from offramp.stages.kept_networks import keep_networks
 from offramp.stages.layout import KEPT_TRIALS, MANIFEST, POINTS, PROFILE
+from offramp.stages.noisy_profile import warn_of_noise
 from offramp.stages.simulation import run_simulation
 from offramp.store import Store, default_root
 from offramp.words import enumerated
@@ -122,8 +121,7 @@ class Pipeline:
                 self.store.find_or_make("profile", made_from, make)
         folder = self.store.path("profile", made_from)
         self._note("profile", folder, reused)
-        if noise := noise_of(read_profile(folder / PROFILE)):
-            self.console.note(f"warning: {noise}; `offramp profile --again` measures anew")
+        warn_of_noise(folder, self.console)
         return folder / PROFILE
 
     def simulate(

@@ -101,10 +101,15 @@ def _answer(sweep: SweepResults) -> str:
         )
     if sweep.unsettled_points is None:
         lines.append(
-            "- Whether the warm-up was long enough was not judged: there is one replication, the "
-            "world may change at planned times, by which latency moves, or the sweep is not over."
+            "- Whether the warm-up was long enough was not judged: "
+            + ("it takes two replications." if sweep.replications < 2 else "the table is too old.")
         )
-    elif sweep.unsettled_points:
+    elif sweep.changing_points:
+        lines.append(
+            f"- Whether the warm-up was long enough was not judged at {sweep.changing_points} of "
+            f"{points}: there the world changes at planned times, and latency moves with that."
+        )
+    if sweep.unsettled_points:
         lines.append(
             f"- **At {sweep.unsettled_points} of {points}, the warm-up had not settled** under "
             "some policy: latency still moved inside the window (`simulation.warm_up_s`). Judged "

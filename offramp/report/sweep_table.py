@@ -21,7 +21,6 @@ from offramp.report.figure import spread
 from offramp.report.paired import compare_groups
 from offramp.report.results import baseline_strategy, exit_counts
 from offramp.report.style import policy_kind
-from offramp.report.verdicts import planned_changes
 from offramp.stages.layout import MANIFEST
 from offramp.words import counted
 from sim.results.metrics import ARM, linearised
@@ -29,12 +28,6 @@ from sim.results.verdict import ENOUGH_REQUESTS, VERDICTS, unsettled_arms
 
 SWEEP_TABLE = "sweep.parquet"
 FAILURES = "failures.csv"
-
-#: Swept keys that may plan a change of the world inside the window.
-_PLANS = re.compile(
-    r"faults|arrivals(\.(process|curve))?$|bandwidth_trace|(^|\.)link$|links$|next_tier|backhaul"
-    r"|simulation\.(warm_up|duration)_s"
-)
 
 _UNITS = {
     "ms": "ms",
@@ -182,16 +175,22 @@ class SweepResults:
     def unsettled_points(self) -> int | None:
         """Number of points at which the warm-up of some arm was too short.
 
-        None where that is not judged: with one replication, or where the world may change at
-        planned times: latency moves with that, whatever the warm-up.
+        Those of :attr:`changing_points` do not count. None with one replication, and of a table
+        that does not tell them.
         """
-        scenario = self.manifest.get("scenario")
-        known = isinstance(scenario, dict) and {"first_quarter_s", "rest_s"} <= set(self.rows)
-        if not known or self.replications < 2 or any(map(_PLANS.search, self.keys)):
+        if self.replications < 2 or not {"first_quarter_s", "planned_changes"} <= set(self.rows):
             return None
-        if planned_changes(self.manifest["scenario"]):
-            return None
-        return len({arm[0] for arm in unsettled_arms(self.rows, ["point", "policy", "strategy"])})
+        judged = self.rows[~self._changing_rows]
+        return len({arm[0] for arm in unsettled_arms(judged, ["point", "policy", "strategy"])})
+
+    @cached_property
+    def changing_points(self) -> int:
+        """Number of points at which the world changes at planned times: latency moves with that."""
+        return int(self.rows.loc[self._changing_rows, "point"].nunique())
+
+    @property
+    def _changing_rows(self) -> pd.Series:
+        return self.rows["planned_changes"].astype(bool)
 
     @cached_property
     def points_in_vain(self) -> int:

@@ -24,7 +24,7 @@ from offramp.sweep.template import Template
 from offramp.sweep.versions import CODE
 
 #: Of what a row says besides the numbers of its run: raised where the same run gets another one.
-VERDICT_VERSION = 2
+VERDICT_VERSION = 3
 
 #: Keys of a scenario that no number of a point depends on.
 _NO_MATTER = ("name", "description", "recommend")

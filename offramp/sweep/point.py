@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from models.artifacts import Profile, read_predictions
 from models.errors import ArtifactError, OfframpError
 from models.host import resolved_device, resolved_precision
+from offramp.planned_changes import planned_changes
 from offramp.scenario import LoadedScenario
 from offramp.stages import keys
 from offramp.stages.arm_tables import ArmTables
@@ -190,13 +191,14 @@ class PointSimulator:
         return PointResult(index, layout, rows, None, time.perf_counter() - start)
 
     def rows(self, values: Values) -> Iterator[Row]:
-        """Every run of a point, as ``offramp run`` writes them, and the verdict on its load.
+        """Every run of a point, as ``offramp run`` writes them, and what a report judges it by.
 
         Raises:
             OfframpError: it cannot be simulated.
         """
         loaded = self.context.scenario_at(values)
         job = self._job(loaded, values)
+        changes = bool(planned_changes(loaded.scenario.model_dump()))
         labels = next(iter(job.predictions.values())).label
         for replication in range(job.replications):
             workload = Slices(job.world, labels, replication)
@@ -206,7 +208,7 @@ class PointSimulator:
                     tables = ArmTables(job, network, predictions, text, policy, replication)
                     for part in simulate_in_slices(job.world, workload, predictions, policy):
                         tables.add(part, None)
-                    yield self.row(tables)
+                    yield {**self.row(tables), "planned_changes": changes}
 
     def row(self, tables: ArmTables) -> Row:
         """What is told of a run that is whole."""

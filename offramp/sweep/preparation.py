@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from models.artifacts import read_profile
 from models.errors import OfframpError, ResultsError, ScenarioError
-from models.inference.quietness import noise_of
 from models.training.strategies import RANKED_STRATEGIES
 from offramp.console import Console
 from offramp.scenario import LoadedScenario
 from offramp.stages import keys
 from offramp.stages.inputs import fitted_policies
 from offramp.stages.layout import PREDICTIONS, PROFILE
+from offramp.stages.noisy_profile import warn_of_noise
 from offramp.store import Store, content_key, file_hash
 from offramp.sweep.backend import Artefact, Backend, Call
 from offramp.sweep.point import Context, asked_profile
@@ -293,8 +292,8 @@ class Preparation:
             if profile.hash is None:
                 self._measure(profile)
             folder = self._store.find("profile", profile.made_from)
-            if folder and (noise := noise_of(read_profile(folder / PROFILE))):
-                self._console.note(f"warning: {noise}; `offramp profile --again` measures anew")
+            if folder:
+                warn_of_noise(folder, self._console)
         known = {it.asked: it.key for it in self._by_asked.values() if it.hash}
         self.context = replace(self.context, profiles=known)
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-from scipy import special
 
-from sim.results.metrics import LEVEL, linearised
+from sim.results.metrics import half_widths, linearised
 from sim.results.verdict import VERDICTS
 
 #: Shares of requests, pooled over runs by what they are shares of.
@@ -91,14 +88,14 @@ class Summary:
                 for unit in ("training_seed", "replication")
             )
             found[name] = by_seed.mean()  # and that of by_replication: both are of all requests
-            found[f"{name}_half_width"] = _half_width(by_seed).where(
-                found["training_seeds"] > 1, _half_width(by_replication)
+            found[f"{name}_half_width"] = half_widths(by_seed).where(
+                found["training_seeds"] > 1, half_widths(by_replication)
             )
         for name in _OF_RUNS:
             by_replication = groups.obj.groupby([*arm, "replication"], sort=False)[name].mean()
             of_arm = by_replication.groupby(arm, sort=False)
             found[name] = of_arm.mean()
-            found[f"{name}_half_width"] = _half_width(of_arm)
+            found[f"{name}_half_width"] = half_widths(of_arm)
         found = found.reset_index()
         first = ["point", *self._keys, "strategy", "policy"]
         return found[[*first, *(name for name in found if name not in first)]]
@@ -111,10 +108,3 @@ def _pooled(runs: pd.DataFrame, metric: str, weight: str, arm: list[str], unit: 
     keys = [runs[key] for key in (*arm, unit)]
     above, below = (it.groupby(keys, sort=False).sum() for it in (weighted, weights))
     return linearised(above, below, arm)
-
-
-def _half_width(groups: Any) -> pd.Series:
-    """Half the width of Student's t interval for every group's mean; NaN for a single value."""
-    count, spread = groups.count(), groups.std(ddof=1)
-    quantile = special.stdtrit(np.maximum(count - 1, 1), 0.5 + LEVEL / 2)
-    return (quantile * spread / np.sqrt(count)).where(count > 1, math.nan)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -146,6 +146,17 @@ def confidence_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     quantile = float(special.stdtrit(n - 1, 0.5 + level / 2))
     half_width = quantile * float(sample.std(ddof=1)) / math.sqrt(n)
     return Interval(float(sample.mean()), half_width, n)
+
+
+def half_widths(groups: Any, level: float = LEVEL) -> pd.Series:
+    """As :func:`confidence_interval`, of many means at once: half widths, NaN of a single value.
+
+    Args:
+        groups: a series, grouped.
+    """
+    count = groups.count()
+    quantile = special.stdtrit(np.maximum(count - 1, 1), 0.5 + level / 2)
+    return (quantile * groups.std(ddof=1) / np.sqrt(count)).where(count > 1, math.nan)
 
 
 def ratio_interval(

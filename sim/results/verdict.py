@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from sim.nodes.spec import NodeSpec
 from sim.outcomes import OUTCOMES
 from sim.results.finished_visits import Finished, FinishedVisits
-from sim.results.metrics import ExactMetrics, take_in
+from sim.results.metrics import ExactMetrics, half_widths, take_in
 from sim.results.run import Run
 from sim.workload.arrivals import ClosedLoop
 from sim.world import World
@@ -328,10 +327,9 @@ def unsettled_arms(runs: pd.DataFrame, arm: list[str]) -> list[tuple[Any, ...]]:
     by_replication = runs.groupby([*arm, "replication"], sort=False)
     means = by_replication[["first_quarter_s", "rest_s"]].mean()
     change = (means["first_quarter_s"] / means["rest_s"] - 1).dropna().groupby(arm, sort=False)
-    mean, n = change.mean(), change.count()
-    quantile = special.stdtrit(np.maximum(n - 1, 1), 0.995)
-    half_width = quantile * change.std() / np.sqrt(n)
-    unsettled = (n >= 2) & (mean.abs() > half_width) & (mean.abs() > SETTLED_WITHIN)
+    mean = change.mean()
+    beyond_chance = mean.abs() > half_widths(change, 0.99)
+    unsettled = beyond_chance & (mean.abs() > SETTLED_WITHIN)
     return list(mean.index[unsettled])
 
 

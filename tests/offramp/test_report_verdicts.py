@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from offramp.planned_changes import planned_changes
 from offramp.report.notices import notices
 from offramp.report.results import Results
 from offramp.report.run_tables import node_table
@@ -18,7 +19,6 @@ from offramp.report.verdicts import (
     link_verdicts,
     node_verdicts,
     not_judged,
-    planned_changes,
     validity,
 )
 from offramp.report.world_tables import link_table

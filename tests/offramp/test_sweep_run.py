@@ -131,6 +131,17 @@ def test_a_link_that_cannot_carry_its_load_is_a_verdict_too(
     assert ran.summary.overloaded == 1
 
 
+def test_points_at_which_the_world_changes_on_schedule_are_told(
+    swept: Sweeping, tmp_path: Path
+) -> None:
+    crash = "{kind: node_crash, node: edge, at_s: 0.5, for_s: 0.1}"
+    swept(f"faults=[],[{crash}]", "simulation.warm_up_s=0.1,0.7")
+    table = table_of(tmp_path / "results")
+    of_point = table.groupby("point")["planned_changes"].agg(["all", "any"])
+    # With the longer warm-up, the crash is over before the window opens.
+    assert of_point.to_numpy().tolist() == [[False] * 2, [False] * 2, [True] * 2, [False] * 2]
+
+
 def test_the_manifest_holds_the_sweep(swept: Sweeping, tmp_path: Path) -> None:
     swept(COUNTS)
     manifest = read_manifest(tmp_path / "results" / "manifest.json")

@@ -25,6 +25,7 @@ from sim.results.metrics import (
     ARM,
     added_error,
     confidence_interval,
+    half_widths,
     over_replications,
     over_training_seeds,
     ratio_interval,
@@ -147,6 +148,15 @@ def test_confidence_interval_is_students(values, level):
     if error > 1e-9:
         low, high = stats.t.interval(level, len(values) - 1, np.mean(values), error)
         assert (interval.low, interval.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_half_widths_are_those_of_each_groups_interval():
+    values = pd.Series([1.0, 2.0, 4.0, 7.0, 3.0, 3.5], index=list("aaabcc"))
+    found = half_widths(values.groupby(level=0), 0.99)
+    for name, of_group in values.groupby(level=0):
+        expected = confidence_interval(of_group, 0.99).half_width
+        assert found[name] == pytest.approx(expected, nan_ok=True)
+    assert list(found.isna()) == [False, True, False]
 
 
 def test_confidence_interval_is_of_95_percent_unless_told_otherwise():
