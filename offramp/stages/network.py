@@ -48,6 +48,23 @@ def weights_file(experiment: Experiment, source: str) -> Path | None:
     return None if source == IMAGENET else experiment.file(source)
 
 
+def ranks_by(function: str, experiment: Experiment) -> bool:
+    """Whether a strategy needs scores of this function."""
+    training = experiment.training
+    return training.scoring.function == function and training.needs_scores
+
+
+def cannot_rank(experiment: Experiment) -> str:
+    """What is wrong with ``final_exit`` where weights hold no classifier for these classes."""
+    model = experiment.model
+    return (
+        "final_exit ranks by the classifier of the frozen backbone, and the weights hold none for "
+        "these classes; give {function: transfer, "
+        f"backbone: {model.backbone}, weights: {model.weights}}}, which fits one to its features, "
+        "or {function: self_taught}"
+    )
+
+
 def check_network(
     experiment: Experiment, error_at: Callable[[Location, str], ScenarioError]
 ) -> MultiExitNetwork:
@@ -60,7 +77,7 @@ def check_network(
         error_at: makes an error about a key.
 
     Raises:
-        ScenarioError: a network cannot be built, cut, or given its weights.
+        ScenarioError: a network cannot be built, cut, or given its weights, or cannot rank samples.
     """
     try:
         network = build_network(experiment.architecture, seed=0)
@@ -69,12 +86,12 @@ def check_network(
     weights = experiment.model.weights
     if weights is not None and weights != IMAGENET:
         try:
-            load_weights(network, experiment.file(weights))
+            whole = load_weights(network, experiment.file(weights))
         except NetworkError as error:
             raise error_at(("model", "weights"), str(error)) from error
-    training = experiment.training
-    transferred = training.scoring.function == "transfer" and training.needs_scores
-    if transferred and training.scoring.weights != IMAGENET:
+        if not whole and ranks_by("final_exit", experiment):
+            raise error_at(("training", "scoring"), cannot_rank(experiment))
+    if ranks_by("transfer", experiment) and experiment.training.scoring.weights != IMAGENET:
         try:
             scoring_network(experiment)
         except NetworkError as error:

@@ -22,7 +22,7 @@ from offramp.console import Console
 from offramp.experiment import Experiment
 from offramp.stages import keys
 from offramp.stages.layout import SCORES
-from offramp.stages.network import scoring_network
+from offramp.stages.network import cannot_rank, scoring_network
 from offramp.stages.starting_networks import StartingNetworks
 from offramp.stages.steps import random_numbers, steps_shown, training_settings
 from offramp.stages.training_data import TrainingData
@@ -66,11 +66,7 @@ class Scoring:
             return self.published_scores()
         if scoring.function == "final_exit":
             if not whole:
-                raise TrainingError(
-                    "scoring function final_exit needs a backbone with a classifier of its own for "
-                    f"these {data.info.classes} classes; {self.experiment.model.weights} has none: "
-                    "set training.scoring.function to self_taught"
-                )
+                raise TrainingError(cannot_rank(self.experiment))
             return final_exit(network, self.data.plain(seed, network))
         if scoring.function == "transfer":
             other = scoring_network(self.experiment).to(self.data.device)

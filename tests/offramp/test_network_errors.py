@@ -511,6 +511,23 @@ def test_a_classifier_for_other_classes_is_left_to_be_trained(
     assert state["linear.weight"].std() > 0
 
 
+def test_no_classifier_for_other_classes_ranks_samples(
+    scenario: Callable[..., Path], offramp: Callable[..., Any], tmp_path: Path
+) -> None:
+    others = {"linear.weight": torch.zeros(100, 64), "linear.bias": torch.zeros(100)}
+    torch.save({**resnet8(scenario), **others}, tmp_path / "mine.pt")
+    frozen = {"model.weights": "mine.pt", "training.regime": "classifier_wise"}
+    told = offramp("check", scenario(frozen))
+    assert (told.status, told.out) == (2, "")
+    advised = "{function: transfer, backbone: resnet8, weights: mine.pt}"
+    assert "training.scoring: final_exit ranks by the classifier of the frozen backbone" in told.err
+    assert f"give {advised}" in told.err
+    advice = scoring("transfer", backbone="resnet8", weights="mine.pt")
+    for kept in (advice, {"training.strategies": ["standard", "random_curriculum"]}):
+        ran = offramp("check", scenario({**frozen, **kept}))
+        assert ran.status == 0, ran.err
+
+
 GONE = "no such file: {folder}/gone.pt"
 FILES: list[Row] = [
     ({"model.weights": "gone.pt"}, "model.weights", [GONE]),
