@@ -100,10 +100,8 @@ def _answer(sweep: SweepResults) -> str:
             f"{ENOUGH_REQUESTS} requests**: too few for percentiles (`simulation.duration_s`)."
         )
     if sweep.unsettled_points is None:
-        lines.append(
-            "- Whether the warm-up was long enough was not judged: "
-            + ("it takes two replications." if sweep.replications < 2 else "the table is too old.")
-        )
+        needed = "two replications" if sweep.replications < 2 else "a table of this version"
+        lines.append(f"- Whether the warm-up was long enough was not judged: that takes {needed}.")
     elif sweep.changing_points:
         lines.append(
             f"- Whether the warm-up was long enough was not judged at {sweep.changing_points} of "

@@ -48,23 +48,6 @@ def weights_file(experiment: Experiment, source: str) -> Path | None:
     return None if source == IMAGENET else experiment.file(source)
 
 
-def ranks_by(function: str, experiment: Experiment) -> bool:
-    """Whether a strategy needs scores of this function."""
-    training = experiment.training
-    return training.scoring.function == function and training.needs_scores
-
-
-def cannot_rank(experiment: Experiment) -> str:
-    """What is wrong with ``final_exit`` where weights hold no classifier for these classes."""
-    model = experiment.model
-    return (
-        "final_exit ranks by the classifier of the frozen backbone, and the weights hold none for "
-        "these classes; give {function: transfer, "
-        f"backbone: {model.backbone}, weights: {model.weights}}}, which fits one to its features, "
-        "or {function: self_taught}"
-    )
-
-
 def check_network(
     experiment: Experiment, error_at: Callable[[Location, str], ScenarioError]
 ) -> MultiExitNetwork:
@@ -77,7 +60,7 @@ def check_network(
         error_at: makes an error about a key.
 
     Raises:
-        ScenarioError: a network cannot be built, cut, or given its weights, or cannot rank samples.
+        ScenarioError: a network cannot be built, cut, or given its weights.
     """
     try:
         network = build_network(experiment.architecture, seed=0)
@@ -86,14 +69,49 @@ def check_network(
     weights = experiment.model.weights
     if weights is not None and weights != IMAGENET:
         try:
-            whole = load_weights(network, experiment.file(weights))
+            load_weights(network, experiment.file(weights))
         except NetworkError as error:
             raise error_at(("model", "weights"), str(error)) from error
-        if not whole and ranks_by("final_exit", experiment):
-            raise error_at(("training", "scoring"), cannot_rank(experiment))
-    if ranks_by("transfer", experiment) and experiment.training.scoring.weights != IMAGENET:
+    training = experiment.training
+    transferred = training.scoring.function == "transfer" and training.needs_scores
+    if transferred and training.scoring.weights != IMAGENET:
         try:
             scoring_network(experiment)
         except NetworkError as error:
             raise error_at(("training", "scoring"), str(error)) from error
     return network
+
+
+def check_ranking(
+    experiment: Experiment, error_at: Callable[[Location, str], ScenarioError]
+) -> None:
+    """Say before anything is trained that samples cannot be ranked by ``final_exit``.
+
+    ImageNet's weights, which may have to be downloaded, are left to the work itself.
+
+    Args:
+        error_at: makes an error about a key.
+
+    Raises:
+        ScenarioError: the frozen backbone's weights hold no classifier for these classes.
+    """
+    training, weights = experiment.training, experiment.model.weights
+    ranks = training.needs_scores and not training.checkpoints
+    if not ranks or training.scoring.function != "final_exit" or weights in (None, IMAGENET):
+        return
+    network = build_network(experiment.architecture, seed=0)
+    if not load_weights(network, experiment.file(weights)):
+        raise error_at(("training", "scoring"), no_classifier_to_rank_by(experiment))
+
+
+def no_classifier_to_rank_by(experiment: Experiment) -> str:
+    """What is said where ``final_exit`` is to rank by weights of other classes, and what does."""
+    model = experiment.model
+    transfer = ["function: transfer", f"backbone: {model.backbone}", f"weights: {model.weights}"]
+    if model.resize is not None:
+        transfer.append(f"resize: {model.resize}")
+    return (
+        "final_exit ranks by the classifier of the frozen backbone, and its weights hold none for "
+        f"these {experiment.info.classes} classes; give {{{', '.join(transfer)}}}, which fits one "
+        "to its features, or {function: self_taught}"
+    )

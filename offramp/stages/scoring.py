@@ -22,7 +22,7 @@ from offramp.console import Console
 from offramp.experiment import Experiment
 from offramp.stages import keys
 from offramp.stages.layout import SCORES
-from offramp.stages.network import cannot_rank, scoring_network
+from offramp.stages.network import no_classifier_to_rank_by, scoring_network
 from offramp.stages.starting_networks import StartingNetworks
 from offramp.stages.steps import random_numbers, steps_shown, training_settings
 from offramp.stages.training_data import TrainingData
@@ -66,7 +66,7 @@ class Scoring:
             return self.published_scores()
         if scoring.function == "final_exit":
             if not whole:
-                raise TrainingError(cannot_rank(self.experiment))
+                raise TrainingError(no_classifier_to_rank_by(self.experiment))
             return final_exit(network, self.data.plain(seed, network))
         if scoring.function == "transfer":
             other = scoring_network(self.experiment).to(self.data.device)

@@ -27,7 +27,7 @@ from offramp.parallel import in_processes
 from offramp.pipeline import check_writable
 from offramp.stages import keys
 from offramp.stages.layout import CHECKPOINT, PREDICTIONS
-from offramp.stages.network import check_network
+from offramp.stages.network import check_network, check_ranking
 from offramp.stages.training import TrainingStage
 from offramp.store import Store, content_key
 from offramp.study.cells import Cell, by_training, cells
@@ -67,7 +67,9 @@ def run_study(
     console.note(f"{len(trainings) - len(missing)} of {len(trainings)} trainings are in {results}")
     if missing:
         for configuration in _networks(missing):
-            check_network(configuration.experiment, partial(study.error_at, configuration))
+            error_at = partial(study.error_at, configuration)
+            check_network(configuration.experiment, error_at)
+            check_ranking(configuration.experiment, error_at)
         workers = min(jobs or os.cpu_count() or 1, len(missing))
         firsts = _scores_first(study, [training[0] for training in missing])
         told: set[str] = set()
@@ -190,12 +192,13 @@ def _without_untrained_exits(
 
 
 def _networks(trainings: list[list[Cell]]) -> list[Configuration]:
-    """One configuration for each network and its weights."""
+    """One configuration for each network, its weights, and what ranks by them."""
     found: dict[Any, Configuration] = {}
     for training in trainings:
         experiment = training[0].configuration.experiment
         scoring = experiment.training.scoring
-        key = (experiment.architecture, experiment.model.weights, scoring.backbone, scoring.weights)
+        of_scoring = (scoring.function, scoring.backbone, scoring.weights)
+        key = (experiment.architecture, experiment.model.weights, *of_scoring)
         found.setdefault(key, training[0].configuration)
     return list(found.values())
 

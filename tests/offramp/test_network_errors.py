@@ -517,15 +517,17 @@ def test_no_classifier_for_other_classes_ranks_samples(
     others = {"linear.weight": torch.zeros(100, 64), "linear.bias": torch.zeros(100)}
     torch.save({**resnet8(scenario), **others}, tmp_path / "mine.pt")
     frozen = {"model.weights": "mine.pt", "training.regime": "classifier_wise"}
-    told = offramp("check", scenario(frozen))
-    assert (told.status, told.out) == (2, "")
     advised = "{function: transfer, backbone: resnet8, weights: mine.pt}"
+    for command in ("check", "train"):
+        told = offramp(command, scenario(frozen))
+        assert (told.status, told.out) == (2, ""), "before anything is trained"
     assert "training.scoring: final_exit ranks by the classifier of the frozen backbone" in told.err
     assert f"give {advised}" in told.err
     advice = scoring("transfer", backbone="resnet8", weights="mine.pt")
     for kept in (advice, {"training.strategies": ["standard", "random_curriculum"]}):
         ran = offramp("check", scenario({**frozen, **kept}))
         assert ran.status == 0, ran.err
+    assert offramp("profile", scenario(frozen)).status == 0, "what ranks does not matter there"
 
 
 GONE = "no such file: {folder}/gone.pt"

@@ -37,7 +37,6 @@ from offramp.report.sweep_table import read_sweep, setting_text
 from offramp.report.tables import Best, best_arm, bold_sentence
 from offramp.report.tradeoff import pareto_front
 
-#: In which nothing is planned.
 COUNTS = (5, 10, 20)
 LOSSES = (0.0, 1.0)
 
@@ -327,6 +326,10 @@ def test_short_runs_and_short_warm_ups_of_a_sweep_are_counted(tmp_path: Path) ->
     assert "settled" not in said
     assert "not judged" not in said
     assert "fewer than" not in said
+    table = table.drop(columns="planned_changes")
+    assert "was not judged: that takes a table of this version" in page()
+    table = table[table["replication"] == 0]
+    assert "was not judged: that takes two replications" in page()
 
 
 def test_a_sweep_in_which_nothing_is_in_time_says_nothing_else(tmp_path: Path) -> None:
