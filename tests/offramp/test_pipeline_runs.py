@@ -21,7 +21,6 @@ from scipy import stats
 from models.artifacts import read_predictions, read_profile
 from models.inference import quietness
 from offramp import LoadedScenario, Pipeline, load_scenario
-from offramp.report.markdown import percent
 from offramp.stages import keys
 from offramp.store import Store, file_hash
 
@@ -149,9 +148,8 @@ def test_what_changes_the_world_is_simulated_anew(
 ) -> None:
     pipeline, results = simulated(changes)
     assert pipeline.reused["simulation"] is False
-    # Records tell every deadline, where outcomes may be the same: on a slow host all are late.
-    tables = ("deadline_sweep.csv", "records.parquet")
-    assert any((results / it).read_bytes() != (trained.results / it).read_bytes() for it in tables)
+    ran, anew = (it / "deadline_sweep.csv" for it in (trained.results, results))
+    assert ran.read_bytes() != anew.read_bytes()
 
 
 def test_other_steps_train_again_and_a_paced_strategy_alone_when_its_pacing_changes(
@@ -564,18 +562,16 @@ def test_summary_recomputed_from_the_records_by_hand(trained: Any) -> None:
         assert row["aud"] == pytest.approx(frame["aud"].mean(), abs=1e-12)
         assert row["hit_ratio"] == pytest.approx(frame["on_time"].mean(), abs=1e-12)
         for metric, column in (("hit_ratio", "on_time"), ("aud", "aud")):
-            # A host so slow that nothing is in time leaves no interval.
-            expected = t_half_width(seeds[column]) if seeds[column].any() else math.nan
             assert row[f"{metric}_half_width"] == pytest.approx(
-                expected, rel=1e-9, abs=1e-12, nan_ok=True
+                t_half_width(seeds[column]), rel=1e-9, abs=1e-12
             )
         shares = row[["hit_ratio", "late", "dropped", "lost"]]
         assert shares.sum() == pytest.approx(1.0, abs=1e-12)
         assert (row["training_seeds"], row["replications"]) == (2, 2)
         latency = (frame["received_s"] - frame["created_s"]).dropna()
-        for nth in (50, 95, 99):
-            expected = np.percentile(latency, nth)
-            assert row[f"latency_p{nth}_s"] == pytest.approx(expected, rel=1e-12)
+        for percent in (50, 95, 99):
+            expected = np.percentile(latency, percent)
+            assert row[f"latency_p{percent}_s"] == pytest.approx(expected, rel=1e-12)
         for outcome in ("late", "dropped", "lost"):
             share = (frame["outcome"] == outcome).mean()
             assert row[outcome] == pytest.approx(share, abs=1e-12)
@@ -593,7 +589,7 @@ def test_the_printed_table_shows_the_summary(trained: Any) -> None:
         assert cells == [
             row.strategy,
             row.policy,
-            percent(row.aud, row.aud_half_width),
+            f"{100 * row.aud:.1f} ± {100 * row.aud_half_width:.1f} %",
             f"{100 * row.hit_ratio:.1f} %",
             f"{1e3 * row.latency_p50_s:.1f} / {1e3 * row.latency_p95_s:.1f} / "
             f"{1e3 * row.latency_p99_s:.1f}",
@@ -660,8 +656,7 @@ def test_summary_json_says_the_same_in_strict_json(trained: Any) -> None:
     summary = pd.read_csv(trained.results / "summary.csv")
     assert content["scenario"] == "tiny"
     assert content["verdict"] in ("VALID", "INVALID")
-    arms = pd.DataFrame(content["arms"]).astype(summary.dtypes)  # null where there is no interval
-    pd.testing.assert_frame_equal(arms, summary)
+    pd.testing.assert_frame_equal(pd.DataFrame(content["arms"]), summary)
 
 
 def test_the_manifest_tells_scenario_seeds_versions_inputs_and_times(trained: Any) -> None:

@@ -243,9 +243,7 @@ def test_the_page_says_what_was_asked_what_came_out_and_how_far_to_trust_it(
     told = json.loads((trained.results / "summary.json").read_text())
     assert page.text.startswith("tiny – Offramp report Offramp report, simulated tiny Five cameras")
     assert "Does curriculum training make more correct answers arrive" in page.text
-    # Latencies are measured: on a host that is busy, nothing may be in time.
-    if not any("no request was answered in time" in reason for reason in told["reasons"]):
-        assert "paired over 2 training seeds" in page.text
+    assert "paired over 2 training seeds" in page.text
     assert f"{told['verdict']}: " in page.text
     for reason in told["reasons"]:
         assert reason in page.text or reason[0].upper() + reason[1:] in page.text
