@@ -119,12 +119,11 @@ def check(scenario: ScenarioArgument, set: SetOption = None, store: StoreOption 
     from ruamel.yaml import YAML
 
     from offramp.report.terminal import show_load
-    from offramp.stages.network import check_network, check_ranking
+    from offramp.stages.network import check_training
 
     pipeline = _pipeline(scenario, set, store, quiet=True)
     loaded = pipeline.loaded
-    check_network(loaded.experiment, loaded.error_at)
-    check_ranking(loaded.experiment, loaded.error_at)
+    check_training(loaded.experiment, loaded.error_at)
     for warning in loaded.warnings:
         typer.echo(f"warning: {warning}", err=True)
     show_load(*pipeline.offered_load(), lambda line: typer.echo(line, err=True))

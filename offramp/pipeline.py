@@ -70,11 +70,10 @@ class Pipeline:
                 missing = True
         if missing:
             self.store.check_writable()
-            from offramp.stages.network import check_network, check_ranking
+            from offramp.stages.network import check_training
             from offramp.stages.training import run_training
 
-            check_network(self.loaded.experiment, self.loaded.error_at)
-            check_ranking(self.loaded.experiment, self.loaded.error_at)
+            check_training(self.loaded.experiment, self.loaded.error_at)
 
             with self.timed("train"):
                 for name, seed, folder in run_training(

@@ -64,6 +64,9 @@ BRANCHES = ("linear", "mlp", "conv", "sdn", "msdnet")
 #: In place of a file of weights: torchvision's best for ImageNet, downloaded where absent.
 IMAGENET = "imagenet"
 
+#: The classes that their classifiers tell apart.
+IMAGENET_CLASSES = 1000
+
 #: Where early exits sit in backbones for which nothing else is said: shares of the FLOPs.
 _DEFAULT_SHARES = (1 / 3, 2 / 3)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.errors import NetworkError, ScenarioError
-from models.networks.architecture import IMAGENET
+from models.networks.architecture import IMAGENET, IMAGENET_CLASSES
 from models.networks.multi_exit import MultiExitNetwork, build_network
 from models.networks.weights import load_weights
 from offramp.experiment import Experiment, architecture_of
@@ -50,57 +50,50 @@ def weights_file(experiment: Experiment, source: str) -> Path | None:
 
 def check_network(
     experiment: Experiment, error_at: Callable[[Location, str], ScenarioError]
-) -> MultiExitNetwork:
-    """Build the networks and read their weights, to say what is wrong before work begins.
+) -> tuple[MultiExitNetwork, bool]:
+    """As :func:`starting_network`, to say what is wrong before work begins.
 
-    Returns the one to be trained. Weights that would have to be downloaded are left to the work
-    itself.
+    Weights that would have to be downloaded are left to the work itself.
 
     Args:
         error_at: makes an error about a key.
 
     Raises:
-        ScenarioError: a network cannot be built, cut, or given its weights.
+        ScenarioError: the network cannot be built, cut, or given its weights.
     """
     try:
         network = build_network(experiment.architecture, seed=0)
     except NetworkError as error:
         raise error_at(("model",), str(error)) from error
     weights = experiment.model.weights
-    if weights is not None and weights != IMAGENET:
-        try:
-            load_weights(network, experiment.file(weights))
-        except NetworkError as error:
-            raise error_at(("model", "weights"), str(error)) from error
+    if weights == IMAGENET:
+        return network, experiment.info.classes == IMAGENET_CLASSES
+    try:
+        return network, weights is None or load_weights(network, experiment.file(weights))
+    except NetworkError as error:
+        raise error_at(("model", "weights"), str(error)) from error
+
+
+def check_training(
+    experiment: Experiment, error_at: Callable[[Location, str], ScenarioError]
+) -> None:
+    """As :func:`check_network`, and the same of what samples are ranked by.
+
+    Raises:
+        ScenarioError: a network cannot be built, cut, or given its weights, or ``final_exit`` is
+            to rank by weights that hold no classifier for these classes.
+    """
+    _, classified = check_network(experiment, error_at)
     training = experiment.training
-    transferred = training.scoring.function == "transfer" and training.needs_scores
-    if transferred and training.scoring.weights != IMAGENET:
+    scoring = training.scoring
+    if not training.needs_scores:
+        return
+    if scoring.function == "transfer" and scoring.weights != IMAGENET:
         try:
             scoring_network(experiment)
         except NetworkError as error:
             raise error_at(("training", "scoring"), str(error)) from error
-    return network
-
-
-def check_ranking(
-    experiment: Experiment, error_at: Callable[[Location, str], ScenarioError]
-) -> None:
-    """Say before anything is trained that samples cannot be ranked by ``final_exit``.
-
-    ImageNet's weights, which may have to be downloaded, are left to the work itself.
-
-    Args:
-        error_at: makes an error about a key.
-
-    Raises:
-        ScenarioError: the frozen backbone's weights hold no classifier for these classes.
-    """
-    training, weights = experiment.training, experiment.model.weights
-    ranks = training.needs_scores and not training.checkpoints
-    if not ranks or training.scoring.function != "final_exit" or weights in (None, IMAGENET):
-        return
-    network = build_network(experiment.architecture, seed=0)
-    if not load_weights(network, experiment.file(weights)):
+    if scoring.function == "final_exit" and not training.checkpoints and not classified:
         raise error_at(("training", "scoring"), no_classifier_to_rank_by(experiment))
 
 

@@ -27,7 +27,7 @@ from offramp.parallel import in_processes
 from offramp.pipeline import check_writable
 from offramp.stages import keys
 from offramp.stages.layout import CHECKPOINT, PREDICTIONS
-from offramp.stages.network import check_network, check_ranking
+from offramp.stages.network import check_training
 from offramp.stages.training import TrainingStage
 from offramp.store import Store, content_key
 from offramp.study.cells import Cell, by_training, cells
@@ -68,8 +68,7 @@ def run_study(
     if missing:
         for configuration in _networks(missing):
             error_at = partial(study.error_at, configuration)
-            check_network(configuration.experiment, error_at)
-            check_ranking(configuration.experiment, error_at)
+            check_training(configuration.experiment, error_at)
         workers = min(jobs or os.cpu_count() or 1, len(missing))
         firsts = _scores_first(study, [training[0] for training in missing])
         told: set[str] = set()

@@ -44,7 +44,8 @@ ONE_NETWORK: Change = {
 
 
 def checked(loaded: LoadedScenario) -> MultiExitNetwork:
-    return check_network(loaded.experiment, loaded.error_at)
+    network, _ = check_network(loaded.experiment, loaded.error_at)
+    return network
 
 
 @pytest.fixture
@@ -528,6 +529,18 @@ def test_no_classifier_for_other_classes_ranks_samples(
         ran = offramp("check", scenario({**frozen, **kept}))
         assert ran.status == 0, ran.err
     assert offramp("profile", scenario(frozen)).status == 0, "what ranks does not matter there"
+
+
+def test_imagenets_classifier_ranks_no_digits(
+    scenario: Callable[..., Path], offramp: Callable[..., Any]
+) -> None:
+    resnet18 = {"model.backbone": "resnet18", "model.exits": ["layer2"], "model.resize": 32}
+    frozen = {**resnet18, "model.weights": "imagenet", "training.regime": "classifier_wise"}
+    told = offramp("check", scenario(frozen))
+    assert told.status == 2, "and nothing is downloaded to find out"
+    assert (
+        "give {function: transfer, backbone: resnet18, weights: imagenet, resize: 32}" in told.err
+    )
 
 
 GONE = "no such file: {folder}/gone.pt"
