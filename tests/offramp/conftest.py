@@ -178,6 +178,24 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with weights of a ResNet-56 for CIFAR-10, as scenarios that ship name them."""
+    import torch
+
+    from models.networks.cifar_resnet import CifarResNet
+
+    folder = tmp_path_factory.mktemp("weights")
+    torch.save(CifarResNet(blocks=9, classes=10).state_dict(), folder / "resnet56-4bfd9763.th")
+    return folder
+
+
+@pytest.fixture
+def named_files(weights_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What scenarios that ship name by an environment variable is there."""
+    monkeypatch.setenv("OFFRAMP_WEIGHTS", str(weights_folder))
+
+
 @pytest.fixture
 def scenario(tmp_path: Path) -> Callable[..., Path]:
     """Writes the tiny scenario, changed, and returns its path."""

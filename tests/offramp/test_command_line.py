@@ -341,6 +341,7 @@ def test_init_that_cannot_be_is_one_message(
 
 
 @pytest.mark.parametrize("name", sorted(shipped_scenarios()))
+@pytest.mark.usefixtures("named_files")
 def test_check_prints_a_scenario_that_loads_to_the_same(
     name: str, offramp: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -478,6 +479,7 @@ def json_schema() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", sorted(shipped_scenarios()))
+@pytest.mark.usefixtures("named_files")
 def test_the_schema_accepts_the_scenarios_that_ship(name: str, json_schema: dict[str, Any]) -> None:
     written = YAML(typ="safe").load(shipped_scenarios()[name].read_text())
     assert violations(written, json_schema, json_schema) == []

@@ -550,6 +550,7 @@ def test_the_manifest_holds_what_a_reproduction_needs(trained: Any) -> None:
         assert file_hash(trained.results / "predictions" / copy) == network["predictions"]
 
 
+@pytest.mark.usefixtures("named_files")
 def test_every_scenario_that_ships_survives_its_manifest() -> None:
     for name in shipped_scenarios():
         scenario = load_scenario(name).scenario

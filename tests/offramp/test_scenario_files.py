@@ -120,7 +120,7 @@ def test_a_file_that_holds_no_scenario_is_one_message(
         ("nothing-like-it", "fleet, load_sweep, quickstart)"),
         (".", "fleet, load_sweep, quickstart)"),
         ("", "fleet, load_sweep, quickstart)"),
-        ("x" * 5000, "(they are: bursts_and_faults, cifar10, edge_cloud, fleet, load_sweep"),
+        ("x" * 5000, "(they are: bursts_and_faults, cifar10, cifar100, edge_cloud, fleet, "),
     ],
     ids=["typo", "with suffix", "part", "unlike", "folder", "empty", "long"],
 )
@@ -132,6 +132,7 @@ def test_a_name_that_is_no_file_names_the_nearest_scenario_that_ships(name: str,
 
 
 @pytest.mark.parametrize("name", sorted(shipped_scenarios()))
+@pytest.mark.usefixtures("named_files")
 def test_every_scenario_that_ships_loads_by_its_name(name: str) -> None:
     loaded = load_scenario(name)
     assert loaded.scenario.name == name
@@ -142,6 +143,7 @@ def test_these_scenarios_ship() -> None:
     assert sorted(shipped_scenarios()) == [
         "bursts_and_faults",
         "cifar10",
+        "cifar100",
         "edge_cloud",
         "fleet",
         "load_sweep",

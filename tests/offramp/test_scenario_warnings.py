@@ -18,6 +18,7 @@ def test_the_tiny_scenario_has_nothing_doubtful(scenario: Callable[..., Path]) -
 
 
 @pytest.mark.parametrize("name", sorted(shipped_scenarios()))
+@pytest.mark.usefixtures("named_files")
 def test_no_scenario_that_ships_has_anything_doubtful(name: str) -> None:
     assert load_scenario(name).warnings == []
 
