@@ -82,6 +82,10 @@ class Part:
     def stop(self, within_s: float = STOP_WITHIN_S) -> None:
         """Ask it to end, and kill it if it has not ended within some seconds."""
         self.ask_to_stop()
+        self.wait(within_s)
+
+    def wait(self, within_s: float) -> None:
+        """Let it end by itself, and kill it if it has not ended within some seconds."""
         try:
             self._process.wait(within_s)
         except subprocess.TimeoutExpired:
@@ -187,12 +191,16 @@ class Parts:
         return part
 
     def stop(self, *parts: Part, within_s: float = STOP_WITHIN_S) -> None:
-        """End some parts at the same time, the last started first."""
+        """End some parts at the same time, the last started first.
+
+        Each is asked once: one that is at its last steps no longer handles signals, and would die
+        of a second.
+        """
         end = time.monotonic() + within_s
         for part in reversed(parts):
             part.ask_to_stop()
         for part in reversed(parts):
-            part.stop(max(0.0, end - time.monotonic()))
+            part.wait(max(0.0, end - time.monotonic()))
         self._running = [part for part in self._running if part not in parts]
 
 

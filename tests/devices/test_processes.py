@@ -105,6 +105,31 @@ def test_a_part_is_asked_to_stop_and_may_finish_its_work(
     assert (part.status, done.read_text()) == (0, "whole")
 
 
+def test_parts_that_end_together_are_each_asked_once(
+    parts: Parts, module: Module, tmp_path: Path
+) -> None:
+    asked, ready = ([tmp_path / f"{what} {it}" for it in range(2)] for what in ("asked", "ready"))
+    name, environment = module(
+        "import pathlib, signal, sys, time\n"
+        "times = []\n"
+        "signal.signal(signal.SIGTERM, lambda *_: times.append(time.monotonic()))\n"
+        "pathlib.Path(sys.argv[2]).touch()\n"
+        "while not times or time.monotonic() < times[0] + float(sys.argv[3]):\n"
+        "    time.sleep(0.01)\n"
+        "pathlib.Path(sys.argv[1]).write_text(str(len(times)))\n"
+    )
+    both = [
+        parts.start(it.name, name, [str(it), str(other), takes_s], environment)
+        for it, other, takes_s in zip(asked, ready, ("1", "0.3"), strict=True)
+    ]
+    wait_until(lambda: all(it.exists() for it in ready), "the start of the parts")
+    parts.stop(*both)
+    assert [(part.status, it.read_text()) for part, it in zip(both, asked, strict=True)] == [
+        (0, "1"),
+        (0, "1"),
+    ]
+
+
 def test_who_does_not_stop_when_asked_is_killed(
     parts: Parts, module: Module, tmp_path: Path
 ) -> None:
