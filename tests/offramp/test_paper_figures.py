@@ -296,6 +296,13 @@ def test_points_that_are_overloaded_are_counted_and_marked(tmp_path: Path) -> No
     assert "OVERLOADED" not in told + (folder / "report.md").read_text()
 
 
+@pytest.fixture
+def words_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep's page without its figures, where they do not matter: they take seconds."""
+    monkeypatch.setattr("offramp.report.sweep.sweep_figures", lambda sweep: iter(()))
+
+
+@pytest.mark.usefixtures("words_only")
 def test_short_runs_and_short_warm_ups_of_a_sweep_are_counted(tmp_path: Path) -> None:
     folder = a_sweep(tmp_path / "sweep")
     table = pd.read_parquet(folder / "sweep.parquet")
