@@ -8,7 +8,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/offramp run quickstart
 
 test: $(VENV)/installed-test
-	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --durations 40
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/installed-check
 	$(BIN)/ruff format --check .

@@ -85,7 +85,7 @@ class Part:
         self.wait(within_s)
 
     def wait(self, within_s: float) -> None:
-        """Let it end by itself, and kill it if it has not ended within some seconds."""
+        """Wait until it has ended, and kill it if it has not within some seconds."""
         try:
             self._process.wait(within_s)
         except subprocess.TimeoutExpired:
@@ -193,8 +193,8 @@ class Parts:
     def stop(self, *parts: Part, within_s: float = STOP_WITHIN_S) -> None:
         """End some parts at the same time, the last started first.
 
-        Each is asked once: one that is at its last steps no longer handles signals, and would die
-        of a second.
+        Each is asked once. A node that is asked again ends at once, whatever it still has to
+        answer, and any part dies of a signal that meets its interpreter at its last steps.
         """
         end = time.monotonic() + within_s
         for part in reversed(parts):

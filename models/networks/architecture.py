@@ -64,7 +64,7 @@ BRANCHES = ("linear", "mlp", "conv", "sdn", "msdnet")
 #: In place of a file of weights: torchvision's best for ImageNet, downloaded where absent.
 IMAGENET = "imagenet"
 
-#: The classes that their classifiers tell apart.
+#: How many classes their classifiers tell apart.
 IMAGENET_CLASSES = 1000
 
 #: Where early exits sit in backbones for which nothing else is said: shares of the FLOPs.

@@ -63,7 +63,7 @@ class Figure:
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write a figure's files, and close it."""
     area = _with_mark(figure)
-    # Both files have one layout: each savefig would make its own, a fifth of all the work.
+    # Both files have one layout: each savefig would make its own, a seventh of all the work.
     figure.drawing.draw_without_rendering()
     figure.drawing.set_layout_engine("none")
     for suffix in (".pdf", ".png"):

@@ -147,7 +147,7 @@ def exit_table(exits: list[dict[str, Any]]) -> Table:
     rows = [
         [
             str(exit["exit"]),
-            exit["node"] or "the backbone's own classifier",
+            exit["node"] or "the whole backbone",
             f"{exit['parameters']:,}",
             f"{exit['flops'] / 1e6:.1f}",
             f"{exit['state_bytes'] / 1e3:.1f}",

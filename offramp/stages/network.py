@@ -51,12 +51,15 @@ def weights_file(experiment: Experiment, source: str) -> Path | None:
 def check_network(
     experiment: Experiment, error_at: Callable[[Location, str], ScenarioError]
 ) -> tuple[MultiExitNetwork, bool]:
-    """As :func:`starting_network`, to say what is wrong before work begins.
+    """Build the network and read its weights, to say what is wrong before work begins.
 
-    Weights that would have to be downloaded are left to the work itself.
+    ImageNet's weights, which may have to be downloaded, are left to the work itself.
 
     Args:
         error_at: makes an error about a key.
+
+    Returns:
+        The network, and whether its last exit has a classifier for the data's classes.
 
     Raises:
         ScenarioError: the network cannot be built, cut, or given its weights.
@@ -79,6 +82,9 @@ def check_training(
 ) -> None:
     """As :func:`check_network`, and the same of what samples are ranked by.
 
+    Args:
+        error_at: makes an error about a key.
+
     Raises:
         ScenarioError: a network cannot be built, cut, or given its weights, or ``final_exit`` is
             to rank by weights that hold no classifier for these classes.
@@ -86,14 +92,14 @@ def check_training(
     _, classified = check_network(experiment, error_at)
     training = experiment.training
     scoring = training.scoring
-    if not training.needs_scores:
+    if not training.needs_scores or training.checkpoints:
         return
     if scoring.function == "transfer" and scoring.weights != IMAGENET:
         try:
             scoring_network(experiment)
         except NetworkError as error:
             raise error_at(("training", "scoring"), str(error)) from error
-    if scoring.function == "final_exit" and not training.checkpoints and not classified:
+    if scoring.function == "final_exit" and not classified:
         raise error_at(("training", "scoring"), no_classifier_to_rank_by(experiment))
 
 

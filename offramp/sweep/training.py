@@ -111,11 +111,11 @@ def _made(context: Context, values: dict[str, Any], make: Callable[[TrainingStag
 def _stage(loaded: LoadedScenario, store: Store) -> TrainingStage:
     import torch
 
-    from offramp.stages.network import check_training
+    from offramp.stages.network import check_network
     from offramp.stages.training import TrainingStage
 
     torch.set_num_threads(loaded.scenario.training.threads or 1)
-    check_training(loaded.experiment, loaded.error_at)
+    check_network(loaded.experiment, loaded.error_at)
     return TrainingStage(loaded.experiment, store, Console(quiet=True))
 
 

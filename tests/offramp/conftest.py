@@ -1,4 +1,7 @@
-"""One tiny scenario, trained and profiled once a session, and hands to change and run it."""
+"""One tiny scenario, trained once a session, and hands to change and run it.
+
+Its profile has the latencies of a quiet host, whatever the host of the tests does meanwhile.
+"""
 
 import copy
 import hashlib
@@ -133,10 +136,9 @@ class Trained:
 
 
 def measure_as_if_quiet(*arguments: Any) -> Profile:
-    """Measure a profile, and put the latencies of a quiet host in place of the measured ones.
+    """As ``measure_profile``, with the latencies of a quiet host in place of the measured ones.
 
-    What is late, dropped or overloaded in the tiny scenario would else depend on what else the
-    host of the tests computes meanwhile.
+    What is late or overloaded in the tiny scenario would otherwise depend on how busy the host is.
     """
     measured = measure_profile(*arguments)
     draws = np.random.default_rng(0)

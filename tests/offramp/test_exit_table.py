@@ -51,7 +51,7 @@ def test_the_report_has_a_row_for_each_exit_with_its_parameters_flops_and_state(
     assert header == ["exit", "after", "parameters", "MFLOPs", "to resume after it (kB)"]
     # 16 channels of 8x8, four bytes each: 4,096 bytes.
     assert first == ["1", "layer1", "5,018", "0.6", "4.1"]
-    assert last[:4] == ["2", "the backbone's own classifier", "75,002", "1.5"]
+    assert last[:4] == ["2", "the whole backbone", "75,002", "1.5"]
 
 
 def test_it_says_what_a_flop_is_and_what_is_counted(trained: Any) -> None:
@@ -109,7 +109,7 @@ def test_wherever_exits_sit_the_table_names_the_place_and_what_must_travel(
     assert [row[4] for row in rows[:-1]] == kilobytes
     if nodes:
         assert [row[1] for row in rows[:-1]] == nodes
-    assert rows[-1][1] == "the backbone's own classifier"
+    assert rows[-1][1] == "the whole backbone"
     for row, exit in zip(rows, profiled, strict=True):
         assert row[0] == str(exit["exit"])
         assert row[2] == f"{exit['parameters']:,}"

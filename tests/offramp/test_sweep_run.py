@@ -12,10 +12,13 @@ import filelock
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from models.errors import ResultsError
 from offramp.console import Console
 from offramp.manifest import read_manifest
+from offramp.scenario import load_scenario
+from offramp.stages.network import check_network
 from offramp.store import Store
 from offramp.sweep.definition import load_sweep
 from offramp.sweep.run import LOCK, Swept, run_sweep
@@ -275,6 +278,23 @@ def test_a_folder_whose_manifest_became_that_of_a_run_is_refused(
 
 
 # --- failures ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("functions", ["self_taught,final_exit", "final_exit,self_taught"])
+def test_a_ranking_that_cannot_be_made_fails_only_the_points_that_need_it(
+    functions: str, swept: Sweeping, scenario: Callable[..., Path], tmp_path: Path
+) -> None:
+    loaded = load_scenario(str(scenario()))
+    network, _ = check_network(loaded.experiment, loaded.error_at)
+    others = {"linear.weight": torch.zeros(100, 64), "linear.bias": torch.zeros(100)}
+    torch.save({**network.backbone.state_dict(), **others}, tmp_path / "of_100_classes.pt")
+    frozen = {"model.weights": "of_100_classes.pt", "training.regime": "classifier_wise"}
+    ran, _ = swept(f"training.scoring.function={functions}", changes=frozen)
+    assert (ran.counts.done, ran.counts.failed) == (1, 1), "both share the standard network"
+    failures = pd.read_csv(tmp_path / "results" / "failures.csv")
+    assert list(failures["training.scoring.function"]) == ["final_exit"]
+    assert "final_exit ranks by the classifier" in failures["error"][0]
+
 
 FUSSY = """
 from dataclasses import dataclass
