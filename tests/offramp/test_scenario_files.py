@@ -120,7 +120,10 @@ def test_a_file_that_holds_no_scenario_is_one_message(
         ("nothing-like-it", "fleet, load_sweep, quickstart)"),
         (".", "fleet, load_sweep, quickstart)"),
         ("", "fleet, load_sweep, quickstart)"),
-        ("x" * 5000, "(they are: bursts_and_faults, cifar10, cifar100, edge_cloud, fleet, "),
+        (
+            "x" * 5000,
+            "(they are: bursts_and_faults, cifar10, cifar100, edge_cloud, fleet, load_sweep",
+        ),
     ],
     ids=["typo", "with suffix", "part", "unlike", "folder", "empty", "long"],
 )
