@@ -49,7 +49,7 @@ description: Cameras ask one edge node over MQTT; live and simulated.
 seed: 11
 data: {{dataset: digits}}
 model: {{backbone: {backbone}, exits: [layer1, layer2]}}
-training: {{strategies: [standard], seeds: 1, steps: 100, batch_size: 64}}
+training: {{strategies: [standard], seeds: 1, steps: {steps}, batch_size: 64}}
 profile: {{batch_sizes: [1, 2, 4], repetitions: 300, runtime: {runtime}}}
 links: {{lan: {{}}}}
 mqtt: {{qos: 0}}
@@ -265,6 +265,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--replications", type=int, default=5)
     parser.add_argument("--backbone", default="resnet20")
+    parser.add_argument("--steps", type=int, default=100, help="of training: deeper, longer")
     parser.add_argument("--runtime", default="eager")
     parser.add_argument("--only", default="", help="cells whose name contains this")
     parser.add_argument("--half", action="store_true", help="every other cell, balanced")
@@ -283,7 +284,9 @@ def main() -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     scenario = folder / "fidelity.yaml"
-    scenario.write_text(SCENARIO.format(backbone=options.backbone, runtime=options.runtime))
+    scenario.write_text(
+        SCENARIO.format(backbone=options.backbone, steps=options.steps, runtime=options.runtime)
+    )
     wanted = [cell for cell in cells([float(it) for it in options.loads.split(",")])
               if options.only in cell.name and (is_of_half(cell) or not options.half)]  # fmt: skip
     missing = [cell for cell in wanted if astuple(cell) not in done(file)]

@@ -76,7 +76,7 @@ class OverheadSection(Section):
     )
     autocorrelation: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
-        description="of inferences that follow one another, between normal scores of their times: "
+        description="of services that follow one another, between normal scores of their times: "
         "a machine that others share is slower for a while",
     )
     autocorrelation_ms: Annotated[float, Field(gt=0)] = Field(

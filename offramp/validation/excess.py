@@ -31,8 +31,6 @@ _EARLY = 0.1
 _MOSTLY = 0.99
 #: So much of a service time is its own at least.
 _MOST_ALIKE = 0.95
-#: Of a profile, to know how much it varies.
-_QUANTILES = 200
 
 
 @dataclass(frozen=True)
@@ -173,16 +171,13 @@ def excess_s(spans: Spans, service: Service) -> Floats:
     return np.concatenate(found) if found else np.zeros(0)
 
 
-def autocorrelation_of(spans: Spans, service: Service, besides_s: Floats) -> Autocorrelation | None:
-    """How alike services that follow one another were, as the simulator is to be told of it.
+def autocorrelation_of(spans: Spans) -> Autocorrelation | None:
+    """How alike services that follow one another were.
 
-    Rank correlations by the number of services between two. What the simulator draws from a profile
-    is alike in time, and what a request takes besides is not: so that the sum is as alike as was
-    measured, the first must be more so.
+    Rank correlations by the number of services between two.
 
     Args:
         spans: of a node that was kept busy.
-        besides_s: what services took longer than the profile says.
 
     Returns:
         None where chance explains it, or nothing is known.
@@ -203,12 +198,7 @@ def autocorrelation_of(spans: Spans, service: Service, besides_s: Floats) -> Aut
     low = np.flatnonzero(smooth < at_once / np.e)
     lag = int(low[0]) + 3 if len(low) else len(lags)
     apart_s = float(chosen.started_s[-1] - chosen.started_s[0]) / (count - 1)
-    drawn = service.draw((np.arange(_QUANTILES) + 0.5) / _QUANTILES)
-    of_profile = np.var([service.batch_seconds([it] * size, 0, exit) for it in drawn])
-    if not of_profile > 0:
-        return None
-    share = min(at_once * (1 + np.var(besides_s) / of_profile), _MOST_ALIKE)
-    return Autocorrelation(float(share), lag * apart_s)
+    return Autocorrelation(min(float(at_once), _MOST_ALIKE), lag * apart_s)
 
 
 def _most_common(values: NDArray[np.int64]) -> int:

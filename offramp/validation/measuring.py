@@ -102,7 +102,7 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
     used = list(dict.fromkeys(group.node for group in world.groups))
     labels = calibrating.job.predictions[network].label
     idle, half, busy = dict[str, Phase](), dict[str, Phase](), dict[str, Phase]()
-    calm, broker_s = dict[str, Run](), list[float]()
+    calm, asked, broker_s = dict[str, Run](), dict[str, Run](), list[float]()
     with calibrating.nodes(arm) as nodes:
 
         def ask(phase: str, groups: Sequence[DeviceGroup], duration_s: float) -> Any:
@@ -124,12 +124,16 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
             alone = replace(group, count=1, arrivals=ClosedLoop(Uniform(*PAUSE_S)))
             idle[name] = ask(f"{name} idle", [alone], IDLE_REQUESTS * (mean_s + sum(PAUSE_S) / 2))
             calm[name] = _measured_run(*idle[name], labels, "an idle node")
-            served_s = _mean_inference_s(idle[name][0], calm[name])
-            most_hz = spec.workers * spec.replicas / served_s
+            numbers = _replicas(world, name)
+            most_hz = spec.workers * spec.replicas * _served_hz(calm[name], numbers)
             if spec.workers == 1 and all(idle[name][1].same_clock):
-                rate_hz, busy_hz = _HALF_BUSY * most_hz, _BUSY * most_hz
-                some, many = (_at_random(group, spec, it) for it in (rate_hz, busy_hz))
+                rate_hz = _HALF_BUSY * most_hz
+                some = _at_random(group, spec, rate_hz)
                 half[name] = ask(f"{name} half busy", [some], HALF_BUSY_REQUESTS / rate_hz)
+                asked[name] = _measured_run(*half[name], labels, f"node {name}, half busy")
+                # The more is asked of it, the more a worker serves in the same time.
+                busy_hz = _BUSY * spec.replicas * _served_hz(asked[name], numbers)
+                many = _at_random(group, spec, busy_hz)
             else:
                 busy_hz = most_hz
                 many = replace(group, count=_kept_busy(spec), arrivals=ClosedLoop(Constant(1e-6)))
@@ -140,9 +144,7 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
     phases = {"idle": idle, "half busy": half, "busy": busy}
     of_nodes, ways = {}, list[tuple[Floats, Floats, Floats]]()
     for name in used:
-        some_run = None
-        if name in half:
-            some_run = _measured_run(*half[name], labels, f"node {name}, half busy")
+        some_run = asked.get(name)
         busy_run = _measured_run(*busy[name], labels, f"node {name}, busy")
         of_nodes[name] = samples = node_samples(
             world, name, _WARM_UP_S, calm[name], some_run, busy_run, asked_hz[name]
@@ -150,9 +152,8 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
         known = [(calm[name], idle[name][1])]
         if some_run is not None:
             known += [(some_run, half[name][1]), (busy_run, busy[name][1])]
-        first = world.first_node[world.kind(name)]
-        replicas = range(first, first + world.nodes[world.kind(name)].replicas)
-        ways.append(_calm_ways(known, replicas, float(np.median(samples.reply_s)), asked_hz[name]))
+        reply_s = float(np.median(samples.reply_s))
+        ways.append(_calm_ways(known, _replicas(world, name), reply_s, asked_hz[name]))
     lag_s, up_s, home_s = (np.concatenate(parts) for parts in zip(*ways, strict=True))
     results = [phase[1] for of in phases.values() for phase in of.values()]
     about = {
@@ -229,8 +230,16 @@ def _asked_hz(world: World) -> dict[str, float | None]:
     }
 
 
-def _mean_inference_s(world: World, run: Run) -> float:
-    return float(np.nanmean((run.finished_s - run.started_s)[run.answered & run.measured(world)]))
+def _replicas(world: World, name: str) -> range:
+    """The nodes of a kind, by their numbers."""
+    kind = world.kind(name)
+    return range(world.first_node[kind], world.first_node[kind] + world.nodes[kind].replicas)
+
+
+def _served_hz(run: Run, nodes: Sequence[int]) -> float:
+    """Requests that a worker serves in a second of inference, of one node or several."""
+    spans = [spans_of(run, number, _WARM_UP_S) for number in nodes]
+    return sum(float(it.size.sum()) for it in spans) / sum(float(it.busy_s.sum()) for it in spans)
 
 
 def _processor_s(session: LiveSession) -> float:

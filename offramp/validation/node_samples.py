@@ -102,7 +102,7 @@ def node_samples(
     )
     # Who found a worker idle takes longer by what is known already.
     longest = undisturbed(max(waited[-spec.replicas :], key=len), by_s)
-    alike = autocorrelation_of(longest, spec.service, begin_s)
+    alike = autocorrelation_of(longest)
     return NodeSamples(
         receive_s, begin_s, begin_idle_s, reply_s, ingress_s, egress_s, disturb, alike
     )

@@ -327,7 +327,7 @@ def _alike(node: str, samples: NodeSamples) -> str:
     if alike is None:
         return f"{text}; that its service times are alike from one to the next was not found."
     return (
-        f"{text}; inferences of its profile are drawn alike in time (correlation {alike.share:.2f} "
+        f"{text}; its service times are drawn alike in time (correlation {alike.share:.2f} "
         f"at once, 1/e of that after {alike.time_s:.2g} s)."
     )
 

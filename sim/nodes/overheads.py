@@ -28,7 +28,8 @@ class Overheads:
         receive: from the arrival of a device's message until it can be taken by a worker.
         begin: of a worker for each request, or for each batch, before the first exit that it
             computes; and ``begin_idle``, if the request, or the first of its batch, found it
-            idle, with caches that others have used since. None: the same.
+            idle, with caches that others have used since. None: the same. Both are of the same
+            rank as the inference: a request whose inference is slow begins slowly.
         reply: of a worker for each answer, after it was ready.
         autocorrelation: of service times that follow one another; None: there is none.
         disturb_s: by which a message that arrives delays whatever workers compute meanwhile: it is
@@ -80,22 +81,23 @@ class ServiceWithOverheads:
         self._ingress_busy = overheads.ingress_busy or _NO_TIME
         self._egress_busy = overheads.egress_busy or _NO_TIME
 
-    def draw(self, u: Floats, inference_u: Floats | None = None) -> Sequence[Drawn]:
+    def draw(self, u: Floats, worker_u: Floats | None = None) -> Sequence[Drawn]:
         """See :class:`Service`.
 
         Args:
-            inference_u: (N,) numbers for the inference, if it has others. What is made of ``u``
-                changes altogether with its last bit: nothing that is computed belongs there.
+            worker_u: (N,) numbers for the inference and its beginning, if they have others. What
+                else is made of ``u`` changes altogether with its last bit: nothing that is computed
+                belongs there.
         """
-        u_begin = scrambled(u, 1)
-        begin_s, begin_idle_s = self._begin.ppf(u_begin), self._begin_idle.ppf(u_begin)
+        if worker_u is None:
+            worker_u = u
+        # One number: what a node takes beyond the profile is the distance of quantiles.
+        begin_s, begin_idle_s = self._begin.ppf(worker_u), self._begin_idle.ppf(worker_u)
         reply_s = self._reply.ppf(scrambled(u, 2))
         ingress_s = self._ingress_busy.ppf(scrambled(u, 3))
         egress_s = self._egress_busy.ppf(scrambled(u, 4))
         columns = (it.tolist() for it in (begin_s, begin_idle_s, reply_s, ingress_s, egress_s))
-        return list(
-            zip(self.inference.draw(u if inference_u is None else inference_u), *columns, repeat(0))
-        )
+        return list(zip(self.inference.draw(worker_u), *columns, repeat(0)))
 
     def taken(self, drawn: Drawn, warm: bool) -> Drawn:
         """What was drawn, now that a worker takes the request.

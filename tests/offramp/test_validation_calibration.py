@@ -155,24 +155,23 @@ def test_what_a_batch_waits_for_in_vain_is_no_time_of_receiving() -> None:
 @pytest.mark.parametrize(("workers", "batch"), [(1, 1), (1, 4), (2, 1)])
 def test_services_that_are_alike_for_a_while_show_it(workers: int, batch: int) -> None:
     alike = Autocorrelation(0.6, 0.5)
-    run, spec = run_of(
+    run, _ = run_of(
         devices=2 + workers * batch, think_s=1e-4, workers=workers, batch=batch, alike=alike
     )
     spans = spans_of(run, 0, 1.0)
-    found = autocorrelation_of(spans, spec.service, excess_s(spans, spec.service))
+    found = autocorrelation_of(spans)
     assert found is not None
     assert found.share == pytest.approx(0.6, abs=0.2)
     assert 0.2 < found.time_s < 1.2
 
 
 def test_services_that_are_not_alike_show_none() -> None:
-    run, spec = run_of(devices=3, think_s=1e-4)
+    run, _ = run_of(devices=3, think_s=1e-4)
     spans = spans_of(run, 0, 1.0)
-    excess = excess_s(spans, spec.service)
-    found = autocorrelation_of(spans, spec.service, excess)
+    found = autocorrelation_of(spans)
     assert found is None or found.share < 0.15
     few = spans.where(np.arange(len(spans)) < 30)
-    assert autocorrelation_of(few, spec.service, excess) is None
+    assert autocorrelation_of(few) is None
 
 
 @pytest.mark.parametrize("by_s", [0.0, 0.002])

@@ -90,6 +90,16 @@ def test_service_times_have_their_distribution_and_queues_are_longer():
     assert waits[1] > 1.5 * waits[0]
 
 
+def test_what_a_node_takes_besides_inference_is_alike_too():
+    # As on a quiet host: a profile in which all inferences took the same.
+    besides = Overheads(begin=Exponential(0.5), autocorrelation=Autocorrelation(0.8, 20.0))
+    spec = node(DistributedService(Constant(0.1), 1), overheads=besides)
+    run = run_of(world(group(arrivals=Poisson(1.0), deadline=100.0), spec, duration_s=20_000.0))
+    taken_s = services_s(run)
+    assert np.corrcoef(taken_s[:-1], taken_s[1:])[0, 1] > 0.4
+    assert taken_s.mean() == pytest.approx(0.6, rel=0.15)
+
+
 def test_without_any_of_it_nothing_changes():
     np.testing.assert_array_equal(services_s(queued(None)), services_s(queued_plainly()))
 

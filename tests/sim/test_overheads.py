@@ -401,6 +401,16 @@ RANDOM = Overheads(
 )
 
 
+def test_a_request_whose_inference_is_slow_begins_slowly():
+    # What is added to each quantile of a profile makes a distribution, not a convolution.
+    plain, besides = (
+        run_of(random_world(node(Exponential(0.2), overheads=overheads)))
+        for overheads in (Overheads(), Overheads(begin=Exponential(0.05)))
+    )
+    inference_s, taken_s = (run.finished_s - run.started_s for run in (plain, besides))
+    np.testing.assert_allclose(taken_s, 1.25 * inference_s, atol=1e-9)
+
+
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_following_messages_one_by_one_gives_the_same(batch_size):
     spec = node(Exponential(0.2), batch_size=batch_size, workers=2, overheads=RANDOM)
@@ -412,10 +422,11 @@ def test_following_messages_one_by_one_gives_the_same(batch_size):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-9, err_msg=name)
 
 
-def test_overheads_do_not_depend_on_times():
+def test_what_is_no_service_does_not_depend_on_times():
     # Whose last bit differs between hosts, and between messages known ahead and followed as events.
-    with_times = node(Constant(0.2), overheads=RANDOM)
-    without = node(Constant(0.2), overheads=replace(RANDOM, autocorrelation=None))
+    besides = replace(RANDOM, begin=Constant(0.04))
+    with_times = node(Constant(0.2), overheads=besides)
+    without = node(Constant(0.2), overheads=replace(besides, autocorrelation=None))
     one, other = run_of(random_world(with_times)), run_of(random_world(without))
     np.testing.assert_array_equal(one.started_s, other.started_s)
     np.testing.assert_array_equal(one.received_s, other.received_s)
@@ -456,9 +467,10 @@ def test_requests_draw_their_overheads_from_the_whole_distribution():
     assert 0.45 < np.mean(waited_s == 0.1) < 0.55
     taken_s = (run.finished_s - run.started_s).round(6)
     assert set(taken_s.tolist()) == {1.01, 3.01}
-    # One says nothing of the other, nor of the rank of the inference.
+    # One says nothing of the other; who begins slowly is of the slower half of the inferences.
     assert abs(np.corrcoef(waited_s, taken_s)[0, 1]) < 0.05
-    assert abs(np.corrcoef(run.requests.service_u, taken_s)[0, 1]) < 0.05
+    assert abs(np.corrcoef(run.requests.service_u, waited_s)[0, 1]) < 0.05
+    np.testing.assert_array_equal(taken_s == 3.01, run.requests.service_u >= 0.5)
 
 
 def test_scrambled_numbers_are_uniform_and_independent():
