@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from devices.frozen_heap import frozen_heap
 from devices.mqtt.connections import Broker
 from models.errors import BrokerError
 
@@ -157,8 +158,9 @@ async def _serve(sock: socket.socket) -> None:
     broker = EmbeddedBroker()
     await broker.start()
     server = await asyncio.start_server(broker.serve, sock=sock)
-    _say(port=sock.getsockname()[1])
-    await stopping.wait()
+    with frozen_heap():
+        _say(port=sock.getsockname()[1])
+        await stopping.wait()
     server.close()
     await broker.shutdown()
 

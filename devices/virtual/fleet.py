@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from paho.mqtt.client import MQTTMessage
 
+from devices.frozen_heap import frozen_heap
 from devices.mqtt.connections import check_broker
 from devices.mqtt.mqtt_loop import LoopedClient, MqttLoop
 from devices.protocol.topics import is_name, reply_topic, request_topic
@@ -122,9 +123,10 @@ class _Fleet:
                     await self._unless_stopped(self._see_nodes(mqtt, edges))
                     devices |= self._make_devices(mqtt)
                     await self._unless_stopped(self._all_ready(mqtt))
-                    exchange.start(now_s() + _LEAD_S)
-                    cut_s = await self._follow(on_progress)
-                    exchange.stop()
+                    with frozen_heap():
+                        exchange.start(now_s() + _LEAD_S)
+                        cut_s = await self._follow(on_progress)
+                        exchange.stop()
             finally:
                 exchange.stop()
         if self._failure is not None:

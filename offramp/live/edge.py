@@ -99,6 +99,7 @@ def edge(
     Ctrl-C or SIGTERM lets it answer what it has and leave; a second one ends it at once. A newer
     node of the same name takes over.
     """
+    from devices.frozen_heap import frozen_heap
     from devices.mqtt.broker_address import parse_broker
     from devices.mqtt.connections import check_broker
     from devices.node.node_metrics import NodeMetrics, serve_metrics
@@ -140,7 +141,8 @@ def edge(
         files = NodeFiles(Store(store or default_root()), checkpoint, profile)
         served = build_node(loaded, address, place, arm, files, metrics, console)
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
-        _serve(served, wait_s, drain_s, console)
+        with frozen_heap():
+            _serve(served, wait_s, drain_s, console)
     finally:
         if end_metrics is not None:
             end_metrics()
