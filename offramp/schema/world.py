@@ -50,7 +50,7 @@ class OverheadSection(Section):
     begin_ms: DistributionSpec = Field(
         0.0,
         description="of a worker before the first exit that it computes for a request, or for a "
-        "batch",
+        "batch; of the same rank as the inference: a slow one begins slowly",
     )
     begin_idle_ms: DistributionSpec | None = Field(
         None, description="the same for one that finds it idle; absent: as begin_ms"
