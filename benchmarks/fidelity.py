@@ -11,8 +11,8 @@ on with the cells that are missing. Everything must be quiet: nodes, devices and
 host's processors with nobody else.
 
     python benchmarks/fidelity.py [-o FOLDER] [--loads 0.2,0.5,0.8] [--seconds 15]
-        [--replications 5] [--broker mosquitto|embedded] [--only edf] [--half] [--table]
-        [--like FOLDER]
+        [--replications 5] [--backbone resnet20] [--steps 100] [--runtime eager]
+        [--broker mosquitto|embedded] [--only edf] [--half] [--table] [--like FOLDER]
 
 `--half` takes every other cell, such that QoS, discipline and batching are still balanced. `--like`
 asks the same requests as an earlier matrix did, and writes how far the live runs of the two are
@@ -265,7 +265,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--replications", type=int, default=5)
     parser.add_argument("--backbone", default="resnet20")
-    parser.add_argument("--steps", type=int, default=100, help="of training: deeper, longer")
+    parser.add_argument(
+        "--steps", type=int, default=100, help="training steps; a deeper backbone needs more"
+    )
     parser.add_argument("--runtime", default="eager")
     parser.add_argument("--only", default="", help="cells whose name contains this")
     parser.add_argument("--half", action="store_true", help="every other cell, balanced")
@@ -284,9 +286,10 @@ def main() -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     scenario = folder / "fidelity.yaml"
-    scenario.write_text(
-        SCENARIO.format(backbone=options.backbone, steps=options.steps, runtime=options.runtime)
-    )
+    text = SCENARIO.format(backbone=options.backbone, steps=options.steps, runtime=options.runtime)
+    if done(file) and scenario.read_text() != text:
+        sys.exit(f"{folder} was begun with another backbone, other steps or another runtime")
+    scenario.write_text(text)
     wanted = [cell for cell in cells([float(it) for it in options.loads.split(",")])
               if options.only in cell.name and (is_of_half(cell) or not options.half)]  # fmt: skip
     missing = [cell for cell in wanted if astuple(cell) not in done(file)]

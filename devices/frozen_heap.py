@@ -13,7 +13,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def frozen_heap() -> Iterator[None]:
-    """Leave what is there now out of searches for cycles; what is made meanwhile is in them."""
+    """Leave what is there now out of searches for cycles; what is made meanwhile is in them.
+
+    It is for the whole process: of two at a time, the first to end ends both.
+    """
     gc.collect()
     gc.freeze()
     try:

@@ -29,7 +29,7 @@ from sim.distributions import Floats
 from sim.network.mqtt_packets import EXCHANGES
 from sim.nodes.autocorrelation import Autocorrelation
 
-FORMAT = "offramp-calibration-5"
+FORMAT = "offramp-calibration-6"
 
 DESCRIPTION = "calibration.json"
 SAMPLES = "samples.csv"
@@ -56,7 +56,7 @@ class NodeSamples:
         egress_busy_s: by which an answer came later whose worker went on at once.
         disturb_s: by which inference is delayed by a message that arrives meanwhile: an estimate,
             which chance may take below 0; None: not known.
-        autocorrelation: of the inference of a busy worker; None: there is none.
+        autocorrelation: of the service times of a busy worker; None: there is none.
     """
 
     receive_s: Floats

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -114,7 +115,13 @@ def _means(draws: Sequence[pd.DataFrame]) -> pd.DataFrame:
     of_all = pd.concat(draws)
     exits = [name for name in of_all.columns if name.startswith("exit_")]
     of_all[exits] = of_all[exits].fillna(0.0)  # one that was not taken in some of them
-    return of_all.groupby(level=RUN, sort=False).mean()
+    return of_all.groupby(level=RUN, sort=False).agg(_mean)
+
+
+def _mean(values: pd.Series) -> float:
+    """The mean of what is known; exactly the value if all are alike."""
+    known = values.dropna()
+    return fmean(known) if len(known) else math.nan
 
 
 def errors(live: pd.DataFrame, simulated: pd.DataFrame) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 from scipy.stats import rankdata
 
 from sim.distributions import Floats
@@ -29,7 +30,7 @@ _ENOUGH_IN_A_ROW = 60
 _EARLY = 0.1
 #: All but the longest.
 _MOSTLY = 0.99
-#: So much of a service time is its own at least.
+#: Services have no more than this in common.
 _MOST_ALIKE = 0.95
 
 
@@ -155,7 +156,9 @@ def excess_s(spans: Spans, service: Service) -> Floats:
 
     The distribution of what was measured lies above that of the profile by so much at each
     quantile; may be negative. Differences of quantiles and not of single services, since nobody
-    knows how long a service would have taken the profiler.
+    knows how long a service would have taken the profiler. The simulator draws both at one rank,
+    the longest excess with the longest inference: where the profile has the longer tail, and
+    differences fall with the rank, they are levelled (isotonic regression), which keeps their mean.
     """
     found = list[Floats]()
     for size in np.unique(spans.size).tolist():
@@ -167,7 +170,7 @@ def excess_s(spans: Spans, service: Service) -> Floats:
             u = (np.arange(len(measured)) + 0.5) / len(measured)
             drawn = service.draw(u)
             expected = [service.batch_seconds([it] * size, 0, exit) for it in drawn]
-            found.append(measured - np.sort(expected))
+            found.append(isotonic_regression(measured - np.sort(expected)).x)
     return np.concatenate(found) if found else np.zeros(0)
 
 

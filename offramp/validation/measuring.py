@@ -26,7 +26,7 @@ from offramp.schema import MqttSection
 from offramp.stages.jobs import PolicyText
 from offramp.stages.live import ArmRun
 from offramp.validation.calibration import Calibration
-from offramp.validation.excess import spans_of
+from offramp.validation.excess import replies_s, spans_of
 from offramp.validation.mixtures import at_rate
 from offramp.validation.node_samples import node_samples
 from offramp.validation.ways import answered_hz, ways_of
@@ -102,7 +102,7 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
     used = list(dict.fromkeys(group.node for group in world.groups))
     labels = calibrating.job.predictions[network].label
     idle, half, busy = dict[str, Phase](), dict[str, Phase](), dict[str, Phase]()
-    calm, asked, broker_s = dict[str, Run](), dict[str, Run](), list[float]()
+    calm, half_runs, broker_s = dict[str, Run](), dict[str, Run](), list[float]()
     with calibrating.nodes(arm) as nodes:
 
         def ask(phase: str, groups: Sequence[DeviceGroup], duration_s: float) -> Any:
@@ -125,14 +125,14 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
             idle[name] = ask(f"{name} idle", [alone], IDLE_REQUESTS * (mean_s + sum(PAUSE_S) / 2))
             calm[name] = _measured_run(*idle[name], labels, "an idle node")
             numbers = _replicas(world, name)
-            most_hz = spec.workers * spec.replicas * _served_hz(calm[name], numbers)
+            most_hz = spec.workers * spec.replicas * served_hz(spec, calm[name], numbers)
             if spec.workers == 1 and all(idle[name][1].same_clock):
                 rate_hz = _HALF_BUSY * most_hz
                 some = _at_random(group, spec, rate_hz)
                 half[name] = ask(f"{name} half busy", [some], HALF_BUSY_REQUESTS / rate_hz)
-                asked[name] = _measured_run(*half[name], labels, f"node {name}, half busy")
+                half_runs[name] = _measured_run(*half[name], labels, f"node {name}, half busy")
                 # The more is asked of it, the more a worker serves in the same time.
-                busy_hz = _BUSY * spec.replicas * _served_hz(asked[name], numbers)
+                busy_hz = _BUSY * spec.replicas * served_hz(spec, half_runs[name], numbers)
                 many = _at_random(group, spec, busy_hz)
             else:
                 busy_hz = most_hz
@@ -144,7 +144,7 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
     phases = {"idle": idle, "half busy": half, "busy": busy}
     of_nodes, ways = {}, list[tuple[Floats, Floats, Floats]]()
     for name in used:
-        some_run = asked.get(name)
+        some_run = half_runs.get(name)
         busy_run = _measured_run(*busy[name], labels, f"node {name}, busy")
         of_nodes[name] = samples = node_samples(
             world, name, _WARM_UP_S, calm[name], some_run, busy_run, asked_hz[name]
@@ -236,10 +236,15 @@ def _replicas(world: World, name: str) -> range:
     return range(world.first_node[kind], world.first_node[kind] + world.nodes[kind].replicas)
 
 
-def _served_hz(run: Run, nodes: Sequence[int]) -> float:
-    """Requests that a worker serves in a second of inference, of one node or several."""
+def served_hz(spec: NodeSpec, run: Run, nodes: Sequence[int]) -> float:
+    """Requests that a worker of some nodes of a kind can serve in a second, with their replies."""
     spans = [spans_of(run, number, _WARM_UP_S) for number in nodes]
-    return sum(float(it.size.sum()) for it in spans) / sum(float(it.busy_s.sum()) for it in spans)
+    batches = (spec.batch_size, spec.batch_wait_s)
+    replies = np.concatenate([replies_s(it, spec.workers, *batches) for it in spans])
+    requests = sum(int(it.size.sum()) for it in spans)
+    inference_s = sum(float(it.busy_s.sum()) for it in spans)
+    reply_s = float(np.median(replies)) if len(replies) else 0.0
+    return requests / (inference_s + requests * reply_s)
 
 
 def _processor_s(session: LiveSession) -> float:

@@ -31,6 +31,7 @@ from offramp.validation.calibration import (
     write_calibration,
 )
 from offramp.validation.excess import (
+    Spans,
     autocorrelation_of,
     disturb_s,
     excess_s,
@@ -40,16 +41,17 @@ from offramp.validation.excess import (
     spans_of,
     undisturbed,
 )
+from offramp.validation.measuring import served_hz
 from offramp.validation.mixtures import at_rate
 from offramp.validation.node_samples import node_samples
 from offramp.validation.time_parts import Division
-from offramp.validation.ways import ways_of
+from offramp.validation.ways import answered_hz, ways_of
 from offramp.worlds import build_world, outline_of
-from sim.distributions import Constant, Distribution, Empirical, Uniform
+from sim.distributions import Constant, Distribution, Empirical, Floats, Uniform
 from sim.network.links import Direction, Link
 from sim.nodes.autocorrelation import Autocorrelation
 from sim.nodes.overheads import Overheads
-from sim.nodes.service import ProfiledService
+from sim.nodes.service import DistributedService, ProfiledService
 from sim.nodes.spec import NodeSpec
 from sim.policies import Full
 from sim.results.run import Run
@@ -150,6 +152,34 @@ def test_what_a_batch_waits_for_in_vain_is_no_time_of_receiving() -> None:
     assert spans.waited_s.mean() == pytest.approx(0.0025, rel=0.02)
     assert receives_s(spans, 0.002).mean() == pytest.approx(0.0005, rel=0.02)
     assert excess_s(spans, spec.service).mean() == pytest.approx(0.0025, rel=0.03)
+
+
+def served(busy_s: Floats) -> Spans:
+    """Services of one image each, one after the other."""
+    count = len(busy_s)
+    started_s, ones = np.arange(count, dtype=float), np.ones(count, dtype=np.int64)
+    nothing = np.zeros(count)
+    return Spans(
+        started_s, started_s + busy_s, nothing, started_s, np.zeros(count, np.int64), ones, ones
+    )
+
+
+def test_what_is_taken_beyond_a_profile_is_added_at_the_same_rank() -> None:
+    u = (np.arange(200) + 0.5) / 200
+    profile = DistributedService(Uniform(0.010, 0.012), 1)
+    spread = excess_s(served(0.011 + 0.010 * u), profile)
+    np.testing.assert_allclose(spread, 0.001 + 0.008 * u, atol=1e-12)
+    # What was narrower than the profile is no narrower simulated, nor any wider than that.
+    level = excess_s(served(0.015 + 0.001 * u), profile)
+    np.testing.assert_allclose(level, 0.0045, atol=1e-12)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_what_a_worker_can_serve_is_what_a_busy_one_answers(batch: int) -> None:
+    run, spec = run_of(devices=12, think_s=1e-6, batch=batch)
+    assert served_hz(spec, run, [0]) == pytest.approx(answered_hz(run, 1.0), rel=0.02)
+    idle, _ = run_of(devices=1, think_s=0.02, batch=batch)
+    assert served_hz(spec, idle, [0]) == pytest.approx(1 / 0.0135, rel=0.02)
 
 
 @pytest.mark.parametrize(("workers", "batch"), [(1, 1), (1, 4), (2, 1)])

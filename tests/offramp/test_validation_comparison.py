@@ -206,6 +206,15 @@ def test_draws_of_slow_moments_are_averaged_within_each_replication(tmp_path: Pa
     assert compare(live, draws[0]).draws == 1
 
 
+def test_draws_that_all_agree_with_the_live_run_are_off_by_nothing(tmp_path: Path) -> None:
+    # Sums of eight such shares, one after the other, are rounded.
+    latencies, correct = [even(0.01, 0.02, 201)], [number % 3 > 0 for number in range(201)]
+    live = World(latencies, correct=correct).write(tmp_path / "live")
+    simulated = World(latencies, correct=correct, world="simulated").write(tmp_path / "simulated")
+    same = [run_metrics(read_side(simulated))] * 7
+    assert (compare(live, simulated, same).table["error"] == 0.0).all()
+
+
 @pytest.mark.parametrize(
     ("factor", "p50", "verdict"),
     [(1.05, "yes", "AGREES"), (0.95, "yes", "AGREES"), (1.12, "no", "DIFFERS"),
