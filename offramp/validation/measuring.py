@@ -237,10 +237,15 @@ def _replicas(world: World, name: str) -> range:
 
 
 def served_hz(spec: NodeSpec, run: Run, nodes: Sequence[int]) -> float:
-    """Requests that a worker of some nodes of a kind can serve in a second, with their replies."""
+    """Requests that a worker of some nodes of a kind can serve in a second.
+
+    With their replies, where they can be told from pauses: at an only worker that others waited for.
+    """
     spans = [spans_of(run, number, _WARM_UP_S) for number in nodes]
-    batches = (spec.batch_size, spec.batch_wait_s)
-    replies = np.concatenate([replies_s(it, spec.workers, *batches) for it in spans])
+    replies = np.zeros(0)
+    if spec.workers == 1:
+        batches = (spec.batch_size, spec.batch_wait_s)
+        replies = np.concatenate([replies_s(it, spec.workers, *batches) for it in spans])
     requests = sum(int(it.size.sum()) for it in spans)
     inference_s = sum(float(it.busy_s.sum()) for it in spans)
     reply_s = float(np.median(replies)) if len(replies) else 0.0

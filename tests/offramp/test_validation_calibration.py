@@ -178,7 +178,11 @@ def test_what_is_taken_beyond_a_profile_is_added_at_the_same_rank() -> None:
 def test_what_a_worker_can_serve_is_what_a_busy_one_answers(batch: int) -> None:
     run, spec = run_of(devices=12, think_s=1e-6, batch=batch)
     assert served_hz(spec, run, [0]) == pytest.approx(answered_hz(run, 1.0), rel=0.02)
-    idle, _ = run_of(devices=1, think_s=0.02, batch=batch)
+
+
+@pytest.mark.parametrize(("workers", "batch"), [(1, 1), (1, 4), (2, 1)])
+def test_what_an_idle_worker_can_serve_is_one_after_the_other(workers: int, batch: int) -> None:
+    idle, spec = run_of(devices=1, think_s=0.02, workers=workers, batch=batch)
     assert served_hz(spec, idle, [0]) == pytest.approx(1 / 0.0135, rel=0.02)
 
 
