@@ -239,7 +239,7 @@ def _replicas(world: World, name: str) -> range:
 def served_hz(spec: NodeSpec, run: Run, nodes: Sequence[int]) -> float:
     """Requests that a worker of some nodes of a kind can serve in a second.
 
-    With their replies, where they can be told from pauses: at an only worker that others waited for.
+    With their replies, where these can be told from pauses: at an only worker with others waiting.
     """
     spans = [spans_of(run, number, _WARM_UP_S) for number in nodes]
     replies = np.zeros(0)
