@@ -287,12 +287,13 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     scenario = folder / "fidelity.yaml"
     text = SCENARIO.format(backbone=options.backbone, steps=options.steps, runtime=options.runtime)
-    if done(file) and scenario.read_text() != text:
+    finished = done(file)
+    if finished and scenario.read_text() != text:
         sys.exit(f"{folder} was begun with another backbone, other steps or another runtime")
     scenario.write_text(text)
     wanted = [cell for cell in cells([float(it) for it in options.loads.split(",")])
               if options.only in cell.name and (is_of_half(cell) or not options.half)]  # fmt: skip
-    missing = [cell for cell in wanted if astuple(cell) not in done(file)]
+    missing = [cell for cell in wanted if astuple(cell) not in finished]
     least_s = len(missing) * len(POLICIES) * options.replications * (options.seconds + 2)
     print(f"{len(missing)} of {len(wanted)} cells, at least {least_s / 60:.0f} min", flush=True)
     if not missing:

@@ -115,6 +115,10 @@ class World:
         """Index of the kind of node called ``name``."""
         return [node.name for node in self.nodes].index(name)
 
+    def nodes_of(self, kind: int) -> range:
+        """The nodes of a kind, counted through all kinds."""
+        return range(self.first_node[kind], self.first_node[kind + 1])
+
     def sent_bytes(self, group: int, exit: int) -> int:
         """Payload of a request that is sent on after ``exit``; 0: the image."""
         if 0 < exit <= len(self.state_bytes):

@@ -124,7 +124,7 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
             alone = replace(group, count=1, arrivals=ClosedLoop(Uniform(*PAUSE_S)))
             idle[name] = ask(f"{name} idle", [alone], IDLE_REQUESTS * (mean_s + sum(PAUSE_S) / 2))
             calm[name] = _measured_run(*idle[name], labels, "an idle node")
-            numbers = _replicas(world, name)
+            numbers = world.nodes_of(world.kind(name))
             most_hz = spec.workers * spec.replicas * served_hz(spec, calm[name], numbers)
             if spec.workers == 1 and all(idle[name][1].same_clock):
                 rate_hz = _HALF_BUSY * most_hz
@@ -153,7 +153,8 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
         if some_run is not None:
             known += [(some_run, half[name][1]), (busy_run, busy[name][1])]
         reply_s = float(np.median(samples.reply_s))
-        ways.append(_calm_ways(known, _replicas(world, name), reply_s, asked_hz[name]))
+        numbers = world.nodes_of(world.kind(name))
+        ways.append(_calm_ways(known, numbers, reply_s, asked_hz[name]))
     lag_s, up_s, home_s = (np.concatenate(parts) for parts in zip(*ways, strict=True))
     results = [phase[1] for of in phases.values() for phase in of.values()]
     about = {
@@ -228,12 +229,6 @@ def _asked_hz(world: World) -> dict[str, float | None]:
     return {
         it.node: None if it.looping else it.rate_hz + it.sent_on_hz for it in offered_loads(world)
     }
-
-
-def _replicas(world: World, name: str) -> range:
-    """The nodes of a kind, by their numbers."""
-    kind = world.kind(name)
-    return range(world.first_node[kind], world.first_node[kind] + world.nodes[kind].replicas)
 
 
 def served_hz(spec: NodeSpec, run: Run, nodes: Sequence[int]) -> float:

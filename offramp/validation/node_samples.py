@@ -44,8 +44,8 @@ def node_samples(
         rate_hz: at which the samples are wanted: what a request takes depends on how often one
             comes, see :func:`at_rate`. None: it is not known.
     """
-    spec, first = world.nodes[world.kind(name)], world.first_node[world.kind(name)]
-    numbers = range(first, first + spec.replicas)
+    kind = world.kind(name)
+    spec, numbers = world.nodes[kind], world.nodes_of(kind)
     asked = [run for run in (half, busy) if run is not None]
     spans = [spans_of(run, number, from_s) for run in asked for number in numbers]
     calm = [spans_of(idle, number, from_s) for number in numbers]
