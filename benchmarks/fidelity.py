@@ -29,7 +29,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ from live_parts.servers import mosquitto
 
 from models.artifacts import read_profile
 from models.inference.quietness import NOT_QUIET, slowdown, time_work
+from models.processors import confined
+from offramp.live.processors import shares
 from offramp.validation.comparison import errors, run_metrics
 from offramp.validation.runs import check_same_requests, read_side
 
@@ -104,7 +106,10 @@ def broker(kind: str) -> Iterator[list[str]]:
     if kind == "embedded":
         yield []
         return
-    with mosquitto() as port:
+    apart = shares({"edge": 1})
+    with ExitStack() as stack:
+        with confined(apart.rest) if apart else nullcontext():  # as an embedded one would be
+            port = stack.enter_context(mosquitto())
         yield ["--broker", f"mqtt://127.0.0.1:{port}"]
 
 

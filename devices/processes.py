@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 
 from models.errors import LiveError
+from models.processors import confine
 
 #: A part that is asked to end has so long for it, then it is killed.
 STOP_WITHIN_S = 5.0
@@ -73,6 +74,11 @@ class Part:
                 how = f"was ended by {signal.Signals(-status).name}"
         words = self.last_words()
         return f"{self.name} {how}" + (f"; it said last:\n{_indented(words)}" if words else "")
+
+    def confine(self, to: Sequence[int]) -> None:
+        """Let it run on some processors alone, if it has not ended."""
+        with suppress(ProcessLookupError):
+            confine(self._process.pid, to)
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM, on which a node answers what it has before it ends."""
@@ -135,6 +141,7 @@ class Parts:
         module: str,
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        processors: Sequence[int] | None = None,
     ) -> Part:
         """Start a part.
 
@@ -142,6 +149,7 @@ class Parts:
             name: in messages, such as "node edge".
             module: run as ``python -m MODULE``, with ``arguments``.
             environment: variables to set besides those of this process.
+            processors: on which it runs; None: those of this process.
 
         Raises:
             LiveError: the process cannot be started.
@@ -149,7 +157,7 @@ class Parts:
         said = self._next_file()
         process = _spawn(name, ("devices.tether", str(os.getpid()), module, *arguments), said,
                          environment or {})  # fmt: skip
-        return self._added(Part(name, process, said))
+        return self._added(Part(name, process, said), processors)
 
     def stand_by(self, imports: Sequence[str], environment: Mapping[str, str]) -> None:
         """Let a process import modules and wait, for :meth:`start_at_once`; one at a time.
@@ -165,13 +173,18 @@ class Parts:
         self._standby = _Standby(process, said, environment)
 
     def start_at_once(
-        self, name: str, module: str, arguments: Sequence[str], environment: Mapping[str, str]
+        self,
+        name: str,
+        module: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        processors: Sequence[int] | None = None,
     ) -> Part:
         """Start a part from what stands by, if something does; else as :meth:`start` does."""
         standby, self._standby = self._standby, None
         if standby is None or standby.environment != environment:
             self._standby = standby
-            return self.start(name, module, arguments, environment)
+            return self.start(name, module, arguments, environment, processors)
         order = json.dumps([module, *arguments]).encode() + b"\n"
         try:
             assert standby.process.stdin is not None
@@ -179,15 +192,17 @@ class Parts:
                 stdin.write(order)
         except OSError:  # it is gone
             standby.process.wait()
-            return self.start(name, module, arguments, environment)
-        return self._added(Part(name, standby.process, standby.said))
+            return self.start(name, module, arguments, environment, processors)
+        return self._added(Part(name, standby.process, standby.said), processors)
 
     def _next_file(self) -> Path:
         self._started += 1
         return Path(self._folder.name) / f"{self._started}.log"
 
-    def _added(self, part: Part) -> Part:
+    def _added(self, part: Part, processors: Sequence[int] | None) -> Part:
         self._running.append(part)
+        if processors is not None:
+            part.confine(processors)
         return part
 
     def stop(self, *parts: Part, within_s: float = STOP_WITHIN_S) -> None:

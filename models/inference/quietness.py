@@ -11,12 +11,12 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.artifacts import Profile
+from models.processors import fastest, processors
 
 #: For so many seconds the work is repeated: so many times the exponentials of so many numbers.
 _REPEATED_S, _TIMES, _NUMBERS = 1.0, 8, 50_000
@@ -25,7 +25,9 @@ _REPEATED_S, _TIMES, _NUMBERS = 1.0, 8, 50_000
 NOT_QUIET = 1.5
 
 
-def time_work(repeated_s: float = _REPEATED_S) -> NDArray[np.float64]:
+def time_work(
+    repeated_s: float = _REPEATED_S, on: Sequence[int] | None = None
+) -> NDArray[np.float64]:
     """(N,) seconds that one and the same work took, on all processors at once.
 
     It is some milliseconds of arithmetic that holds no lock of the interpreter, and that a
@@ -33,6 +35,9 @@ def time_work(repeated_s: float = _REPEATED_S) -> NDArray[np.float64]:
     as long at the 95th percentile as at the 5th, Python 2.0, this 2.0, and SHA-256 1.1. Where some
     processors are slower than others by design, they are left out: there, it takes longer on a
     quiet host, too.
+
+    Args:
+        on: these processors; None: all that this process may use.
     """
     numbers = np.linspace(0.0, 1.0, _NUMBERS)
     took = list[float]()
@@ -47,7 +52,8 @@ def time_work(repeated_s: float = _REPEATED_S) -> NDArray[np.float64]:
                 np.exp(numbers, out=found)
             took.append(time.perf_counter() - start_s)
 
-    threads = [threading.Thread(target=repeat, args=(it,)) for it in _alike(_processors())]
+    chosen = fastest(processors() if on is None else on)
+    threads = [threading.Thread(target=repeat, args=(it,)) for it in chosen]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -70,26 +76,3 @@ def noise_of(profile: Profile) -> str | None:
         "the host does not seem to have been quiet when it was profiled: one and the same "
         f"inference took {times:.1f} times as long at the 95th percentile as at the 5th"
     )
-
-
-def _processors() -> list[int]:
-    """That this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-def _alike(
-    processors: Sequence[int], of_system: Path = Path("/sys/devices/system/cpu")
-) -> list[int]:
-    """Those that are as fast as the fastest, as far as the system says how fast they are."""
-    fastest: dict[int, int] = {}
-    for number in processors:
-        try:
-            text = (of_system / f"cpu{number}/cpufreq/cpuinfo_max_freq").read_text("ascii")
-            fastest[number] = int(text)
-        except (OSError, ValueError):
-            return list(processors)
-    most = max(fastest.values())
-    # A core that may run a tenth faster is no other kind of core.
-    return [number for number in processors if fastest[number] >= 0.9 * most]

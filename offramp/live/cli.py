@@ -17,6 +17,7 @@ from offramp.live.options import (
     LiveSetOption,
     OtherBrokerOption,
     PasswordFileOption,
+    PinOption,
     PoliciesOption,
     PrivateKeyOption,
     SeedsOption,
@@ -106,6 +107,7 @@ def run(
             "ones).",
         ),
     ] = None,
+    pin: PinOption = True,
     yes: YesOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -156,6 +158,7 @@ def run(
         join or 0,
         metrics_port,
         join_within_s=join_wait_s,
+        pin=pin,
     )
     results = output or Path("results") / f"{loaded.scenario.name}-live"
     report = run_live(loaded, pipeline, results, options, notes, asking(console, yes))

@@ -47,6 +47,7 @@ class NodeCommand:
         edge, node: its kind and its own name.
         arguments: of ``offramp``, without the port of its metrics.
         metrics_port: on this host; ``metrics_host``: address on which it can be scraped.
+        processors: that it has for itself; None: it shares those of this process.
     """
 
     edge: str
@@ -54,6 +55,7 @@ class NodeCommand:
     arguments: tuple[str, ...]
     metrics_port: int
     metrics_host: str
+    processors: tuple[int, ...] | None = None
 
 
 class EdgeNodes:
@@ -85,7 +87,13 @@ class EdgeNodes:
     def _start(self, command: NodeCommand, start: Callable[..., Part]) -> Part:
         metrics = ("--metrics-port", str(command.metrics_port))
         arguments = [*command.arguments, *metrics, "--metrics-host", command.metrics_host]
-        return start(f"node {command.node}", "offramp", arguments, environment=self._environment)
+        return start(
+            f"node {command.node}",
+            "offramp",
+            arguments,
+            environment=self._environment,
+            processors=command.processors,
+        )
 
     def look_after(self, measuring: bool) -> None:
         """See whether all are there, and start one again that died while devices send.

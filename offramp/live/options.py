@@ -31,6 +31,16 @@ PoliciesOption = Annotated[
     typer.Option(metavar="LABEL", help="Only this policy; may be repeated (default: all)."),
 ]
 
+# where nodes run that are started here
+PinOption = Annotated[
+    bool,
+    typer.Option(
+        "--pin/--no-pin",
+        help="Give nodes that are started here processors of their own, where there are enough: as "
+        "machines of their own have. Else the scheduler decides, anew in each arm.",
+    ),
+]
+
 # the broker, and how one gets in
 BrokerOption = Annotated[
     str,

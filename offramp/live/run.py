@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from offramp.report.build import Report
 
 #: Raise when a change of code changes what a live run measures with the same settings.
-LIVE_VERSION = 3
+LIVE_VERSION = 4
 
 
 def run_live(
@@ -122,6 +122,7 @@ def _key(loaded: LoadedScenario, inputs: Inputs, options: LiveOptions) -> str:
             "broker": options.broker.url if options.broker else None,
             "direct": options.direct.url if options.direct else None,
             "joined": options.join > 0,
+            "pin": options.pin,
         }
     )
 
@@ -147,5 +148,6 @@ def _about(
         "joined": sorted({name for part in measured.values() for name in part.joined}),
         "lag_ms": {name: max(lag[name] for lag in lags) for name in lags[0]},
         "same_clock": all(part.about.get("same_clock", False) for part in measured.values()),
+        "processors": next((part.about["processors"] for part in measured.values()), None),
         "warnings": [*notes, *of_arms],
     }

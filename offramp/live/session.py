@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,13 @@ from devices.virtual.fleet_settings import FleetSettings
 from devices.virtual.progress import Progress
 from devices.virtual.results import run_of
 from models.errors import LiveError, ScenarioError
+from models.processors import confined, processors
 from offramp.live.fleet_process import FleetOrder, FleetProcess, fleet_process
 from offramp.live.nodes import EdgeNodes, NodeCommand, free_port, nodes_online
 from offramp.live.own_broker import OwnBroker
+from offramp.live.processors import Shares, shares
 from offramp.live.table import LiveTable, Standing
-from offramp.live.warnings import crowded
+from offramp.live.warnings import crowded, sharing
 from offramp.scenario import LoadedScenario, load_scenario
 from offramp.stages.jobs import Job
 from offramp.stages.live import ArmRun
@@ -60,6 +62,8 @@ class LiveOptions:
         metrics_port: of the first node, the next ones follow; None: free ones.
         direct: the broker by a way without the network that devices are behind, for nodes; None:
             they take the same way.
+        pin: whether nodes that are started here have processors of their own, where there are
+            enough.
     """
 
     broker: Broker | None = None
@@ -69,6 +73,7 @@ class LiveOptions:
     metrics_port: int | None = None
     direct: Broker | None = None
     join_within_s: float = 600.0
+    pin: bool = True
 
 
 @dataclass
@@ -81,6 +86,8 @@ class LiveSession:
         job: its arms.
         arguments: that name the artefact store to nodes.
         there: nodes that were at the broker before.
+        processors: of this host, that the run may use.
+        shares: who has which of them; None: whoever the scheduler lets.
         say: prints a line for the user.
     """
 
@@ -92,6 +99,8 @@ class LiveSession:
     broker: Broker
     own_broker: OwnBroker | None
     there: dict[str, NodeStatus]
+    processors: Sequence[int]
+    shares: Shares | None
     parts: Parts
     observer: Observer | None
     say: Callable[[str], None]
@@ -105,7 +114,10 @@ class LiveSession:
     def notes(self) -> list[str]:
         """What a reader of the results has to know."""
         nodes = len(self.job.world.node_names) - len(self.there)
-        notes = crowded(self.source.scenario, nodes) if nodes else []
+        if self.shares:
+            notes = sharing(self.shares)
+        else:
+            notes = crowded(self.source.scenario, nodes) if nodes else []
         if self.there:
             notes.append(
                 f"not started here, but at the broker before: node {', '.join(self.there)}"
@@ -179,6 +191,7 @@ class LiveSession:
                         free_port() if port is None else port + len(commands),
                         # What nobody asked for is for this host alone.
                         "127.0.0.1" if port is None else "0.0.0.0",
+                        self.shares.nodes[node] if self.shares else None,
                     )
                 )
         return EdgeNodes(self.parts, commands, self.direct.environment)
@@ -269,6 +282,7 @@ class LiveSession:
             "notes": notes,
             "lag_ms": lag_ms,
             "same_clock": bool(result.same_clock) and all(result.same_clock),
+            "processors": asdict(self.shares) if self.shares else None,
         }
         labels, joined = predictions.label, tuple[str, ...]()
         if self.observer is not None:
@@ -310,17 +324,20 @@ def live_session(
         LiveError: a node that is there already cannot serve all arms.
     """
     with ExitStack() as stack:
+        there = dict[str, NodeStatus]()
+        if options.broker is not None:
+            check_broker(options.broker)
+            if options.direct is not None:
+                check_broker(options.direct)
+            there = _there(options.broker, job)
+        available = processors()
+        apart = stack.enter_context(_apart(loaded, job, there)) if options.pin else None
         own = None
         if options.broker is None:
             own = _start_broker(options)
             stack.callback(own.stop)
-            broker, there = own.broker, dict[str, NodeStatus]()
-        else:
-            broker = options.broker
-            check_broker(broker)
-            if options.direct is not None:
-                check_broker(options.direct)
-            there = _there(broker, job)
+        broker = options.broker if own is None else own.broker
+        assert broker is not None
         parts = stack.enter_context(Parts())
         observer = None
         if options.join:
@@ -337,10 +354,32 @@ def live_session(
             broker,
             own,
             there,
+            available,
+            apart,
             parts,
             observer,
             say,
         )
+
+
+@contextmanager
+def _apart(loaded: LoadedScenario, job: Job, there: Collection[str]) -> Iterator[Shares | None]:
+    """Leave processors to the nodes that will be started; None where that cannot be done."""
+    world, each = job.world, loaded.scenario.profile.threads
+    threads = {
+        world.node_names[number]: each * spec.workers
+        for kind, spec in enumerate(world.nodes)
+        for number in world.nodes_of(kind)
+        if world.node_names[number] not in there
+    }
+    found = shares(threads)
+    with ExitStack() as stack:
+        if found is not None:
+            try:
+                stack.enter_context(confined(found.rest))
+            except (OSError, NotImplementedError):
+                found = None
+        yield found
 
 
 def _start_broker(options: LiveOptions) -> OwnBroker:

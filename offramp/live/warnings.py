@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from offramp.live.processors import Shares
 from offramp.schema import DirectionSection, LinkSection, Scenario
 from offramp.words import counted
 
@@ -40,6 +41,16 @@ def crowded(scenario: Scenario, here: int, cores: int | None = None) -> list[str
     return [
         f"this host has {counted(cores, 'processor')} for {counted(busy, 'thread')} of workers, "
         "the devices and the broker: they wait for one another, and latencies show it"
+    ]
+
+
+def sharing(shares: Shares) -> list[str]:
+    """Whether devices and broker have to share what nodes leave them of this host."""
+    if len(shares.rest) >= _BESIDES_NODES:
+        return []
+    return [
+        f"the devices and the broker share processor {shares.rest[0]}, the nodes have the others: "
+        "they wait for one another, and latencies show it"
     ]
 
 

@@ -21,6 +21,7 @@ def live_table(results: Results) -> Table:
         ["broker", live["broker"]],
         ["devices that joined", ", ".join(live["joined"]) or "none"],
         *(["host: " + key, str(value)] for key, value in live["host"].items() if value),
+        *_processors(live.get("processors")),
         *(
             [f"devices sent late by, {name} (ms)", number(lag_ms)]
             for name, lag_ms in live["lag_ms"].items()
@@ -33,6 +34,18 @@ def live_table(results: Results) -> Table:
         "instant for which a request was drawn until it was sent, in the worst of the arms; it is "
         "part of every latency.",
     )
+
+
+def _processors(shares: dict[str, Any] | None) -> list[list[str]]:
+    """Who had which, where nodes had some for themselves."""
+    if shares is None:
+        return []
+    by_owner = {f"node {name}": own for name, own in shares["nodes"].items()}
+    by_owner["broker and devices"] = shares["rest"]
+    return [
+        [f"host: processors of {owner}", ", ".join(str(number) for number in own)]
+        for owner, own in by_owner.items()
+    ]
 
 
 def _of(results: Results) -> dict[str, Any]:

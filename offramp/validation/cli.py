@@ -12,6 +12,7 @@ from offramp.live.options import (
     LiveSetOption,
     OtherBrokerOption,
     PasswordFileOption,
+    PinOption,
     PoliciesOption,
     SeedsOption,
     StrategiesOption,
@@ -73,6 +74,7 @@ def validate(
             "--jobs", "-j", min=1, help="Processes that simulate (default: as many as processors)."
         ),
     ] = None,
+    pin: PinOption = True,
     yes: YesOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -129,7 +131,12 @@ def validate(
         loaded,
         pipeline,
         results,
-        LiveOptions(address, broker_arguments=certificate_arguments(ca, None, None), direct=direct),
+        LiveOptions(
+            address,
+            broker_arguments=certificate_arguments(ca, None, None),
+            direct=direct,
+            pin=pin,
+        ),
         Settings(links, calibration, jobs),
         notes,
         asking(console, yes),

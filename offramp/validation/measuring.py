@@ -94,7 +94,7 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
         )
     say("calibrate broker, clients and nodes")
     rtt_s = handshakes_s(session.direct)
-    work_s = time_work()
+    work_s = time_work(on=session.processors)
     calibrating = _calibrating(session)
     world = calibrating.job.world
     network = next(iter(calibrating.job.predictions))

@@ -64,6 +64,26 @@ def test_a_part_gets_its_arguments(parts: Parts, module: Module, tmp_path: Path)
     assert out.read_text() == f"{out} --wide a b"
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="confines no processes")
+@pytest.mark.parametrize("stands_by", [False, True])
+def test_a_part_runs_on_its_processors_alone(
+    stands_by: bool, parts: Parts, module: Module, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    name, environment = module(
+        "import os, pathlib, sys, time\n"
+        "time.sleep(0.2)\n"
+        "pathlib.Path(sys.argv[1]).write_text(str(sorted(os.sched_getaffinity(0))))"
+    )
+    *_, last = sorted(os.sched_getaffinity(0))
+    if stands_by:
+        parts.stand_by(["json"], environment)
+    start = parts.start_at_once if stands_by else parts.start
+    part = start("part", name, [str(told)], environment, processors=[last])
+    wait_until(lambda: part.status is not None, "its end")
+    assert told.read_text() == f"[{last}]", part.obituary()
+
+
 def test_who_ends_says_how_and_what_it_said_last(parts: Parts, module: Module) -> None:
     name, environment = module(
         "import sys\n"

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from devices.protocol.topics import reply_topic, request_topic
 from models.errors import LiveError
 from offramp import load_scenario
 from offramp.live.nodes import nodes_online
+from offramp.live.processors import shares
 from offramp.live.session import LiveOptions, LiveSession
 from offramp.stages.live_parts import LIVE_PARTS
 from tests.devices.brokers import Mosquitto, free_port, open_config, program
@@ -118,6 +120,9 @@ def test_a_live_run_leaves_what_a_simulation_leaves(
     assert manifest["live"]["broker"] == "embedded"
     assert manifest["live"]["host"]["cores"] == os.cpu_count()
     assert manifest["live"]["lag_ms"]["p99"] >= 0
+    apart = shares({"edge": 1})
+    found = json.loads(json.dumps(asdict(apart))) if apart else None
+    assert manifest["live"]["processors"] == found
     told = "\n".join(manifest["live"]["warnings"])
     assert "links are not emulated (wifi)" in told
     assert "speed 0.1 is not emulated" in told
@@ -461,7 +466,19 @@ def test_a_scenario_that_is_changed_during_a_run_ends_it(scenario: Callable[...,
     loaded = load_scenario(str(scenario()), ["seed=4"])
     nothing: Any = None
     session = LiveSession(
-        loaded, loaded, nothing, LiveOptions(), (), nothing, nothing, {}, nothing, nothing, print
+        source=loaded,
+        loaded=loaded,
+        job=nothing,
+        options=LiveOptions(),
+        arguments=(),
+        broker=nothing,
+        own_broker=None,
+        there={},
+        processors=(),
+        shares=None,
+        parts=nothing,
+        observer=None,
+        say=print,
     )
     session.check_unchanged()
     scenario({"devices.cameras.count": 6})

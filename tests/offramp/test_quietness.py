@@ -2,13 +2,11 @@
 
 import os
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from models.artifacts import Profile
-from models.inference import quietness
 from models.inference.quietness import NOT_QUIET, noise_of, slowdown, time_work
 from offramp.validation.calibration import Calibration, NodeSamples, pooled
 from offramp.validation.page import quietness_note
@@ -37,25 +35,6 @@ def test_every_processor_works(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found > 0).all()
     assert sorted(map(sorted, where.values())) == [[processor] for processor in sorted(before)]
     assert os.sched_getaffinity(0) == before, "of its own threads alone"
-
-
-@pytest.mark.parametrize(
-    ("fastest", "left"),
-    [
-        ({0: 1400000, 1: 1400000, 4: 2400000, 5: 2400000}, [4, 5]),
-        ({0: 5000000, 1: 5200000}, [0, 1]),
-        ({}, [0, 1]),
-    ],
-    ids=["big and little", "nearly alike", "not said"],
-)
-def test_processors_that_are_slower_by_design_are_left_out(
-    fastest: dict[int, int], left: list[int], tmp_path: Path
-) -> None:
-    for number, khz in fastest.items():
-        file = tmp_path / f"cpu{number}" / "cpufreq" / "cpuinfo_max_freq"
-        file.parent.mkdir(parents=True)
-        file.write_text(f"{khz}\n")
-    assert quietness._alike(sorted(fastest) or [0, 1], tmp_path) == left
 
 
 def test_the_slowdown_is_from_the_5th_to_the_95th_percentile() -> None:

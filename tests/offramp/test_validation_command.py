@@ -53,7 +53,7 @@ def test_a_scenario_is_validated_with_the_same_requests_in_both_worlds(
 ) -> None:
     results = tmp_path / "results"
     # Whether this host is quiet is not what is tested, but that a user hears of one that is not.
-    monkeypatch.setattr(measuring, "time_work", lambda: np.array([0.004] * 20 + [0.010] * 20))
+    monkeypatch.setattr(measuring, "time_work", lambda on: np.array([0.004] * 20 + [0.010] * 20))
     command = ("validate", scenario(), "--store", store, "-o", results, "--quiet")
     ran = offramp(*command, *ONE_ARM, *SHORT, *PATIENT)
     assert ran.status == 0, ran.err
