@@ -12,7 +12,7 @@ host's processors with nobody else.
 
     python benchmarks/fidelity.py [-o FOLDER] [--loads 0.2,0.5,0.8] [--seconds 15]
         [--replications 5] [--backbone resnet20] [--steps 100] [--runtime eager]
-        [--broker mosquitto|embedded] [--only edf] [--half] [--table] [--like FOLDER]
+        [--broker mosquitto|embedded] [--awake] [--only edf] [--half] [--table] [--like FOLDER]
 
 `--half` takes every other cell, such that QoS, discipline and batching are still balanced. `--like`
 asks the same requests as an earlier matrix did, and writes how far the live runs of the two are
@@ -47,7 +47,7 @@ from offramp.validation.runs import check_same_requests, read_side
 
 SCENARIO = """\
 name: fidelity
-description: Cameras ask one edge node over MQTT; live and simulated.
+description: Cameras ask one edge node over MQTT; live and simulated{host}.
 seed: 11
 data: {{dataset: digits}}
 model: {{backbone: {backbone}, exits: [layer1, layer2]}}
@@ -118,6 +118,10 @@ def offramp(*arguments: object) -> None:
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
 
 
+def awake(options: argparse.Namespace) -> list[str]:
+    return ["--awake"] if options.awake else []
+
+
 @dataclass(frozen=True)
 class Work:
     """What a request takes of a busy node, as it was calibrated.
@@ -144,7 +148,10 @@ def work(scenario: Path, folder: Path, options: argparse.Namespace) -> Work:
     overrides = [it for setting in settings for it in ("--set", setting)]
     offramp("train", scenario, "--quiet")
     with broker(options.broker) as named:
-        offramp("validate", scenario, *overrides, *named, "-o", pilot, "--yes", "--quiet")
+        offramp(
+            *("validate", scenario, *overrides, *named, *awake(options)),
+            *("-o", pilot, "--yes", "--quiet"),
+        )
     profile = read_profile(pilot / "live" / "profile.parquet")
     besides_ms = [
         np.mean(np.loadtxt(pilot / "calibration" / f"edge-{name}_ms.txt"))
@@ -176,7 +183,7 @@ def validate(
     with broker(options.broker) as named:
         offramp(
             *("validate", scenario, *overrides, *named, "-o", results, "--yes", "--quiet"),
-            *("--replications", options.replications),
+            *("--replications", options.replications, *awake(options)),
         )
     table = pd.read_csv(results / "validation.csv", keep_default_na=False, na_values=[""])
     return [_row(cell, policy, rows) for policy, rows in table.groupby("policy", sort=False)]
@@ -276,6 +283,7 @@ def main() -> None:
     parser.add_argument("--runtime", default="eager")
     parser.add_argument("--only", default="", help="cells whose name contains this")
     parser.add_argument("--half", action="store_true", help="every other cell, balanced")
+    parser.add_argument("--awake", action="store_true", help="keep processors from sleeping (root)")
     parser.add_argument("--like", type=Path, metavar="FOLDER", help="ask what was asked there")
     parser.add_argument("--table", action="store_true", help="print what is there as Markdown")
     parser.add_argument(
@@ -291,10 +299,15 @@ def main() -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     scenario = folder / "fidelity.yaml"
-    text = SCENARIO.format(backbone=options.backbone, steps=options.steps, runtime=options.runtime)
+    text = SCENARIO.format(
+        backbone=options.backbone,
+        steps=options.steps,
+        runtime=options.runtime,
+        host=", on processors kept awake" if options.awake else "",
+    )
     finished = done(file)
     if finished and scenario.read_text() != text:
-        sys.exit(f"{folder} was begun with another backbone, other steps or another runtime")
+        sys.exit(f"{folder} was begun with another backbone, steps or runtime, or awake or not")
     scenario.write_text(text)
     wanted = [cell for cell in cells([float(it) for it in options.loads.split(",")])
               if options.only in cell.name and (is_of_half(cell) or not options.half)]  # fmt: skip

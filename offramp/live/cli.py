@@ -13,6 +13,7 @@ from offramp.live.broker import broker
 from offramp.live.devices import devices
 from offramp.live.edge import edge
 from offramp.live.options import (
+    AwakeOption,
     CertificatesOption,
     LiveSetOption,
     OtherBrokerOption,
@@ -108,6 +109,7 @@ def run(
         ),
     ] = None,
     pin: PinOption = True,
+    awake: AwakeOption = False,
     yes: YesOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -159,6 +161,7 @@ def run(
         metrics_port,
         join_within_s=join_wait_s,
         pin=pin,
+        awake=awake,
     )
     results = output or Path("results") / f"{loaded.scenario.name}-live"
     report = run_live(loaded, pipeline, results, options, notes, asking(console, yes))

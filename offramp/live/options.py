@@ -40,6 +40,14 @@ PinOption = Annotated[
         "machines of their own have. Else the scheduler decides, anew in each arm.",
     ),
 ]
+AwakeOption = Annotated[
+    bool,
+    typer.Option(
+        "--awake",
+        help="Keep idle processors from sleeping: a virtual machine's are given to others "
+        "meanwhile, and inference takes longer then. As root, on Linux.",
+    ),
+]
 
 # the broker, and how one gets in
 BrokerOption = Annotated[

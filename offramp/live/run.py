@@ -123,6 +123,7 @@ def _key(loaded: LoadedScenario, inputs: Inputs, options: LiveOptions) -> str:
             "direct": options.direct.url if options.direct else None,
             "joined": options.join > 0,
             "pin": options.pin,
+            "awake": options.awake,
         }
     )
 
@@ -148,6 +149,7 @@ def _about(
         "joined": sorted({name for part in measured.values() for name in part.joined}),
         "lag_ms": {name: max(lag[name] for lag in lags) for name in lags[0]},
         "same_clock": all(part.about.get("same_clock", False) for part in measured.values()),
+        "awake": options.awake,
         "processors": next((part.about["processors"] for part in measured.values()), None),
         "warnings": [*notes, *of_arms],
     }

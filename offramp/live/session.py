@@ -22,6 +22,7 @@ from devices.virtual.progress import Progress
 from devices.virtual.results import run_of
 from models.errors import LiveError, ScenarioError
 from models.processors import confined, processors
+from offramp.live.awake import kept_awake
 from offramp.live.fleet_process import FleetOrder, FleetProcess, fleet_process
 from offramp.live.nodes import EdgeNodes, NodeCommand, free_port, nodes_online
 from offramp.live.own_broker import OwnBroker
@@ -64,6 +65,7 @@ class LiveOptions:
             they take the same way.
         pin: whether nodes that are started here have processors of their own, where there are
             enough.
+        awake: whether processors are kept from sleeping.
     """
 
     broker: Broker | None = None
@@ -74,6 +76,7 @@ class LiveOptions:
     direct: Broker | None = None
     join_within_s: float = 600.0
     pin: bool = True
+    awake: bool = False
 
 
 @dataclass
@@ -321,7 +324,8 @@ def live_session(
 
     Raises:
         BrokerError: no broker can be started or reached.
-        LiveError: a node that is there already cannot serve all arms.
+        LiveError: a node that is there already cannot serve all arms, or processors cannot be kept
+            awake.
     """
     with ExitStack() as stack:
         there = dict[str, NodeStatus]()
@@ -331,6 +335,9 @@ def live_session(
                 check_broker(options.direct)
             there = _there(options.broker, job)
         available = processors()
+        parts = stack.enter_context(Parts())
+        if options.awake:
+            stack.enter_context(kept_awake(parts, available))
         apart = stack.enter_context(_apart(loaded, job, there)) if options.pin else None
         own = None
         if options.broker is None:
@@ -338,7 +345,6 @@ def live_session(
             stack.callback(own.stop)
         broker = options.broker if own is None else own.broker
         assert broker is not None
-        parts = stack.enter_context(Parts())
         observer = None
         if options.join:
             world = job.world

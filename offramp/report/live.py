@@ -22,6 +22,7 @@ def live_table(results: Results) -> Table:
         ["devices that joined", ", ".join(live["joined"]) or "none"],
         *(["host: " + key, str(value)] for key, value in live["host"].items() if value),
         *_processors(live.get("processors")),
+        *([["host: processors kept awake", "yes"]] if live.get("awake") else []),
         *(
             [f"devices sent late by, {name} (ms)", number(lag_ms)]
             for name, lag_ms in live["lag_ms"].items()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from offramp.live.options import (
+    AwakeOption,
     CertificatesOption,
     LiveSetOption,
     OtherBrokerOption,
@@ -75,6 +76,7 @@ def validate(
         ),
     ] = None,
     pin: PinOption = True,
+    awake: AwakeOption = False,
     yes: YesOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -136,6 +138,7 @@ def validate(
             broker_arguments=certificate_arguments(ca, None, None),
             direct=direct,
             pin=pin,
+            awake=awake,
         ),
         Settings(links, calibration, jobs),
         notes,
