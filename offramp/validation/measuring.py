@@ -40,7 +40,7 @@ from sim.workload.samples import Drawn
 from sim.world import World
 
 #: Requests of an idle node, of one that is busy half of the time, and of a busy one, about.
-IDLE_REQUESTS, HALF_BUSY_REQUESTS, BUSY_REQUESTS = 150, 600, 800
+IDLE_REQUESTS, HALF_BUSY_REQUESTS, BUSY_REQUESTS = 150, 1200, 2400
 
 #: Requests that come at random keep a worker busy for these shares of the time, about; where they
 #: can.
