@@ -10,7 +10,7 @@ It needs root, iproute2 and /dev/net/tun, and says what is missing. Everything e
 network stays as it is.
 
     sudo .venv/bin/python benchmarks/emulated_network.py [-o FOLDER] [--seconds 20]
-        [--replications 3] [--only loss] [--check]
+        [--replications 3] [--only loss] [--awake] [--check]
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pandas as pd
+from live_parts.apart import enter_apart
 from live_parts.emulation import (
     CONGESTION_CONTROL,
     DEVICES_NS,
@@ -41,6 +42,10 @@ from live_parts.emulation import (
     within,
 )
 from live_parts.relay import Shape
+
+from devices.processes import Parts
+from models.processors import processors
+from offramp.live.awake import kept_awake
 
 PORT = 18831
 
@@ -158,17 +163,22 @@ def main() -> None:
     parser.add_argument("--rate-hz", type=float, default=8.0, help="of each of ten devices")
     parser.add_argument("--qos", type=int, choices=(0, 1), action="append")
     parser.add_argument("--only", choices=NETWORKS)
+    parser.add_argument("--awake", action="store_true", help="keep processors from sleeping")
     parser.add_argument("--check", action="store_true", help="only look at the network")
     options = parser.parse_args()
     why = problem()
     if why:
         sys.exit(f"no network is emulated: {why}")
     options.output.mkdir(parents=True, exist_ok=True)
-    with namespaces(), tempfile.TemporaryDirectory() as scratch, broker(Path(scratch)):
+    with namespaces(), tempfile.TemporaryDirectory() as scratch, ExitStack() as started:
+        if options.awake:  # not by what runs in a namespace, which sees no control groups
+            started.enter_context(kept_awake(started.enter_context(Parts()), processors()))
+        enter_apart(started, broker(Path(scratch)))
         for name, shape in NETWORKS.items():
             if options.only not in (None, name):
                 continue
-            with emulated(shape) as how:
+            with ExitStack() as relay:
+                how = enter_apart(relay, emulated(shape))
                 trips = round_trips_ms()
                 low, median, high = trips.quantile([0.05, 0.5, 0.95])
                 print(

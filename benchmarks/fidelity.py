@@ -29,19 +29,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from live_parts.apart import enter_apart
 from live_parts.servers import mosquitto
 
 from models.artifacts import read_profile
 from models.inference.quietness import NOT_QUIET, slowdown, time_work
-from models.processors import confined
-from offramp.live.processors import shares
 from offramp.validation.comparison import errors, run_metrics
 from offramp.validation.runs import check_same_requests, read_side
 
@@ -106,10 +105,8 @@ def broker(kind: str) -> Iterator[list[str]]:
     if kind == "embedded":
         yield []
         return
-    apart = shares({"edge": 1})
     with ExitStack() as stack:
-        with confined(apart.rest) if apart else nullcontext():  # as an embedded one would be
-            port = stack.enter_context(mosquitto())
+        port = enter_apart(stack, mosquitto())
         yield ["--broker", f"mqtt://127.0.0.1:{port}"]
 
 

@@ -1,0 +1,22 @@
+"""What a benchmark starts beside nodes leaves them their processors, as the devices of a run do."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import TypeVar
+
+from models.processors import confined
+from offramp.live.processors import shares
+
+T = TypeVar("T")
+
+
+def enter_apart(stack: ExitStack, parts: AbstractContextManager[T], node: str = "edge") -> T:
+    """Enter what starts processes: they run where broker and devices of a live run do.
+
+    Args:
+        node: the only one of the run, with one worker.
+    """
+    apart = shares({node: 1})
+    with confined(apart.rest) if apart else nullcontext():
+        return stack.enter_context(parts)
