@@ -43,8 +43,7 @@ from live_parts.emulation import (
 )
 from live_parts.relay import Shape
 
-from devices.processes import Parts
-from models.processors import processors
+from models.processors import available_processors
 from offramp.live.awake import kept_awake
 
 PORT = 18831
@@ -57,7 +56,7 @@ NETWORKS = {
 
 SCENARIO = """\
 name: emulated
-description: Cameras ask an edge node over an emulated network; live and simulated.
+description: Cameras ask an edge node over an emulated network; live and simulated{host}.
 seed: 12
 data: {{dataset: digits}}
 model: {{backbone: resnet20, exits: [layer1, layer2]}}
@@ -145,6 +144,7 @@ def validate(name: str, qos: int, folder: Path, options: argparse.Namespace) -> 
         SCENARIO.format(
             link=link_text(NETWORKS[name]), qos=qos, version=version, rate_hz=options.rate_hz,
             seconds=options.seconds,
+            host=", on processors kept awake" if options.awake else "",
         )
     )  # fmt: skip
     command = [sys.executable, "-m", "offramp", "validate", str(scenario), "--links", "scenario"]
@@ -172,7 +172,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     with namespaces(), tempfile.TemporaryDirectory() as scratch, ExitStack() as started:
         if options.awake:  # not by what runs in a namespace, which sees no control groups
-            started.enter_context(kept_awake(started.enter_context(Parts()), processors()))
+            started.enter_context(kept_awake(available_processors()))
         enter_apart(started, broker(Path(scratch)))
         for name, shape in NETWORKS.items():
             if options.only not in (None, name):

@@ -76,9 +76,20 @@ class Part:
         return f"{self.name} {how}" + (f"; it said last:\n{_indented(words)}" if words else "")
 
     def confine(self, to: Sequence[int]) -> None:
-        """Let it run on some processors alone, if it has not ended."""
-        with suppress(ProcessLookupError):
+        """Let it run on some processors alone, if it has not ended.
+
+        Args:
+            to: their numbers, as the kernel counts them.
+
+        Raises:
+            LiveError: that is not allowed, or one is not there any more.
+        """
+        try:
             confine(self._process.pid, to)
+        except ProcessLookupError:
+            return
+        except (OSError, NotImplementedError) as error:
+            raise LiveError(f"{self.name} cannot have processors of its own: {error}") from error
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM, on which a node answers what it has before it ends."""
@@ -149,15 +160,18 @@ class Parts:
             name: in messages, such as "node edge".
             module: run as ``python -m MODULE``, with ``arguments``.
             environment: variables to set besides those of this process.
-            processors: on which it runs; None: those of this process.
+            processors: on which it runs, see :meth:`Part.confine`; None: those of this process.
 
         Raises:
-            LiveError: the process cannot be started.
+            LiveError: the process cannot be started, or not there.
         """
         said = self._next_file()
         process = _spawn(name, ("devices.tether", str(os.getpid()), module, *arguments), said,
                          environment or {})  # fmt: skip
-        return self._added(Part(name, process, said), processors)
+        part = self._added(Part(name, process, said))
+        if processors is not None:
+            part.confine(processors)
+        return part
 
     def stand_by(self, imports: Sequence[str], environment: Mapping[str, str]) -> None:
         """Let a process import modules and wait, for :meth:`start_at_once`; one at a time.
@@ -186,6 +200,9 @@ class Parts:
             self._standby = standby
             return self.start(name, module, arguments, environment, processors)
         order = json.dumps([module, *arguments]).encode() + b"\n"
+        part = Part(name, standby.process, standby.said)
+        if processors is not None:
+            part.confine(processors)
         try:
             assert standby.process.stdin is not None
             with standby.process.stdin as stdin:
@@ -193,16 +210,14 @@ class Parts:
         except OSError:  # it is gone
             standby.process.wait()
             return self.start(name, module, arguments, environment, processors)
-        return self._added(Part(name, standby.process, standby.said), processors)
+        return self._added(part)
 
     def _next_file(self) -> Path:
         self._started += 1
         return Path(self._folder.name) / f"{self._started}.log"
 
-    def _added(self, part: Part, processors: Sequence[int] | None) -> Part:
+    def _added(self, part: Part) -> Part:
         self._running.append(part)
-        if processors is not None:
-            part.confine(processors)
         return part
 
     def stop(self, *parts: Part, within_s: float = STOP_WITHIN_S) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from typing import TypeVar
 
-from models.processors import confined
-from offramp.live.processors import shares
+from offramp.live.processors import left_to_nodes
 
 T = TypeVar("T")
 
@@ -17,6 +16,5 @@ def enter_apart(stack: ExitStack, parts: AbstractContextManager[T], node: str = 
     Args:
         node: the only one of the run, with one worker.
     """
-    apart = shares({node: 1})
-    with confined(apart.rest) if apart else nullcontext():
+    with left_to_nodes({node: 1}):
         return stack.enter_context(parts)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.artifacts import Profile
-from models.processors import fastest, processors
+from models.processors import available_processors, fastest
 
 #: For so many seconds the work is repeated: so many times the exponentials of so many numbers.
 _REPEATED_S, _TIMES, _NUMBERS = 1.0, 8, 50_000
@@ -52,7 +52,7 @@ def time_work(
                 np.exp(numbers, out=found)
             took.append(time.perf_counter() - start_s)
 
-    chosen = fastest(processors() if on is None else on)
+    chosen = fastest(available_processors() if on is None else on)
     threads = [threading.Thread(target=repeat, args=(it,)) for it in chosen]
     for thread in threads:
         thread.start()

@@ -17,42 +17,65 @@ from pathlib import Path
 
 from devices.processes import Part, Parts
 from models.errors import LiveError
+from models.processors import available_processors, cores
 
 #: Where control groups of processor time are: those of version 2, those of version 1.
 _HIERARCHIES = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/cpu"))
 _GROUP = "offramp-awake"
 
 
+def check_awake(hierarchies: Sequence[Path] = _HIERARCHIES) -> None:
+    """See whether processors can be kept awake here.
+
+    Raises:
+        LiveError: they cannot, or should not: only root may make a control group that is idle, on
+            Linux since 5.15; and of a core with two threads, one that spins slows the other.
+    """
+    if any(len(core) > 1 for core in cores(available_processors())):
+        raise LiveError(
+            "processors cannot be kept awake (--awake): some are threads of one core, and what "
+            "keeps one awake would slow the other"
+        )
+    _leave(_idle_group(hierarchies))
+
+
 @contextmanager
 def kept_awake(
-    parts: Parts, processors: Sequence[int], hierarchies: Sequence[Path] = _HIERARCHIES
+    processors: Sequence[int], hierarchies: Sequence[Path] = _HIERARCHIES
 ) -> Iterator[None]:
     """Keep processors awake, by a process on each that takes what nobody else wants.
 
     The processes are in a control group that is idle: scheduling policy SCHED_IDLE alone gives way
     within a session only, where the kernel groups processes by session.
 
+    Args:
+        processors: their numbers.
+
     Raises:
-        LiveError: there can be no such group: only root may make one, on Linux since 5.15.
+        LiveError: see :func:`check_awake`; or one of them was not kept awake all the time.
     """
     group = _idle_group(hierarchies)
-    keeping = list[Part]()
     try:
-        for number in processors:
-            keeping.append(parts.start(f"awake {number}", __spec__.name, processors=[number]))
-            _add(keeping[-1], group)
-        yield
+        with Parts() as parts:
+            keeping = [_keep_awake(number, parts, group) for number in processors]
+            yield
+            ended = [part.obituary() for part in keeping if part.status is not None]
     finally:
-        parts.stop(*keeping)
-        with suppress(OSError):  # of another run, too
-            group.rmdir()
+        _leave(group)
+    if ended:
+        raise LiveError(f"a processor was not kept awake all the time: {ended[0]}")
 
 
-def _add(part: Part, group: Path) -> None:
+def _keep_awake(number: int, parts: Parts, group: Path) -> Part:
+    part = parts.start(f"awake {number}", __spec__.name)
     try:
         (group / "cgroup.procs").write_text(str(part.pid), encoding="ascii")
     except OSError as error:
-        raise LiveError(f"processors cannot be kept awake (--awake): {error}") from error
+        raise LiveError(
+            f"processors cannot be kept awake (--awake): {error}; {part.obituary()}"
+        ) from error
+    part.confine([number])  # only now: some kernels forget it in another group
+    return part
 
 
 def _idle_group(hierarchies: Sequence[Path]) -> Path:
@@ -65,13 +88,18 @@ def _idle_group(hierarchies: Sequence[Path]) -> Path:
                 file.write("1")
             return group
         except OSError as error:
-            problem = error
-            with suppress(OSError):
-                group.rmdir()
+            if problem is None or isinstance(problem, FileNotFoundError):
+                problem = error
+            _leave(group)
     raise LiveError(
         f"processors cannot be kept awake (--awake): {problem}; it takes root, and a control group "
-        "with cpu.idle (Linux 5.15)"
+        "with cpu.idle (Linux 5.15, controller cpu)"
     )
+
+
+def _leave(group: Path) -> None:
+    with suppress(OSError):  # another run is in it, too
+        group.rmdir()
 
 
 def main() -> None:

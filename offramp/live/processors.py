@@ -6,13 +6,14 @@ the next: inference takes a quarter longer then, and no calibration knows in whi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from models.processors import cores, fastest, processors
+from models.processors import available_processors, confined, cores, fastest
 
-#: For broker and devices, before nodes get more than their workers need.
-_FOR_THE_REST = 2
+#: Processors for the devices and for the broker.
+BESIDES_NODES = 2
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,14 @@ def shares(threads: Mapping[str, int], of: Sequence[Sequence[int]] | None = None
 
     Args:
         threads: that the workers of each node keep busy, by its name.
-        of: processors of each core, those that are to be a node's last; None: of this host.
+        of: numbers of the processors of each core, those that are to be a node's last; None: of
+            this host.
 
     Returns:
         None if there are too few for each to have its own.
     """
     if of is None:
-        own = processors()
+        own = available_processors()
         fast = set(fastest(own))
         # The first one serves most interrupts.
         of = cores(sorted(own, key=lambda number: (number in fast, number)))
@@ -51,10 +53,30 @@ def shares(threads: Mapping[str, int], of: Sequence[Sequence[int]] | None = None
         of = [(number,) for core in of for number in core]
     if not threads or len(of) <= needed:
         return None
-    more = 1 if len(of) >= needed + len(threads) + _FOR_THE_REST else 0
+    more = 1 if len(of) >= needed + len(threads) + BESIDES_NODES else 0
     left = list(of)
     nodes = dict[str, tuple[int, ...]]()
     for name, count in threads.items():
         mine = [left.pop() for _ in range(count + more)]
         nodes[name] = tuple(sorted(number for core in mine for number in core))
     return Shares(nodes, tuple(sorted(number for core in left for number in core)))
+
+
+@contextmanager
+def left_to_nodes(threads: Mapping[str, int]) -> Iterator[Shares | None]:
+    """Leave processors to nodes: this process, and those that it starts meanwhile, have the rest.
+
+    Args:
+        threads: see :func:`shares`.
+
+    Returns:
+        Who has which; None if there are too few, or if the system lets nobody share them out.
+    """
+    found = shares(threads)
+    with ExitStack() as stack:
+        if found is not None:
+            try:
+                stack.enter_context(confined(found.rest))
+            except (OSError, NotImplementedError):
+                found = None
+        yield found

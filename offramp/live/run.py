@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from devices.mqtt.connections import check_broker
 from models.inference.fingerprint import fingerprint
+from models.processors import available_processors
+from offramp.live.awake import check_awake
 from offramp.live.session import LiveOptions, LiveSession, arm_name, live_session
 from offramp.live.table import live_table
 from offramp.live.warnings import not_emulated
@@ -58,6 +60,8 @@ def run_live(
     for broker in (options.broker, options.direct):
         if broker is not None:
             check_broker(broker)  # before what takes long
+    if options.awake:
+        check_awake()
     pipeline.prepare(results)
     loaded, console = pipeline.loaded, pipeline.console
     inputs = find_inputs(loaded, pipeline.store, pipeline.arguments())
@@ -122,7 +126,7 @@ def _key(loaded: LoadedScenario, inputs: Inputs, options: LiveOptions) -> str:
             "broker": options.broker.url if options.broker else None,
             "direct": options.direct.url if options.direct else None,
             "joined": options.join > 0,
-            "pin": options.pin,
+            "pin": available_processors() if options.pin else None,
             "awake": options.awake,
         }
     )

@@ -21,12 +21,12 @@ from devices.virtual.fleet_settings import FleetSettings
 from devices.virtual.progress import Progress
 from devices.virtual.results import run_of
 from models.errors import LiveError, ScenarioError
-from models.processors import confined, processors
+from models.processors import available_processors
 from offramp.live.awake import kept_awake
 from offramp.live.fleet_process import FleetOrder, FleetProcess, fleet_process
 from offramp.live.nodes import EdgeNodes, NodeCommand, free_port, nodes_online
 from offramp.live.own_broker import OwnBroker
-from offramp.live.processors import Shares, shares
+from offramp.live.processors import Shares, left_to_nodes
 from offramp.live.table import LiveTable, Standing
 from offramp.live.warnings import crowded, sharing
 from offramp.scenario import LoadedScenario, load_scenario
@@ -78,6 +78,12 @@ class LiveOptions:
     pin: bool = True
     awake: bool = False
 
+    @property
+    def processors(self) -> str:
+        """How those of this host are used, in words."""
+        words = "nodes have processors of their own" if self.pin else "nodes share processors"
+        return f"{words}, and all are kept awake" if self.awake else words
+
 
 @dataclass
 class LiveSession:
@@ -89,7 +95,7 @@ class LiveSession:
         job: its arms.
         arguments: that name the artefact store to nodes.
         there: nodes that were at the broker before.
-        processors: of this host, that the run may use.
+        processors: numbers of those of this host that the run may use.
         shares: who has which of them; None: whoever the scheduler lets.
         say: prints a line for the user.
     """
@@ -117,10 +123,11 @@ class LiveSession:
     def notes(self) -> list[str]:
         """What a reader of the results has to know."""
         nodes = len(self.job.world.node_names) - len(self.there)
+        notes = list[str]()
         if self.shares:
-            notes = sharing(self.shares)
-        else:
-            notes = crowded(self.source.scenario, nodes) if nodes else []
+            notes = sharing(self.shares, self.own_broker is not None)
+        elif nodes:
+            notes = crowded(self.source.scenario, nodes, len(self.processors))
         if self.there:
             notes.append(
                 f"not started here, but at the broker before: node {', '.join(self.there)}"
@@ -334,17 +341,20 @@ def live_session(
             if options.direct is not None:
                 check_broker(options.direct)
             there = _there(options.broker, job)
-        available = processors()
-        parts = stack.enter_context(Parts())
+        processors = available_processors()
         if options.awake:
-            stack.enter_context(kept_awake(parts, available))
-        apart = stack.enter_context(_apart(loaded, job, there)) if options.pin else None
+            stack.enter_context(kept_awake(processors))
+        shares = None
+        if options.pin:
+            shares = stack.enter_context(left_to_nodes(_threads(loaded, job, there)))
         own = None
         if options.broker is None:
             own = _start_broker(options)
             stack.callback(own.stop)
-        broker = options.broker if own is None else own.broker
-        assert broker is not None
+            broker = own.broker
+        else:
+            broker = options.broker
+        parts = stack.enter_context(Parts())
         observer = None
         if options.join:
             world = job.world
@@ -360,32 +370,23 @@ def live_session(
             broker,
             own,
             there,
-            available,
-            apart,
+            processors,
+            shares,
             parts,
             observer,
             say,
         )
 
 
-@contextmanager
-def _apart(loaded: LoadedScenario, job: Job, there: Collection[str]) -> Iterator[Shares | None]:
-    """Leave processors to the nodes that will be started; None where that cannot be done."""
+def _threads(loaded: LoadedScenario, job: Job, there: Collection[str]) -> dict[str, int]:
+    """Threads that the workers of each node keep busy that is not there already, by its name."""
     world, each = job.world, loaded.scenario.profile.threads
-    threads = {
+    return {
         world.node_names[number]: each * spec.workers
         for kind, spec in enumerate(world.nodes)
         for number in world.nodes_of(kind)
         if world.node_names[number] not in there
     }
-    found = shares(threads)
-    with ExitStack() as stack:
-        if found is not None:
-            try:
-                stack.enter_context(confined(found.rest))
-            except (OSError, NotImplementedError):
-                found = None
-        yield found
 
 
 def _start_broker(options: LiveOptions) -> OwnBroker:

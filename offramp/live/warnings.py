@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
-from offramp.live.processors import Shares
+from offramp.live.processors import BESIDES_NODES, Shares
 from offramp.schema import DirectionSection, LinkSection, Scenario
 from offramp.words import counted
-
-#: Of processors: for the devices and for the broker.
-_BESIDES_NODES = 2
 
 
 def not_emulated(scenario: Scenario, embedded: bool) -> list[str]:
@@ -26,17 +22,16 @@ def not_emulated(scenario: Scenario, embedded: bool) -> list[str]:
     ]
 
 
-def crowded(scenario: Scenario, here: int, cores: int | None = None) -> list[str]:
+def crowded(scenario: Scenario, here: int, cores: int) -> list[str]:
     """Whether this host has fewer processors than what is to run on it at the same time.
 
     Args:
         here: nodes that run on this host.
-        cores: of this host; None: as many as it has.
+        cores: processors of this host that the run may use.
     """
-    cores = cores or os.cpu_count() or 1
     workers = [node.workers for node in scenario.nodes.values() for _ in range(node.replicas)]
     busy = sum(workers[:here]) * scenario.profile.threads
-    if busy + _BESIDES_NODES <= cores:
+    if busy + BESIDES_NODES <= cores:
         return []
     return [
         f"this host has {counted(cores, 'processor')} for {counted(busy, 'thread')} of workers, "
@@ -44,9 +39,13 @@ def crowded(scenario: Scenario, here: int, cores: int | None = None) -> list[str
     ]
 
 
-def sharing(shares: Shares) -> list[str]:
-    """Whether devices and broker have to share what nodes leave them of this host."""
-    if len(shares.rest) >= _BESIDES_NODES:
+def sharing(shares: Shares, embedded: bool) -> list[str]:
+    """Whether devices and broker have to share what nodes leave them of this host.
+
+    Args:
+        embedded: on the embedded broker; any other runs where it does.
+    """
+    if len(shares.rest) >= BESIDES_NODES or not embedded:
         return []
     return [
         f"the devices and the broker share processor {shares.rest[0]}, the nodes have the others: "

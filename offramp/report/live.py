@@ -21,7 +21,7 @@ def live_table(results: Results) -> Table:
         ["broker", live["broker"]],
         ["devices that joined", ", ".join(live["joined"]) or "none"],
         *(["host: " + key, str(value)] for key, value in live["host"].items() if value),
-        *_processors(live.get("processors")),
+        *_processors(live),
         *([["host: processors kept awake", "yes"]] if live.get("awake") else []),
         *(
             [f"devices sent late by, {name} (ms)", number(lag_ms)]
@@ -37,12 +37,14 @@ def live_table(results: Results) -> Table:
     )
 
 
-def _processors(shares: dict[str, Any] | None) -> list[list[str]]:
+def _processors(live: dict[str, Any]) -> list[list[str]]:
     """Who had which, where nodes had some for themselves."""
+    shares = live.get("processors")
     if shares is None:
         return []
     by_owner = {f"node {name}": own for name, own in shares["nodes"].items()}
-    by_owner["broker and devices"] = shares["rest"]
+    rest = "broker and devices" if live["broker"] == "embedded" else "devices"
+    by_owner[rest] = shares["rest"]
     return [
         [f"host: processors of {owner}", ", ".join(str(number) for number in own)]
         for owner, own in by_owner.items()

@@ -39,7 +39,8 @@ class LivePart:
 
     Attributes:
         run: devices that joined are the last of all, in the order of ``joined``, their names.
-        about: what else a reader of the results has to know: ``notes``, ``lag_ms``, ``nodes``.
+        about: what else a reader of the results has to know: ``notes``, ``lag_ms``,
+            ``same_clock``, and ``processors`` if nodes had some of their own.
     """
 
     run: Run

@@ -29,7 +29,7 @@ from sim.distributions import Floats
 from sim.network.mqtt_packets import EXCHANGES
 from sim.nodes.autocorrelation import Autocorrelation
 
-FORMAT = "offramp-calibration-6"
+FORMAT = "offramp-calibration-7"
 
 DESCRIPTION = "calibration.json"
 SAMPLES = "samples.csv"

@@ -39,7 +39,8 @@ from sim.workload.device_groups import DeviceGroup
 from sim.workload.samples import Drawn
 from sim.world import World
 
-#: Requests of an idle node, of one that is busy half of the time, and of a busy one, about.
+#: Requests of an idle node, of one that is busy half of the time, and of a busy one, about: where
+#: inference takes 2 ms, six seconds each. In three, a host's speed is not that of the next ten.
 IDLE_REQUESTS, HALF_BUSY_REQUESTS, BUSY_REQUESTS = 150, 1200, 2400
 
 #: Requests that come at random keep a worker busy for these shares of the time, about; where they
@@ -161,6 +162,7 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "host": platform.node(),
         "broker": session.direct.url if session.own_broker is None else "embedded",
+        "processors": session.options.processors,
         "network": list(network),
         "policy": POLICY,
         "pause_s": list(PAUSE_S),

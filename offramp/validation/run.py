@@ -11,6 +11,7 @@ from pathlib import Path
 from models.errors import ArtifactError, ResultsError
 from models.files import write_text
 from offramp.console import Console
+from offramp.live.awake import check_awake
 from offramp.live.run import run_live
 from offramp.live.session import LiveOptions, LiveSession
 from offramp.live.table import live_table
@@ -96,6 +97,13 @@ def validate(
     given = read_calibration(settings.calibration) if settings.calibration else None
     if given is not None:
         _check_calibration(given, lived)
+        if given.about.get("processors") != options.processors:
+            raise ArtifactError(
+                f"when the calibration was made, {given.about.get('processors')}; now, "
+                f"{options.processors} (--pin, --awake): calibrate anew (leave --calibration out)"
+            )
+    if options.awake:
+        check_awake()  # before what takes long
     pipeline.prepare(results / LIVE)
     profile = _profile(pipeline, results, given)
     folder = results / CALIBRATION
@@ -113,7 +121,9 @@ def validate(
     if ran is None:
         return None
     try:
-        validation = _against_simulation(source, pipeline, results, settings, calibrating.measured)
+        validation = _against_simulation(
+            source, pipeline, results, options, settings, calibrating.measured
+        )
     except OSError as error:
         reason = error.strerror or error
         raise ResultsError(f"cannot write to {results}: {reason}") from error
@@ -125,6 +135,7 @@ def _against_simulation(
     source: LoadedScenario,
     pipeline: Pipeline,
     results: Path,
+    options: LiveOptions,
     settings: Settings,
     measured: Sequence[Calibration],
 ) -> Validation:
@@ -165,7 +176,7 @@ def _against_simulation(
         parts,
         settings.links,
         bool(measured),
-        _command(source, results),
+        _command(source, results, options),
         tuple(_notes(comparison)),
     )
     page = write_findings(results, findings, captions)
@@ -210,7 +221,11 @@ def _kept(
     broker = way.url if way else "embedded"
     try:
         kept = read_measured(
-            results / CALIBRATION, profile=profile, broker=broker, scenario=_key(lived)
+            results / CALIBRATION,
+            profile=profile,
+            broker=broker,
+            scenario=_key(lived),
+            processors=options.processors,
         )
         for calibration in kept:
             _check_calibration(calibration, lived)
@@ -247,11 +262,13 @@ def _with_links(lived: LoadedScenario, source: LoadedScenario, links: str) -> Lo
     return replace(lived, scenario=scenario)
 
 
-def _command(source: LoadedScenario, results: Path) -> str:
+def _command(source: LoadedScenario, results: Path, options: LiveOptions) -> str:
     parts = ["offramp", "validate", source.source]
     for override in source.overrides:
         parts += ["--set", override]
     parts += ["-o", str(results)]
+    parts += [] if options.pin else ["--no-pin"]
+    parts += ["--awake"] if options.awake else []
     return " ".join(shlex.quote(part) for part in parts)
 
 

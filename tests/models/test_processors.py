@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from models.processors import confine, confined, cores, fastest, processors
+from models.processors import available_processors, confine, confined, cores, fastest
 
 needs_affinity = pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity"), reason="this system confines no processes"
@@ -29,10 +29,10 @@ needs_affinity = pytest.mark.skipif(
 def test_processors_that_are_slower_by_design_are_left_out(
     khz: dict[int, int], left: list[int], tmp_path: Path
 ) -> None:
-    for number, kkhz in khz.items():
+    for number, khz_of in khz.items():
         file = tmp_path / f"cpu{number}" / "cpufreq" / "cpuinfo_max_freq"
         file.parent.mkdir(parents=True)
-        file.write_text(f"{kkhz}\n")
+        file.write_text(f"{khz_of}\n")
     assert fastest(sorted(khz) or [0, 1], tmp_path) == left
 
 
@@ -52,7 +52,7 @@ def test_where_the_system_does_not_say_each_is_a_core(tmp_path: Path) -> None:
 
 @needs_affinity
 def test_all_threads_of_a_process_are_confined_and_those_to_come() -> None:
-    *_, last = processors()
+    *_, last = available_processors()
     code = """
 import os, sys, threading
 ready, go, seen = threading.Event(), threading.Event(), []
@@ -84,7 +84,7 @@ print([sorted(it) for it in (*seen, os.sched_getaffinity(0))])
 
 @needs_affinity
 def test_a_process_that_confines_itself_gets_all_back() -> None:
-    before = processors()
+    before = available_processors()
     started = threading.Event()
     ended = threading.Event()
 
@@ -93,12 +93,12 @@ def test_a_process_that_confines_itself_gets_all_back() -> None:
         ended.wait()
 
     with confined(before[:1]):
-        assert processors() == before[:1]
-        thread = threading.Thread(target=wait)
+        assert available_processors() == before[:1]
+        thread = threading.Thread(target=wait, daemon=True)
         thread.start()
-        started.wait()
+        assert started.wait(30)
         assert sorted(os.sched_getaffinity(thread.native_id or 0)) == before[:1]
-    assert processors() == before
+    assert available_processors() == before
     assert sorted(os.sched_getaffinity(thread.native_id or 0)) == before
     ended.set()
     thread.join()
@@ -109,4 +109,4 @@ def test_a_process_that_has_ended_cannot_be_confined() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     with pytest.raises(ProcessLookupError):
-        confine(process.pid, processors()[:1])
+        confine(process.pid, available_processors()[:1])

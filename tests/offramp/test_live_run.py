@@ -141,7 +141,7 @@ def test_replicas_on_mosquitto_share_the_requests(
     live: Callable[..., Any], mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     ran = live(
-        *("-o", tmp_path, *ONE_ARM, *SHORT, "--broker", mosquitto.url),
+        *("-o", tmp_path, *ONE_ARM, *SHORT, "--broker", mosquitto.url, "--no-pin"),
         changes={"nodes.edge": {"workers": 1, "replicas": 2}, "mqtt": {"qos": 2}},
     )
     assert ran.status == 0, ran.err
@@ -151,6 +151,7 @@ def test_replicas_on_mosquitto_share_the_requests(
     assert records["request"].tolist() == list(range(first, first + len(records)))
     assert (records["outcome"] == "on_time").mean() > 0.5
     assert manifest["live"]["broker"] == mosquitto.url
+    assert manifest["live"]["processors"] is None
 
 
 def test_quiet_prints_results_only(live: Callable[..., Any], tmp_path: Path) -> None:
@@ -408,7 +409,18 @@ def test_a_node_that_is_killed_is_started_again_and_every_request_has_one_record
         line = run.stdout.readline()
         assert line, "the run ended"
     assert re.search(r"queue \d", line)  # the node said it
+    apart = shares({"edge": 1})
+
+    def run_on(what: str) -> set[tuple[int, ...]]:
+        return {tuple(sorted(os.sched_getaffinity(pid))) for pid in parts(what)}
+
+    if apart:
+        assert run_on("live edge") == {apart.nodes["edge"]}
+        for what in ("embedded_broker", "spawn_main", "devices.standby"):
+            assert run_on(what) == {apart.rest}, what
     os.kill(parts("live edge")[0], signal.SIGKILL)
+    if apart:  # who stood by has become the node
+        wait_until(lambda: apart.nodes["edge"] in run_on("devices.standby"), "the restart")
     _, err = run.communicate(timeout=SOON_S)
     assert run.returncode == 0, err
     records, manifest = read(results)

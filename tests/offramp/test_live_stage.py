@@ -235,6 +235,8 @@ def test_the_report_says_that_it_was_live(
         "host": {"processor": "a chip", "cores": 2},
         "joined": ["pi"],
         "lag_ms": {"p50": 0.1, "p99": 0.4},
+        "processors": {"nodes": {"edge": [1, 3]}, "rest": [0, 2]},
+        "awake": True,
         "warnings": ["links are not emulated (wifi)"],
     }
     manifest = {**pipeline.manifest(inputs), "world": "live", "live": live}
@@ -246,6 +248,9 @@ def test_the_report_says_that_it_was_live(
     assert "measured in real time over MQTT, one arm after the other" in page
     assert "links and samples" not in page
     assert "| host: processor | a chip |" in page
+    assert "| host: processors of node edge | 1, 3 |" in page
+    assert "| host: processors of broker and devices | 0, 2 |" in page
+    assert "| host: processors kept awake | yes |" in page
     assert "| devices sent late by, p99 (ms) | 0.4 |" in page
     assert "Measured live at the scenario's deadlines alone" in page
     assert json.loads((tmp_path / "summary.json").read_text())["world"] == "live"

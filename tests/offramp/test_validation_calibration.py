@@ -531,7 +531,7 @@ def test_those_of_an_earlier_validation_do_not_count(
 
 
 def test_those_of_something_else_are_named(tmp_path: Path) -> None:
-    about = {"profile": "ab", "broker": "embedded", "scenario": "cd"}
+    about = {"profile": "ab", "broker": "embedded", "scenario": "cd", "processors": "shared"}
     for number, it in enumerate(measured_before(0, 1)):
         write_calibration(tmp_path / f"measured-{number}", replace(it, about=about | it.about))
     assert len(read_measured(tmp_path, **about)) == 2

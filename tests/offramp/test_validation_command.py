@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from offramp.live.own_broker import OwnBroker
+from offramp.live.session import LiveOptions
 from offramp.store import file_hash
 from offramp.validation import measuring
 from offramp.validation.calibrating import read_measured
@@ -226,7 +227,7 @@ def test_a_calibration_goes_with_the_profile_of_its_time(
 ) -> None:
     some = np.array([0.001, 0.002])
     nodes = {"edge": NodeSamples(some, some, some, some)}
-    about = {"profile": "of another day"}
+    about = {"profile": "of another day", "processors": LiveOptions().processors}
     calibration = Calibration(some, some, some, some, some, 0.0001, nodes, 1, about)
     write_calibration(tmp_path / "calibration", calibration)
     command = ("validate", scenario(), "--store", store, "-o", tmp_path / "results", "--quiet")
@@ -234,3 +235,6 @@ def test_a_calibration_goes_with_the_profile_of_its_time(
     assert ran.status == 2
     assert "made with another profile of this host" in ran.err
     assert not (tmp_path / "results" / "live").exists()
+    ran = offramp(*command, "--calibration", tmp_path / "calibration", *ONE_ARM, "--no-pin")
+    assert ran.status == 2
+    assert "nodes have processors of their own; now, nodes share processors (--pin" in ran.err
