@@ -68,9 +68,6 @@ simulation: {{duration_s: 10, warm_up_s: 2, deadline_scales: [1]}}
 
 DEVICES = 20
 _PILOT_HZ = 140
-
-#: What the pilot found, in the folder of the results.
-_BEGUN = "work.json"
 BATCH = "{size: 4, wait_ms: 2}"
 POLICIES = ("fixed_exit(exit=3)", "deadline_aware")
 METRICS = ("aud", "hit_ratio", "latency_p50_s", "latency_p95_s", "latency_p99_s")
@@ -306,7 +303,8 @@ def main() -> None:
         host=", on processors kept awake" if options.awake else "",
     )
     finished = done(file)
-    if scenario.exists() and (folder / _BEGUN).exists() and scenario.read_text() != text:
+    begun = folder / "work.json"
+    if begun.exists() and scenario.exists() and scenario.read_text() != text:
         sys.exit(f"{folder} was begun with another backbone, steps or runtime, or awake or not")
     scenario.write_text(text)
     wanted = [cell for cell in cells([float(it) for it in options.loads.split(",")])
@@ -321,7 +319,6 @@ def main() -> None:
             f"warning: this host is not quiet: the same work took up to {times:.1f} times as long"
         )
     # Loads stay what they are when the matrix goes on another day: they are part of a cell.
-    begun = folder / _BEGUN
     if options.like:
         theirs = options.like / begun.name
         if not theirs.exists() or (begun.exists() and begun.read_text() != theirs.read_text()):

@@ -31,12 +31,7 @@ def check_awake(hierarchies: Sequence[Path] = _HIERARCHIES) -> None:
         LiveError: they cannot, or should not: only root may make a control group that is idle, on
             Linux since 5.15; and of a core with two threads, one that spins slows the other.
     """
-    if any(len(core) > 1 for core in cores(available_processors())):
-        raise LiveError(
-            "processors cannot be kept awake (--awake): some are threads of one core, and what "
-            "keeps one awake would slow the other"
-        )
-    _leave(_idle_group(hierarchies))
+    _leave(_group_for(available_processors(), hierarchies))
 
 
 @contextmanager
@@ -54,7 +49,7 @@ def kept_awake(
     Raises:
         LiveError: see :func:`check_awake`; or one of them was not kept awake all the time.
     """
-    group = _idle_group(hierarchies)
+    group = _group_for(processors, hierarchies)
     try:
         with Parts() as parts:
             keeping = [_keep_awake(number, parts, group) for number in processors]
@@ -78,7 +73,13 @@ def _keep_awake(number: int, parts: Parts, group: Path) -> Part:
     return part
 
 
-def _idle_group(hierarchies: Sequence[Path]) -> Path:
+def _group_for(processors: Sequence[int], hierarchies: Sequence[Path]) -> Path:
+    """An idle control group for what keeps some processors awake."""
+    if any(len(core) > 1 for core in cores(processors)):
+        raise LiveError(
+            "processors cannot be kept awake (--awake): some are threads of one core, and what "
+            "keeps one awake would slow the other"
+        )
     problem: OSError | None = None
     for hierarchy in hierarchies:
         group = hierarchy / _GROUP

@@ -33,6 +33,7 @@ from offramp.scenario import LoadedScenario, load_scenario
 from offramp.stages.jobs import Job
 from offramp.stages.live import ArmRun
 from offramp.stages.live_parts import LivePart
+from sim.nodes.spec import NodeSpec
 
 #: For nodes to have their network ready: importing and compiling takes long on small boards.
 READY_WITHIN_S = 300.0
@@ -79,7 +80,7 @@ class LiveOptions:
     awake: bool = False
 
     @property
-    def processors(self) -> str:
+    def use_of_processors(self) -> str:
         """How those of this host are used, in words."""
         words = "nodes have processors of their own" if self.pin else "nodes share processors"
         return f"{words}, and all are kept awake" if self.awake else words
@@ -177,33 +178,28 @@ class LiveSession:
     def nodes(self, arm: ArmRun) -> EdgeNodes:
         """The nodes of an arm that are not there already, started."""
         strategy, seed = arm.network
-        commands = list[NodeCommand]()
-        world = self.job.world
-        for kind, spec in enumerate(world.nodes):
-            for node in world.node_names[world.first_node[kind] : world.first_node[kind + 1]]:
-                if node in self.there:
-                    continue
-                port = self.options.metrics_port
-                commands.append(
-                    NodeCommand(
-                        spec.name,
-                        node,
-                        (
-                            *("live", "edge", self.source.source, "--node", node),
-                            *(it for text in self.source.overrides for it in ("--set", text)),
-                            *self.arguments,
-                            *("--broker", self.direct.url, *self.options.broker_arguments),
-                            *("--mqtt-version", self.direct.version),
-                            *("--wait-s", str(_BROKER_WITHIN_S)),
-                            *("--strategy", strategy, "--seed", str(seed)),
-                            *("--policy", arm.policy),
-                        ),
-                        free_port() if port is None else port + len(commands),
-                        # What nobody asked for is for this host alone.
-                        "127.0.0.1" if port is None else "0.0.0.0",
-                        self.shares.nodes[node] if self.shares else None,
-                    )
-                )
+        port = self.options.metrics_port
+        commands = [
+            NodeCommand(
+                spec.name,
+                node,
+                (
+                    *("live", "edge", self.source.source, "--node", node),
+                    *(it for text in self.source.overrides for it in ("--set", text)),
+                    *self.arguments,
+                    *("--broker", self.direct.url, *self.options.broker_arguments),
+                    *("--mqtt-version", self.direct.version),
+                    *("--wait-s", str(_BROKER_WITHIN_S)),
+                    *("--strategy", strategy, "--seed", str(seed)),
+                    *("--policy", arm.policy),
+                ),
+                free_port() if port is None else port + number,
+                # What nobody asked for is for this host alone.
+                "127.0.0.1" if port is None else "0.0.0.0",
+                self.shares.nodes[node] if self.shares else None,
+            )
+            for number, (spec, node) in enumerate(_to_start(self.job, self.there))
+        ]
         return EdgeNodes(self.parts, commands, self.direct.environment)
 
     def order(self, arm: ArmRun) -> FleetOrder:
@@ -346,7 +342,9 @@ def live_session(
             stack.enter_context(kept_awake(processors))
         shares = None
         if options.pin:
-            shares = stack.enter_context(left_to_nodes(_threads(loaded, job, there)))
+            each = loaded.scenario.profile.threads
+            threads = {node: each * spec.workers for spec, node in _to_start(job, there)}
+            shares = stack.enter_context(left_to_nodes(threads))
         own = None
         if options.broker is None:
             own = _start_broker(options)
@@ -378,15 +376,15 @@ def live_session(
         )
 
 
-def _threads(loaded: LoadedScenario, job: Job, there: Collection[str]) -> dict[str, int]:
-    """Threads that the workers of each node keep busy that is not there already, by its name."""
-    world, each = job.world, loaded.scenario.profile.threads
-    return {
-        world.node_names[number]: each * spec.workers
+def _to_start(job: Job, there: Collection[str]) -> list[tuple[NodeSpec, str]]:
+    """Kind and name of each node that is not there already."""
+    world = job.world
+    return [
+        (spec, world.node_names[number])
         for kind, spec in enumerate(world.nodes)
         for number in world.nodes_of(kind)
         if world.node_names[number] not in there
-    }
+    ]
 
 
 def _start_broker(options: LiveOptions) -> OwnBroker:

@@ -162,7 +162,7 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "host": platform.node(),
         "broker": session.direct.url if session.own_broker is None else "embedded",
-        "processors": session.options.processors,
+        "processors": session.options.use_of_processors,
         "network": list(network),
         "policy": POLICY,
         "pause_s": list(PAUSE_S),

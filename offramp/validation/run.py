@@ -97,10 +97,11 @@ def validate(
     given = read_calibration(settings.calibration) if settings.calibration else None
     if given is not None:
         _check_calibration(given, lived)
-        if given.about.get("processors") != options.processors:
+        if given.about.get("processors") != options.use_of_processors:
             raise ArtifactError(
                 f"when the calibration was made, {given.about.get('processors')}; now, "
-                f"{options.processors} (--pin, --awake): calibrate anew (leave --calibration out)"
+                f"{options.use_of_processors} (--pin, --awake): calibrate anew (leave "
+                "--calibration out)"
             )
     if options.awake:
         check_awake()  # before what takes long
@@ -225,7 +226,7 @@ def _kept(
             profile=profile,
             broker=broker,
             scenario=_key(lived),
-            processors=options.processors,
+            processors=options.use_of_processors,
         )
         for calibration in kept:
             _check_calibration(calibration, lived)

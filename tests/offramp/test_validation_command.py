@@ -227,7 +227,7 @@ def test_a_calibration_goes_with_the_profile_of_its_time(
 ) -> None:
     some = np.array([0.001, 0.002])
     nodes = {"edge": NodeSamples(some, some, some, some)}
-    about = {"profile": "of another day", "processors": LiveOptions().processors}
+    about = {"profile": "of another day", "processors": LiveOptions().use_of_processors}
     calibration = Calibration(some, some, some, some, some, 0.0001, nodes, 1, about)
     write_calibration(tmp_path / "calibration", calibration)
     command = ("validate", scenario(), "--store", store, "-o", tmp_path / "results", "--quiet")
