@@ -11,6 +11,7 @@ from offramp.schema import (
     BrokerRestart,
     ClosedLoopArrivals,
     ConstantSpec,
+    CoolingSection,
     CorrelatedSamples,
     DeviceChurn,
     DeviceGroupSection,
@@ -54,6 +55,7 @@ from sim.network.links import Direction, Link
 from sim.network.mqtt import Mqtt
 from sim.network.retransmission import TcpLoss
 from sim.nodes.autocorrelation import Autocorrelation
+from sim.nodes.cooling import Cooling
 from sim.nodes.overheads import Overheads
 from sim.workload.arrivals import (
     Arrivals,
@@ -240,7 +242,14 @@ def overheads(section: OverheadSection | None, folder: Path) -> Overheads | None
             if section.autocorrelation
             else None
         ),
+        cooling=cooling(section.cooling) if section.cooling else None,
     )
+
+
+def cooling(section: CoolingSection) -> Cooling:
+    """What requests take longer after a pause."""
+    points = (section.after_ms, section.read_ms, section.begin_ms, section.answer_ms)
+    return Cooling(*(tuple(it * MILLI for it in ms) for ms in points))
 
 
 def power(section: EnergySection | None) -> PowerStates | None:

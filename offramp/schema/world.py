@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
 
 from offramp.schema.base import RULE, Name, Section
 from offramp.schema.distributions import DistributionSpec
+
+#: Of a curve, at each of its points.
+CurveMs = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
 
 # --- nodes ---------------------------------------------------------------------------------------
 
@@ -37,6 +42,30 @@ class BatchSection(Section):
     wait_ms: Annotated[float, Field(ge=0)] = Field(
         0.0, description="for how long the first waits for the batch to fill"
     )
+
+
+class CoolingSection(Section):
+    """What a node takes longer for a request the longer it has been idle."""
+
+    after_ms: CurveMs = Field(
+        description="for how long nothing was computed, ascending from 0; linear between them, and "
+        "the same beyond the last"
+    )
+    read_ms: CurveMs = Field(description="by which a message is read later, for each of them")
+    begin_ms: CurveMs = Field(description="by which a worker takes longer")
+    answer_ms: CurveMs = Field(
+        description="by which an answer leaves later, unless its worker goes on at once"
+    )
+
+    @model_validator(mode="after")
+    def _is_a_curve(self) -> CoolingSection:
+        if self.after_ms[0] != 0 or any(a >= b for a, b in pairwise(self.after_ms)):
+            raise PydanticCustomError("no_curve", "after_ms must ascend from 0")
+        if any(
+            len(it) != len(self.after_ms) for it in (self.read_ms, self.begin_ms, self.answer_ms)
+        ):
+            raise PydanticCustomError("no_curve", "as many values of each as of after_ms")
+        return self
 
 
 class OverheadSection(Section):
@@ -73,6 +102,11 @@ class OverheadSection(Section):
         None,
         description="by which an answer leaves later whose worker has the next request waiting; "
         "absent: it does not",
+    )
+    cooling: CoolingSection | None = Field(
+        None,
+        description="what takes longer on top of that for a request that finds every worker idle, "
+        "by how long they were; absent: nothing",
     )
     autocorrelation: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,

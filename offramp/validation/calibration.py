@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,22 @@ import pandas as pd
 from models.errors import ArtifactError
 from models.files import whole_file, write_text
 from offramp.scenario import LoadedScenario
-from offramp.schema import DirectionSection, LinkSection, MqttSection, OverheadSection, Scenario
+from offramp.schema import (
+    CoolingSection,
+    DirectionSection,
+    LinkSection,
+    MqttSection,
+    OverheadSection,
+    Scenario,
+)
 from offramp.schema.distributions import EmpiricalSpec
 from offramp.validation.mixtures import evenly
 from sim.distributions import Floats
 from sim.network.mqtt_packets import EXCHANGES
 from sim.nodes.autocorrelation import Autocorrelation
+from sim.nodes.cooling import Cooling
 
-FORMAT = "offramp-calibration-7"
+FORMAT = "offramp-calibration-8"
 
 DESCRIPTION = "calibration.json"
 SAMPLES = "samples.csv"
@@ -50,13 +58,14 @@ class NodeSamples:
         receive_s: of an idle node, from a message's arrival until a worker had it.
         begin_s: of a busy worker, for the inference of a request or of a batch, beyond what the
             profile says.
-        begin_idle_s: of an idle one, likewise.
+        begin_idle_s: of an idle one that did not pause for long, likewise.
         reply_s: of a busy worker, between an answer and the next request.
         ingress_busy_s: by which a message was read later that came while the worker computed.
         egress_busy_s: by which an answer came later whose worker went on at once.
         disturb_s: by which inference is delayed by a message that arrives meanwhile: an estimate,
             which chance may take below 0; None: not known.
         autocorrelation: of the service times of a busy worker; None: there is none.
+        cooling: what takes longer after a pause of the worker, on top of samples; None: nothing.
     """
 
     receive_s: Floats
@@ -67,6 +76,7 @@ class NodeSamples:
     egress_busy_s: Floats = field(default_factory=lambda: _NOTHING)
     disturb_s: float | None = None
     autocorrelation: Autocorrelation | None = None
+    cooling: Cooling | None = None
 
     def by_name(self) -> dict[str, Floats]:
         """The samples alone."""
@@ -81,7 +91,8 @@ class Calibration:
         work_s: of one and the same work, again and again, before nodes were started: see
             :func:`models.inference.quietness.time_work`.
         rtt_s: of the network between this host's devices and the broker: TCP handshakes.
-        lag_s: from the creation of a request until its device had sent it.
+        lag_s: from the creation of a request until its device had sent it, where its node did not
+            pause before, as the ways.
         up_s: from there until it was at its node.
         home_s: from when a node had an answer until the device had it.
         broker_s: processor seconds of the broker for a message; NaN where nobody can know.
@@ -152,7 +163,10 @@ def _pooled(first: Calibration, again: Calibration) -> Calibration:
         known = [it.disturb_s for it in (samples, later) if it.disturb_s is not None]
         disturb_s = (1 - share) * known[0] + share * known[-1] if known else None
         alike = _alike(samples.autocorrelation, later.autocorrelation, share)
-        nodes[name] = NodeSamples(**seconds, disturb_s=disturb_s, autocorrelation=alike)
+        cooling = _cooling(samples.cooling, later.cooling, share)
+        nodes[name] = NodeSamples(
+            **seconds, disturb_s=disturb_s, autocorrelation=alike, cooling=cooling
+        )
     ways = {name: both(getattr(first, name), getattr(again, name)) for name in _OF_ALL}
     broker_s = (1 - share) * first.broker_s + share * again.broker_s
     last = {"measured_last_at": again.about["measured_at"], "calibrations": before + 1}
@@ -171,6 +185,23 @@ def _alike(
     common = sum(weight * it.share for weight, it in found)
     time_s = sum(weight * it.share * it.time_s for weight, it in found) / common
     return Autocorrelation(common, time_s)
+
+
+def _cooling(first: Cooling | None, again: Cooling | None, share: float) -> Cooling | None:
+    """The mean of two; where nothing was found, pauses did nothing."""
+    weights = [(1 - share, first), (share, again)]
+    found = [(weight, it) for weight, it in weights if it is not None]
+    if not found:
+        return None
+    points_s = found[0][1].after_s
+
+    def mean_s(which: str) -> tuple[float, ...]:
+        values = [
+            weight * np.interp(points_s, it.after_s, getattr(it, which)) for weight, it in found
+        ]
+        return tuple(np.sum(values, axis=0).tolist())
+
+    return Cooling(points_s, mean_s("read_s"), mean_s("begin_s"), mean_s("answer_s"))
 
 
 # --- what becomes of it in a scenario ------------------------------------------------------------
@@ -239,9 +270,13 @@ def calibrated(
     return replace(loaded, scenario=changed)
 
 
-def _scenario_keys(samples: NodeSamples) -> dict[str, float]:
-    # What is below nothing is so by chance.
-    return {key: max(value, 0.0) for key, value in _keys(samples).items()}
+def _scenario_keys(samples: NodeSamples) -> dict[str, Any]:
+    keys = _keys(samples)
+    if "disturb_ms" in keys:
+        keys["disturb_ms"] = max(keys["disturb_ms"], 0.0)  # below nothing by chance
+    if "cooling" in keys:
+        keys["cooling"] = CoolingSection(**keys["cooling"])
+    return keys
 
 
 def _key(what: str) -> str:
@@ -249,13 +284,16 @@ def _key(what: str) -> str:
     return what.removesuffix("_s") + "_ms"
 
 
-def _keys(samples: NodeSamples) -> dict[str, float]:
-    """What is one number, under the name that it has in a scenario."""
-    keys, alike = {}, samples.autocorrelation
+def _keys(samples: NodeSamples) -> dict[str, Any]:
+    """What is no sample, under the name that it has in a scenario."""
+    keys, alike = dict[str, Any](), samples.autocorrelation
     if samples.disturb_s is not None:
         keys["disturb_ms"] = 1e3 * samples.disturb_s
     if alike is not None:
         keys |= {"autocorrelation": alike.share, "autocorrelation_ms": 1e3 * alike.time_s}
+    if samples.cooling is not None:
+        curves = asdict(samples.cooling)
+        keys["cooling"] = {_key(name): [1e3 * it for it in curves[name]] for name in curves}
     return keys
 
 
@@ -320,7 +358,7 @@ def _table(calibration: Calibration) -> pd.DataFrame:
 
 
 def _node_samples(
-    groups: dict[tuple[str, str], Floats], node: str, keys: dict[str, float]
+    groups: dict[tuple[str, str], Floats], node: str, keys: dict[str, Any]
 ) -> NodeSamples:
     seconds = {what: groups[node, what.removesuffix("_s")] for what in _OF_NODE}
     alike = None
@@ -328,7 +366,11 @@ def _node_samples(
         share, time_ms = float(keys["autocorrelation"]), float(keys["autocorrelation_ms"])
         alike = Autocorrelation(share, 1e-3 * time_ms)
     disturb_s = 1e-3 * float(keys["disturb_ms"]) if "disturb_ms" in keys else None
-    return NodeSamples(**seconds, disturb_s=disturb_s, autocorrelation=alike)
+    cooling = None
+    if "cooling" in keys:
+        curves = {name: keys["cooling"][_key(name)] for name in Cooling.__dataclass_fields__}
+        cooling = Cooling(**{name: tuple(1e-3 * it for it in curves[name]) for name in curves})
+    return NodeSamples(**seconds, disturb_s=disturb_s, autocorrelation=alike, cooling=cooling)
 
 
 def read_calibration(folder: Path) -> Calibration:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 from scipy.stats import rankdata
 
+from offramp.validation.cooling import POINTS_S
 from sim.distributions import Floats
 from sim.nodes.autocorrelation import Autocorrelation
 from sim.nodes.service import Service
@@ -103,8 +104,7 @@ def found_idle(spans: Spans, reply_s: float) -> NDArray[np.bool_]:
     Args:
         reply_s: of the worker for each answer, after it was ready.
     """
-    free_s = spans.ended_s + reply_s * spans.size
-    return np.asarray(spans.last_arrived_s > np.concatenate([[-np.inf], free_s[:-1]]))
+    return np.asarray(spans.last_arrived_s > free_before_s(spans, reply_s))
 
 
 def began_at_once(spans: Spans, reply_s: float) -> NDArray[np.bool_]:
@@ -115,8 +115,17 @@ def began_at_once(spans: Spans, reply_s: float) -> NDArray[np.bool_]:
     Args:
         reply_s: of the worker for each answer, after it was ready.
     """
+    return np.asarray(spans.started_s <= free_before_s(spans, reply_s) + AT_ONCE_S)
+
+
+def free_before_s(spans: Spans, reply_s: float) -> Floats:
+    """(S,) since when the only worker of a node had nothing to do before each; at first -inf.
+
+    Args:
+        reply_s: of the worker for each answer, after it was ready.
+    """
     free_s = spans.ended_s + reply_s * spans.size
-    return np.asarray(spans.started_s <= np.concatenate([[-np.inf], free_s[:-1]]) + AT_ONCE_S)
+    return np.concatenate([[-np.inf], free_s[:-1]])
 
 
 def disturb_s(run: Run, node: int, spans: Spans, idle: NDArray[np.bool_]) -> float | None:
@@ -149,6 +158,15 @@ def disturb_s(run: Run, node: int, spans: Spans, idle: NDArray[np.bool_]) -> flo
 def undisturbed(spans: Spans, by_s: float) -> Spans:
     """Services as they would have been without messages that came meanwhile."""
     return replace(spans, ended_s=spans.ended_s - by_s * spans.arrivals)
+
+
+def without_pauses(spans: Spans, pause_s: Floats, curve_s: Floats) -> Spans:
+    """Services as they would have been had the worker not paused before them.
+
+    Args:
+        curve_s: by how much they took longer, see :func:`cooling_curve_s`.
+    """
+    return replace(spans, ended_s=spans.ended_s - np.interp(pause_s, POINTS_S, curve_s))
 
 
 def excess_s(spans: Spans, service: Service) -> Floats:

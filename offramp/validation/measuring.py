@@ -30,7 +30,8 @@ from offramp.validation.excess import replies_s, spans_of
 from offramp.validation.mixtures import at_rate
 from offramp.validation.node_samples import node_samples
 from offramp.validation.ways import answered_hz, ways_of
-from sim.distributions import Constant, Floats, Uniform
+from sim.distributions import Constant, Floats, Lognormal
+from sim.nodes.cooling import Cooling
 from sim.nodes.spec import NodeSpec
 from sim.results.run import Run
 from sim.results.verdict import offered_loads
@@ -41,7 +42,7 @@ from sim.world import World
 
 #: Requests of an idle node, of one that is busy half of the time, and of a busy one, about: where
 #: inference takes 2 ms, six seconds each. In three, a host's speed is not that of the next ten.
-IDLE_REQUESTS, HALF_BUSY_REQUESTS, BUSY_REQUESTS = 150, 1200, 2400
+IDLE_REQUESTS, HALF_BUSY_REQUESTS, BUSY_REQUESTS = 300, 1200, 2400
 
 #: Requests that come at random keep a worker busy for these shares of the time, about; where they
 #: can.
@@ -49,9 +50,9 @@ _HALF_BUSY, _BUSY = 0.5, 0.8
 #: Devices that send them, for each worker.
 _DEVICES = 8
 
-#: An idle device pauses between an answer and its next request for so long, in seconds: longer
-#: than caches stay warm, shorter than processors fall asleep. Uniform, in step with nothing.
-PAUSE_S = (0.01, 0.03)
+#: An idle device pauses between an answer and its next request for so long, in seconds: from less
+#: than caches stay warm for, to 50 ms in one of twenty.
+PAUSE_S = Lognormal(0.01, 1.0)
 
 #: Handshakes with the broker.
 HANDSHAKES = 30
@@ -122,8 +123,8 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
         for name in used:
             spec, group = world.nodes[world.kind(name)], _group_of(world, name)
             mean_s = spec.service.means()[-1]
-            alone = replace(group, count=1, arrivals=ClosedLoop(Uniform(*PAUSE_S)))
-            idle[name] = ask(f"{name} idle", [alone], IDLE_REQUESTS * (mean_s + sum(PAUSE_S) / 2))
+            alone = replace(group, count=1, arrivals=ClosedLoop(PAUSE_S))
+            idle[name] = ask(f"{name} idle", [alone], IDLE_REQUESTS * (mean_s + PAUSE_S.mean()))
             calm[name] = _measured_run(*idle[name], labels, "an idle node")
             numbers = world.nodes_of(world.kind(name))
             most_hz = spec.workers * spec.replicas * served_hz(spec, calm[name], numbers)
@@ -155,7 +156,7 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
             known += [(some_run, half[name][1]), (busy_run, busy[name][1])]
         reply_s = float(np.median(samples.reply_s))
         numbers = world.nodes_of(world.kind(name))
-        ways.append(_calm_ways(known, numbers, reply_s, asked_hz[name]))
+        ways.append(_calm_ways(known, numbers, reply_s, samples.cooling, asked_hz[name]))
     lag_s, up_s, home_s = (np.concatenate(parts) for parts in zip(*ways, strict=True))
     results = [phase[1] for of in phases.values() for phase in of.values()]
     about = {
@@ -165,7 +166,7 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
         "processors": session.options.use_of_processors,
         "network": list(network),
         "policy": POLICY,
-        "pause_s": list(PAUSE_S),
+        "pause_s": {"median": PAUSE_S.median, "sigma": PAUSE_S.sigma},
         "requests": {name: len(busy[name][1]) for name in used},
         "rate_hz": {
             phase: {name: _rate_hz(*it) for name, it in of.items()} for phase, of in phases.items()
@@ -279,9 +280,13 @@ def _calm_ways(
     phases: Sequence[tuple[Run, FleetResult]],
     nodes: Sequence[int],
     reply_s: float,
+    cooling: Cooling | None,
     rate_hz: float | None,
 ) -> tuple[Floats, Floats, Floats]:
-    """Lag of the device, way up and way home where no inference was in the way, at a rate."""
+    """Lag of the device, way up and way home where no inference was in the way, at a rate.
+
+    As they would have been without a pause before them.
+    """
     ups, homes = list[tuple[float, Floats]](), list[tuple[float, Floats]]()
     for run, result in phases:
         run_hz = answered_hz(run, _WARM_UP_S)
@@ -289,6 +294,8 @@ def _calm_ways(
         for node in nodes:
             spans = spans_of(run, node, _WARM_UP_S)
             ways = ways_of(run, node, _WARM_UP_S, spans, reply_s)
+            if cooling is not None:
+                ways = ways.without_pauses(cooling)
             rows = ways.nothing_met
             came = lag_s[ways.row[rows]]
             ups.append((run_hz, np.column_stack([came, ways.up_s[rows] - came])))

@@ -20,7 +20,8 @@ from offramp.validation.comparison import POINTS, Comparison
 from offramp.validation.figures import LATENCIES, TIME_PARTS
 from offramp.validation.runs import ARM
 from offramp.validation.time_parts import PARTS
-from offramp.words import counted
+from offramp.words import counted, enumerated
+from sim.nodes.cooling import Cooling
 
 PAGE, TABLE, TIMES = "validation.md", "validation.csv", "time_parts.csv"
 
@@ -306,16 +307,16 @@ def _calibration(findings: Findings) -> str:
     )
     if findings.around:
         again += "; each replication is simulated with those around it"
-    alike = "".join(f" {_alike(node, samples)}" for node, samples in it.nodes.items())
+    rest = "".join(f" {_besides(node, samples)}" for node, samples in it.nodes.items())
     return (
         f"Measured at {it.about['measured_at']} on {it.about['host']} with requests of its own "
         f"({rates}{at_rate}) and the policy {it.about['policy']}, before the first arm{again}; "
-        f"nothing of it comes from the run. Its samples are in `calibration/`. {broker}{alike}\n\n"
+        f"nothing of it comes from the run. Its samples are in `calibration/`. {broker}{rest}\n\n"
         + table(("what (ms)", "p5", "median", "p95", "mean", "samples"), rows)
     )
 
 
-def _alike(node: str, samples: NodeSamples) -> str:
+def _besides(node: str, samples: NodeSamples) -> str:
     """What of a node is no time of a single request."""
     delay, alike = samples.disturb_s, samples.autocorrelation
     text = (
@@ -324,11 +325,27 @@ def _alike(node: str, samples: NodeSamples) -> str:
         else f"A message that arrived at node {node} delayed what it computed by "
         f"{1e3 * delay:.3f} ms"
     )
+    if samples.cooling is None:
+        text += "; that anything takes longer after a pause was not found"
+    else:
+        text += f"; {_after_a_pause(samples.cooling)}"
     if alike is None:
         return f"{text}; that its service times are alike from one to the next was not found."
     return (
         f"{text}; its service times are drawn alike in time (correlation {alike.share:.2f} "
         f"at once, 1/e of that after {alike.time_s:.2g} s)."
+    )
+
+
+def _after_a_pause(cooling: Cooling) -> str:
+    steps = [
+        f"{1e3 * begin_s:.2f} ms after {1e3 * after_s:.0f} ms"
+        for after_s, begin_s in zip(cooling.after_s, cooling.begin_s, strict=True)
+        if after_s
+    ]
+    return (
+        f"after a pause an inference took longer by {enumerated(steps)}, and both ways by up to "
+        f"{1e3 * (cooling.read_s[-1] + cooling.answer_s[-1]):.2f} ms together"
     )
 
 

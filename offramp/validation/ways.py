@@ -7,13 +7,14 @@ same host.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.validation.excess import AT_ONCE_S, Spans
+from offramp.validation.excess import AT_ONCE_S, Spans, free_before_s
 from sim.distributions import Floats
+from sim.nodes.cooling import Cooling
 from sim.results.run import Run
 
 #: A message comes to its node about so late as half of those are read that met nothing. Who those
@@ -35,6 +36,8 @@ class Ways:
         met: whether it came while the only worker computed.
         behind: whether one that met an inference still waited when it came, and held it up.
         followed: whether the worker had the next request waiting, and began with it at once.
+        idle_s: for how long the worker had nothing to do when it came; below 0: it computed.
+        pause_s: for how long before it began with it.
     """
 
     row: NDArray[np.int64]
@@ -43,6 +46,15 @@ class Ways:
     met: NDArray[np.bool_]
     behind: NDArray[np.bool_]
     followed: NDArray[np.bool_]
+    idle_s: Floats
+    pause_s: Floats
+
+    def without_pauses(self, cooling: Cooling) -> Ways:
+        """Ways as they would have been had the worker not paused before them."""
+        read_s = np.interp(self.idle_s, cooling.after_s, cooling.read_s)
+        answer_s = np.interp(self.pause_s, cooling.after_s, cooling.answer_s)
+        up_s = self.up_s - np.where(self.nothing_met, read_s, 0.0)
+        return replace(self, up_s=up_s, home_s=self.home_s - np.where(self.followed, 0.0, answer_s))
 
     @property
     def nothing_met(self) -> NDArray[np.bool_]:
@@ -76,18 +88,25 @@ def ways_of(run: Run, node: int, from_s: float, spans: Spans, reply_s: float) ->
     up_s = part.arrived_s - part.requests.created_s
     home_s = part.received_s - part.finished_s
     if not len(row) or not len(spans):
-        nothing = np.zeros(len(row), dtype=bool)
-        return Ways(row, up_s, home_s, nothing, nothing, nothing)
-    met, behind = _in_the_way(part, float(np.quantile(up_s, _AT_FIRST)), spans)
+        nothing, never_s = np.zeros(len(row), dtype=bool), np.full(len(row), np.inf)
+        return Ways(row, up_s, home_s, nothing, nothing, nothing, never_s, never_s)
+    typical_s = float(np.quantile(up_s, _AT_FIRST))
+    met, behind = _in_the_way(part, typical_s, spans)
     for _ in range(_ROUNDS):
         rest = up_s[~met & ~behind]
         if len(rest) < _ENOUGH:
             break
-        met, behind = _in_the_way(part, float(np.median(rest)), spans)
+        typical_s = float(np.median(rest))
+        met, behind = _in_the_way(part, typical_s, spans)
     started_s = np.append(spans.started_s, np.inf)
     next_s = started_s[np.searchsorted(spans.started_s, part.finished_s)]
     followed = next_s - part.finished_s <= reply_s * part.batch + AT_ONCE_S
-    return Ways(row, up_s, home_s, met, behind, followed)
+    free_s = np.append(free_before_s(spans, reply_s), spans.ended_s[-1] + reply_s)
+    came_s = np.minimum(part.requests.created_s + typical_s, part.arrived_s)
+    idle_s = came_s - free_s[np.searchsorted(spans.started_s, came_s, side="right")]
+    own = np.searchsorted(spans.started_s, part.started_s, side="right") - 1
+    pause_s = part.started_s - free_s[own]
+    return Ways(row, up_s, home_s, met, behind, followed, idle_s, pause_s)
 
 
 def _in_the_way(

@@ -1,4 +1,4 @@
-"""Messages that come while a worker computes are read late, and those behind one with it."""
+"""Messages that meet a busy node, or one that has been idle for long, are read late."""
 
 from __future__ import annotations
 
@@ -7,24 +7,33 @@ from collections.abc import Callable
 from typing import Any
 
 from sim.clock import Clock
+from sim.nodes.cooling import Cooling
 from sim.nodes.requests import Request
 
 
 class LateReading:
-    """When a node reads the messages that reach it (``overhead.ingress_busy_ms``).
+    """When a node reads the messages that reach it.
 
-    One that comes while a worker computes waits, once, whatever is computed then. Messages are read
-    in the order in which they come: one that comes while another waits is read with it.
+    One that comes while a worker computes waits, once, whatever is computed then
+    (``overhead.ingress_busy_ms``); one that comes after a pause waits until the host has woken up
+    (``overhead.cooling``). Messages are read in the order in which they come: one that comes while
+    another waits is read with it.
 
     Args:
         delay_s: seconds that a message waits, by what was drawn for its request.
+        cooling: what pauses do; None: nothing.
     """
 
-    def __init__(self, clock: Clock, delay_s: Callable[[Any], float]) -> None:
+    def __init__(
+        self, clock: Clock, delay_s: Callable[[Any], float], cooling: Cooling | None
+    ) -> None:
         self._clock = clock
         self._delay_s = delay_s
+        self._cooling = cooling
         #: Workers that compute, and since when there are some.
         self._computing, self._since_s = 0, math.inf
+        #: When the last of them had computed.
+        self._ended_s = -math.inf
         #: When the last of the messages that wait is read.
         self._until_s = -math.inf
 
@@ -34,12 +43,19 @@ class LateReading:
             return False
         came_s = request.arrived_s
         if came_s > self._until_s:
-            if not self._computing or came_s <= self._since_s:
+            late_s = self._late_s(request)
+            if not late_s:
                 return False
-            self._until_s = came_s + self._delay_s(request.drawn)
+            self._until_s = came_s + late_s
         request.arrived_s = self._until_s
         request.is_read_late = True
         return True
+
+    def _late_s(self, request: Request) -> float:
+        came_s = request.arrived_s
+        if self._computing:
+            return self._delay_s(request.drawn) if came_s > self._since_s else 0.0
+        return self._cooling.read_late_s(came_s - self._ended_s) if self._cooling else 0.0
 
     def begin_computing(self) -> None:
         """A worker computes from now on."""
@@ -50,6 +66,7 @@ class LateReading:
     def end_computing(self) -> None:
         """A worker has computed; whoever came meanwhile must be asked for before."""
         self._computing -= 1
+        self._ended_s = self._clock._now
 
     def go_down(self) -> None:
         """The node crashes: nobody computes."""

@@ -86,8 +86,7 @@ class Node:
         #: Requests that were expected here, and that came unexpected.
         self._expected = self._unexpected = 0
         besides = spec.overheads or Overheads()
-        late = besides.egress_busy is not None
-        self._answered = self._answer_late_if_busy if late else site.answered
+        self._answered = self._answer_late if besides.answers_late else site.answered
         self._disturb_s = besides.disturb_s
         self._late_reading: LateReading | None = None
         self._waking = False
@@ -117,8 +116,9 @@ class Node:
             self._reply_s = spec.service.reply_s
             self._taken = spec.service.taken
             self._egress_s = spec.service.egress_s
-            if besides.ingress_busy is not None:
-                self._late_reading = LateReading(clock, spec.service.ingress_s)
+            self._egress_idle_s = spec.service.egress_idle_s
+            if besides.reads_late:
+                self._late_reading = LateReading(clock, spec.service.ingress_s, besides.cooling)
 
     # --- what a policy may know ----------------------------------------------------------------
 
@@ -272,10 +272,16 @@ class Node:
                 # Who waited for a batch to fill found the worker idle.
                 and (not self.spec.batch_wait_s or self._freed_s == request.started_s)
             )
-            request.drawn = self._taken(request.drawn, warm)
+            request.drawn = self._taken(request.drawn, None if warm else self._idle_s)
         if self._serving is not None:
             self._serving.add(request)
         return request
+
+    @property
+    def _idle_s(self) -> float:
+        """For how long nothing was computed here before a worker begins now."""
+        others_compute = self._idle < self.workers - 1
+        return 0.0 if others_compute else self.clock._now - self._freed_s
 
     def _serve(self, request: Request, alone: bool = False) -> None:
         """Do what the policy says; once a request has left, its worker takes the next.
@@ -475,10 +481,11 @@ class Node:
         """Whether the worker that has just answered has the next request waiting."""
         return bool(self._queue)
 
-    def _answer_late_if_busy(self, request: Request) -> None:
-        """An answer leaves late if its worker computes again."""
-        if self._goes_on_at_once():
-            request.home_s += self._egress_s(request.drawn)
+    def _answer_late(self, request: Request) -> None:
+        """An answer leaves late if its worker computes again, or was idle for long before it."""
+        late_s = (self._egress_s if self._goes_on_at_once() else self._egress_idle_s)(request.drawn)
+        if late_s:
+            request.home_s += late_s
             self.clock.call_at(request.home_s, self._leaves, (request, self._incarnation))
         else:
             self._site.answered(request)

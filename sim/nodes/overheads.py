@@ -16,6 +16,7 @@ from typing import Any
 
 from sim.distributions import Constant, Distribution, Floats
 from sim.nodes.autocorrelation import Autocorrelation
+from sim.nodes.cooling import Cooling
 from sim.nodes.service import Service
 from sim.streams import scrambled
 
@@ -38,6 +39,8 @@ class Overheads:
             that come while it waits are read with it. None: it is not.
         egress_busy: by which an answer leaves later whose worker has the next request waiting;
             None: it does not.
+        cooling: what a request takes longer that finds a worker idle, by how long it was; None:
+            that does not matter.
     """
 
     receive: Distribution = field(default_factory=lambda: Constant(0.0))
@@ -48,6 +51,17 @@ class Overheads:
     disturb_s: float = 0.0
     ingress_busy: Distribution | None = None
     egress_busy: Distribution | None = None
+    cooling: Cooling | None = None
+
+    @property
+    def reads_late(self) -> bool:
+        """Whether messages may be read later than they come."""
+        return self.ingress_busy is not None or self.cooling is not None
+
+    @property
+    def answers_late(self) -> bool:
+        """Whether answers may leave later than they are ready."""
+        return self.egress_busy is not None or self.cooling is not None
 
     @property
     def occupied_s(self) -> float:
@@ -56,9 +70,9 @@ class Overheads:
 
 
 #: What the service drew, seconds to begin at a worker that was busy, at one that was idle, and to
-#: reply, those by which it is read and leaves later if a worker computes, and the exit with which
-#: it came.
-Drawn = tuple[Any, float, float, float, float, float, int]
+#: reply, those by which it is read and leaves later if a worker computes, that by which its answer
+#: leaves later after a pause of its worker, and the exit with which it came.
+Drawn = tuple[Any, float, float, float, float, float, float, int]
 
 _NO_TIME = Constant(0.0)
 
@@ -80,6 +94,7 @@ class ServiceWithOverheads:
         self._begin_idle = overheads.begin_idle or overheads.begin
         self._ingress_busy = overheads.ingress_busy or _NO_TIME
         self._egress_busy = overheads.egress_busy or _NO_TIME
+        self._cooling = overheads.cooling
 
     def draw(self, u: Floats, worker_u: Floats | None = None) -> Sequence[Drawn]:
         """See :class:`Service`.
@@ -97,15 +112,22 @@ class ServiceWithOverheads:
         ingress_s = self._ingress_busy.ppf(scrambled(u, 3))
         egress_s = self._egress_busy.ppf(scrambled(u, 4))
         columns = (it.tolist() for it in (begin_s, begin_idle_s, reply_s, ingress_s, egress_s))
-        return list(zip(self.inference.draw(worker_u), *columns, repeat(0)))
+        return list(zip(self.inference.draw(worker_u), *columns, repeat(0.0), repeat(0)))
 
-    def taken(self, drawn: Drawn, warm: bool) -> Drawn:
+    def taken(self, drawn: Drawn, idle_s: float | None) -> Drawn:
         """What was drawn, now that a worker takes the request.
 
         Args:
-            warm: whether the worker has just served another, or takes it behind another.
+            idle_s: for how long nothing was computed; None: the worker has just served another, or
+                takes it behind another.
         """
-        return drawn if warm else (drawn[0], drawn[2], *drawn[2:])
+        if idle_s is None:
+            return drawn
+        begin_s, answer_s = drawn[2], 0.0
+        if self._cooling is not None:
+            begin_s += self._cooling.begin_late_s(idle_s)
+            answer_s = self._cooling.answer_late_s(idle_s)
+        return drawn[0], begin_s, *drawn[2:6], answer_s, drawn[-1]
 
     def seconds(self, drawn: Drawn, since: int, to: int) -> float:
         """See :class:`Service`."""
@@ -132,6 +154,10 @@ class ServiceWithOverheads:
     def egress_s(self, drawn: Drawn) -> float:
         """Seconds by which its answer leaves later if the worker goes on at once."""
         return drawn[5]
+
+    def egress_idle_s(self, drawn: Drawn) -> float:
+        """Seconds by which its answer leaves later if it does not."""
+        return drawn[6]
 
     def quantiles(self, q: float, since: int, resumed: bool = False) -> tuple[float, ...]:
         """See :class:`Service`: of inference."""

@@ -44,8 +44,8 @@ class Ahead(Engine):
             self._clocks.append(self.clock)
         self._ledger = Ledger()
         besides = [spec.overheads for spec in world.nodes if spec.overheads]
-        self._read_late = any(it.ingress_busy is not None for it in besides)
-        self._leave_late = any(it.egress_busy is not None for it in besides)
+        self._read_late = any(it.reads_late for it in besides)
+        self._leave_late = any(it.answers_late for it in besides)
 
     def clock_of_node(self) -> Clock:
         """See :class:`sim.running.engine.Engine`."""

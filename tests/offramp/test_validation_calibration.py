@@ -15,6 +15,7 @@ from offramp import load_scenario
 from offramp.live.scenarios import live_scenario
 from offramp.live.warnings import not_emulated
 from offramp.scenario import LoadedScenario
+from offramp.schema import CoolingSection
 from offramp.validation.calibrating import (
     Calibrating,
     around,
@@ -30,6 +31,7 @@ from offramp.validation.calibration import (
     read_calibration,
     write_calibration,
 )
+from offramp.validation.cooling import POINTS_S, cooling_curve_s
 from offramp.validation.excess import (
     Spans,
     autocorrelation_of,
@@ -41,7 +43,7 @@ from offramp.validation.excess import (
     spans_of,
     undisturbed,
 )
-from offramp.validation.measuring import served_hz
+from offramp.validation.measuring import PAUSE_S, served_hz
 from offramp.validation.mixtures import at_rate
 from offramp.validation.node_samples import node_samples
 from offramp.validation.time_parts import Division
@@ -50,6 +52,7 @@ from offramp.worlds import build_world, outline_of
 from sim.distributions import Constant, Distribution, Empirical, Floats, Uniform
 from sim.network.links import Direction, Link
 from sim.nodes.autocorrelation import Autocorrelation
+from sim.nodes.cooling import Cooling
 from sim.nodes.overheads import Overheads
 from sim.nodes.service import DistributedService, ProfiledService
 from sim.nodes.spec import NodeSpec
@@ -96,12 +99,15 @@ def world_with(
 def run_of(
     devices: int,
     think_s: float = 0.0,
+    think: Distribution | None = None,
     workers: int = 1,
     batch: int = 1,
     wait_s: float = 0.0,
     alike: Autocorrelation | None = None,
     disturb_s: float = 0.0,
     rate_hz: float | None = None,
+    cooling: Cooling | None = None,
+    seed: int = 1,
     begin_idle: Distribution = OVERHEADS.begin_idle,
     link: Link = Link(),  # noqa: B008
     **busy: Distribution,
@@ -114,13 +120,19 @@ def run_of(
     """
     service = ProfiledService(PROFILE, largest_batch=batch)
     besides = replace(
-        OVERHEADS, autocorrelation=alike, disturb_s=disturb_s, begin_idle=begin_idle, **busy
+        OVERHEADS,
+        autocorrelation=alike,
+        disturb_s=disturb_s,
+        begin_idle=begin_idle,
+        cooling=cooling,
+        **busy,
     )
     spec = NodeSpec(
         "edge", workers, service, batch_size=batch, batch_wait_s=wait_s, overheads=besides
     )
-    arrivals = Poisson(rate_hz / devices) if rate_hz else ClosedLoop(Uniform(think_s, 2 * think_s))
-    world = world_with(spec, devices, arrivals, link)
+    waits = ClosedLoop(think or Uniform(think_s, 2 * think_s))
+    arrivals = Poisson(rate_hz / devices) if rate_hz else waits
+    world = replace(world_with(spec, devices, arrivals, link), seed=seed)
     labels = np.zeros(10, dtype=np.int32)
     says = Predictions(
         sample=np.arange(10, dtype=np.int32),
@@ -306,17 +318,77 @@ def test_what_a_node_takes_is_that_at_the_rate_at_which_it_is_asked() -> None:
     # A millisecond more for each, when half of the time nothing is asked.
     slower = replace(half, finished_s=half.finished_s + 0.001)
     world = world_with(spec)
+    half_way_hz = 2 / (1 / 40.0 + 1 / 64.0)
     begin_s = {
         rate_hz: node_samples(world, "edge", 1.0, idle, slower, busy, rate_hz).begin_s.mean()
-        for rate_hz in (10.0, 40.0, 52.0, 64.0, 90.0, None)
+        for rate_hz in (10.0, 40.0, half_way_hz, 64.0, 90.0, None)
     }
     assert begin_s[40.0] == pytest.approx(0.0025, rel=0.08)
     assert begin_s[64.0] == pytest.approx(0.0015, rel=0.08)
     assert begin_s[10.0] == pytest.approx(begin_s[40.0], rel=0.08)
     assert begin_s[90.0] == pytest.approx(begin_s[64.0], rel=0.08)
     between = (begin_s[40.0] + begin_s[64.0]) / 2
-    assert begin_s[52.0] == pytest.approx(between, rel=0.05)
+    assert begin_s[half_way_hz] == pytest.approx(between, rel=0.05)
     assert begin_s[None] == pytest.approx(between, rel=0.05)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_what_pauses_do_is_found(batch: int) -> None:
+    way = Direction(delay=Uniform(0.001, 0.002))
+    cooling = Cooling((0.0, 0.03), (0.0, 0.0015), (0.0, 0.0060), (0.0, 0.0009))
+    asked: dict[str, Any] = {
+        "link": Link(uplink=way, downlink=way),
+        "batch": batch,
+        "cooling": cooling,
+        "ingress_busy": Constant(0.0005),
+    }
+    found = list[NodeSamples]()
+    for seed in range(4):  # pauses of a minute say little of each point
+        idle, spec = run_of(devices=1, think=PAUSE_S, seed=seed, **asked)
+        half, busy = (run_of(8, rate_hz=it / 0.0125, seed=seed, **asked)[0] for it in (0.5, 0.8))
+        found.append(node_samples(world_with(spec), "edge", 1.0, idle, half, busy, 50.0))
+    pauses_s = [0.008, 0.016, 0.032]
+    for which in ("read_s", "begin_s", "answer_s"):
+        real_s = np.interp(pauses_s, cooling.after_s, getattr(cooling, which))
+        curves = [(it.cooling.after_s, getattr(it.cooling, which)) for it in found if it.cooling]
+        measured_s = np.mean([np.interp(pauses_s, *curve) for curve in curves], axis=0)
+        assert len(curves) == len(found)
+        assert measured_s == pytest.approx(real_s, rel=0.15, abs=0.0001), which
+    # What is left is what they take without a pause.
+    assert np.mean([it.begin_idle_s.mean() for it in found]) == pytest.approx(0.0025, rel=0.08)
+    assert np.mean([it.ingress_busy_s.mean() for it in found]) == pytest.approx(0.0005, abs=0.00015)
+    assert np.mean([it.egress_busy_s.mean() for it in found]) < 0.0001
+
+
+def test_pauses_of_a_node_with_several_workers_are_those_of_one_device() -> None:
+    cooling = Cooling((0.0, 0.03), (0.0, 0.0), (0.0, 0.0060), (0.0, 0.0))
+    idle, spec = run_of(devices=1, think=PAUSE_S, workers=2, cooling=cooling)
+    busy = run_of(devices=8, think_s=1e-6, workers=2, cooling=cooling)[0]
+    found = node_samples(world_with(spec), "edge", 1.0, idle, None, busy, 50.0)
+    assert found.cooling is not None
+    longer_s = np.interp(0.015, found.cooling.after_s, found.cooling.begin_s)
+    assert longer_s == pytest.approx(0.003, rel=0.25)
+    # What few short pauses say is shared by both.
+    assert found.begin_idle_s.mean() + longer_s == pytest.approx(0.0055, rel=0.05)
+
+
+def test_pauses_that_do_nothing_are_not_found_to() -> None:
+    found = list[Cooling | None]()
+    for seed in range(5):
+        idle, spec = run_of(devices=1, think_s=0.01, seed=seed)
+        half, busy = (run_of(8, rate_hz=it / 0.0125, seed=seed)[0] for it in (0.5, 0.8))
+        found.append(node_samples(world_with(spec), "edge", 1.0, idle, half, busy, 50.0).cooling)
+    assert found == [None] * 5
+
+
+def test_a_curve_ends_where_pauses_do() -> None:
+    pause_s = np.linspace(0.0, 0.01, 400)
+    curve_s = cooling_curve_s([(pause_s, 0.002 + 0.1 * pause_s), (pause_s, 0.003 + 0.1 * pause_s)])
+    np.testing.assert_allclose(curve_s[:4], 0.1 * np.array(POINTS_S[:4]), atol=1e-6)
+    # So few were longer that the last of them say nothing.
+    assert curve_s[-1] == pytest.approx(0.001, rel=0.05)
+    assert not cooling_curve_s([(pause_s[:10], pause_s[:10])]).any()
+    assert not cooling_curve_s([(pause_s, 0.002 - 0.1 * pause_s)]).any()
 
 
 def test_that_idle_workers_take_longer_is_no_slow_moment() -> None:
@@ -354,7 +426,7 @@ def test_where_nobody_knows_who_was_idle_a_crowd_shows_what_a_busy_worker_takes(
 
 def test_samples_between_two_rates_are_a_mixture_with_the_quantiles_of_both() -> None:
     low, high = np.linspace(1.0, 2.0, 1001), np.linspace(5.0, 7.0, 301)
-    mixed = at_rate([(100.0, high), (20.0, low), (60.0, np.zeros(0))], 40.0)
+    mixed = at_rate([(100.0, high), (20.0, low), (60.0, np.zeros(0))], 25.0)
     share = np.mean(mixed < 3)
     assert share == pytest.approx(0.75, abs=0.001)
     for part, of in ((mixed[mixed < 3], low), (mixed[mixed > 3], high)):
@@ -396,8 +468,14 @@ def test_two_calibrations_are_pooled_sample_by_sample(tmp_path: Path) -> None:
 
 
 def test_what_nodes_do_to_services_that_follow_one_another_is_pooled_too() -> None:
-    def made(disturb_s: float | None, alike: Autocorrelation | None) -> Calibration:
-        node = NodeSamples(*[np.zeros(1)] * 4, disturb_s=disturb_s, autocorrelation=alike)
+    def made(
+        disturb_s: float | None,
+        alike: Autocorrelation | None,
+        cooling: Cooling | None = None,
+    ) -> Calibration:
+        node = NodeSamples(
+            *[np.zeros(1)] * 4, disturb_s=disturb_s, autocorrelation=alike, cooling=cooling
+        )
         about = {"measured_at": "now"}
         return Calibration(*[np.zeros(1)] * 5, 0.0, {"edge": node}, 1, about)  # type: ignore[arg-type]
 
@@ -411,7 +489,14 @@ def test_what_nodes_do_to_services_that_follow_one_another_is_pooled_too() -> No
     assert three.nodes["edge"].autocorrelation is not None
     assert three.nodes["edge"].autocorrelation.share == pytest.approx(0.8 / 3)
     none = pooled([made(None, None), made(None, None)]).nodes["edge"]
-    assert (none.autocorrelation, none.disturb_s) == (None, None)
+    assert (none.autocorrelation, none.disturb_s, none.cooling) == (None, None, None)
+    cooling = Cooling((0.0, 1.0), (0.0, 0.3), (0.0, 0.6), (0.0, 0.9))
+    third = pooled([made(None, None), made(None, None, cooling), made(None, None)]).nodes["edge"]
+    assert third.cooling is not None
+    assert third.cooling.after_s == cooling.after_s
+    assert third.cooling.read_s == pytest.approx((0.0, 0.1))
+    assert third.cooling.begin_s == pytest.approx((0.0, 0.2))
+    assert third.cooling.answer_s == pytest.approx((0.0, 0.3))
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -588,6 +673,7 @@ def calibration(qos: int = 1, broker_s: float = 0.0002) -> Calibration:
                 *(np.array([it, 2 * it]) for it in (0.0001, 0.0002, 0.0003, 0.0004)),
                 disturb_s=0.0006,
                 autocorrelation=Autocorrelation(0.25, 0.5),
+                cooling=Cooling((0.0, 0.5), (0.0, 0.25), (0.0, 0.125), (0.0, 0.0625)),
             )
         },
         qos=qos,
@@ -611,6 +697,7 @@ def test_a_calibration_is_written_and_read(tmp_path: Path) -> None:
     for name, mine in before.nodes["edge"].by_name().items():
         np.testing.assert_array_equal(mine, after.nodes["edge"].by_name()[name])
     assert after.nodes["edge"].autocorrelation == before.nodes["edge"].autocorrelation
+    assert after.nodes["edge"].cooling == before.nodes["edge"].cooling
     assert after.nodes["edge"].disturb_s == pytest.approx(before.nodes["edge"].disturb_s)
     assert (after.broker_s, after.qos, after.about) == (before.broker_s, 1, {"host": "here"})
 
@@ -645,6 +732,13 @@ def test_what_was_measured_becomes_the_world_that_is_simulated(
     assert Path(node.begin_ms.file).read_text().split() == ["0.200000", "0.400000"]  # type: ignore[union-attr]
     assert (node.autocorrelation, node.autocorrelation_ms) == (0.25, 500.0)
     assert node.disturb_ms == pytest.approx(0.6)
+    cooling = {name: list(getattr(node.cooling, name)) for name in CoolingSection.model_fields}
+    assert cooling == {
+        "after_ms": [0, 500],
+        "read_ms": [0, 250],
+        "begin_ms": [0, 125],
+        "answer_ms": [0, 62.5],
+    }
 
 
 def test_the_links_of_the_scenario_stay_where_they_are_there(
@@ -724,6 +818,8 @@ def test_where_the_scenarios_links_are_there_a_way_is_network() -> None:
 
 # --- overheads as they are written in a scenario --------------------------------------------------
 
+COOLING_MS = {"after_ms": [0, 10], "read_ms": [0, 0], "begin_ms": [0, 0.5], "answer_ms": [0, 0]}
+
 OVERHEAD = {
     "nodes.edge.service_ms": 5,
     "nodes.edge.speed": 1,
@@ -733,6 +829,7 @@ OVERHEAD = {
     "nodes.edge.overhead.egress_busy_ms": 2,
     "nodes.edge.overhead.autocorrelation": 0.5,
     "nodes.edge.overhead.autocorrelation_ms": 200,
+    "nodes.edge.overhead.cooling": COOLING_MS,
 }
 
 
@@ -748,7 +845,29 @@ def test_overheads_are_written_in_milliseconds(scenario: Callable[..., Path]) ->
     assert overheads.disturb_s == pytest.approx(0.00025)
     assert overheads.ingress_busy is None
     assert overheads.egress_busy == Constant(0.002)
+    assert overheads.cooling == Cooling((0.0, 0.01), (0.0, 0.0), (0.0, 0.0005), (0.0, 0.0))
     assert world.nodes[0].service.means() == pytest.approx((0.005, 0.005))
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"after_ms": [0]}, "as many values of each as of after_ms"),
+        ({"after_ms": [1, 10]}, "must ascend from 0"),
+        ({"after_ms": [0, 0]}, "must ascend from 0"),
+        ({"begin_ms": [0, -1]}, "greater than or equal to 0"),
+        ({"after_ms": []}, "a list with an entry"),
+    ],
+)
+def test_pauses_that_are_no_curve_are_refused(
+    scenario: Callable[..., Path], place_of: Callable[..., str], changed: dict[str, Any], says: str
+) -> None:
+    name = "nodes.edge.overhead.cooling"
+    path = scenario({name: COOLING_MS | changed})
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario(str(path))
+    assert says in str(caught.value)
+    assert "nodes.edge.overhead.cooling" in str(caught.value)
 
 
 @pytest.mark.parametrize(

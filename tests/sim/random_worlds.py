@@ -28,6 +28,7 @@ from sim.network.links import Direction, Link
 from sim.network.mqtt import Mqtt
 from sim.network.retransmission import TcpLoss
 from sim.nodes.autocorrelation import Autocorrelation
+from sim.nodes.cooling import Cooling
 from sim.nodes.overheads import Overheads, ServiceWithOverheads
 from sim.nodes.service import DistributedService, ProfiledService, Service
 from sim.nodes.spec import NodeSpec
@@ -185,7 +186,12 @@ class _Drawer:
             disturb_s=some([0.0, self.seconds() / 20]),
             ingress_busy=some([None, Exponential(self.seconds() / 5)]),
             egress_busy=some([None, Exponential(self.seconds() / 5)]),
+            cooling=some([None, self.cooling()]),
         )
+
+    def cooling(self) -> Cooling:
+        curves = [(0.0, *sorted(self.seconds() / 10 for _ in range(2))) for _ in range(3)]
+        return Cooling((0.0, self.seconds(), 2.0), *curves)
 
     def node(self, name: str, **more: Any) -> NodeSpec:
         choice = self.random.choice
@@ -350,6 +356,9 @@ def scaled(thing: Any, factor: float) -> Any:
         return {name: scaled(one, factor) for name, one in thing.items()}
     if isinstance(thing, Diurnal):
         return Diurnal(tuple((at_s * factor, hz / factor) for at_s, hz in thing.curve))
+    if isinstance(thing, Cooling):
+        curves = (thing.after_s, thing.read_s, thing.begin_s, thing.answer_s)
+        return Cooling(*(tuple(it * factor for it in curve) for curve in curves))
     if not dataclasses.is_dataclass(thing):
         return thing
     powers = POWERS.get(type(thing), {})

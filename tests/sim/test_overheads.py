@@ -20,6 +20,7 @@ from sim.distributions import Constant, Empirical, Exponential
 from sim.faults import Fault
 from sim.network.mqtt import Mqtt
 from sim.nodes.autocorrelation import Autocorrelation
+from sim.nodes.cooling import Cooling
 from sim.nodes.overheads import Overheads, ServiceWithOverheads
 from sim.nodes.service import DistributedService, ProfiledService
 from sim.nodes.spec import NodeSpec
@@ -220,6 +221,65 @@ def test_an_answer_that_has_not_left_is_lost_in_a_crash():
     assert run.exit.tolist() == [0, 0, 1]
 
 
+#: After pauses of 0, 2 and 10 s.
+COOLING = Cooling((0.0, 2.0, 10.0), (0.0, 0.5, 1.0), (0.0, 1.0, 2.0), (0.0, 0.25, 0.5))
+
+
+def cooled(times_s, *, busy_s=3.0, **besides):
+    overheads = besides.pop("overheads", Overheads(cooling=COOLING))
+    spec = node(WrittenService([[busy_s]] * len(times_s)), overheads=overheads, **besides)
+    devices = group(arrivals=AtTimes((tuple(times_s),)), deadline=100.0)
+    return run_of(world(devices, spec, duration_s=200.0))
+
+
+def test_what_finds_a_worker_idle_takes_longer_the_longer_it_was():
+    # The first one after longer than any that is known; the second waits; the third comes 1 s after
+    # the second's end, the last 7.125 s after its own.
+    run = cooled([0.0, 4.0, 10.0, 21.0])
+    read_s = 21.0 + 0.5 + (21.0 - 13.875 - 2.0) / 16.0
+    assert run.arrived_s.tolist() == pytest.approx([1.0, 4.0, 10.25, read_s])
+    assert run.started_s.tolist() == pytest.approx([1.0, 6.0, 10.25, read_s])
+    # For a worker, the pause goes on until it is read: 1.25 s, and nearly 8.
+    idle_s = read_s - 13.875
+    ended_s = [6.0, 9.0, 13.875, read_s + 3.0 + 1.0 + (idle_s - 2.0) / 8.0]
+    assert run.finished_s.tolist() == pytest.approx(ended_s)
+    # The worker goes on at once after the first.
+    late_s = [0.0, 0.0, 0.625 / 4, 0.25 + (idle_s - 2.0) / 32.0]
+    assert (run.received_s - run.finished_s).tolist() == pytest.approx(late_s)
+
+
+def test_a_pause_begins_when_the_reply_is_sent():
+    run = cooled([0.0, 8.0], overheads=Overheads(cooling=COOLING, reply=Constant(1.0)))
+    # It comes after 2 s without inference; its worker was free for 1.5 s when it began.
+    assert run.arrived_s.tolist() == [1.0, 8.5]
+    assert run.finished_s.tolist() == pytest.approx([6.0, 8.5 + 3.0 + 0.75])
+
+
+def test_while_another_worker_computes_no_pause_goes_on():
+    run = cooled([0.0, 3.0, 30.0], workers=2)
+    assert run.arrived_s.tolist() == [1.0, 3.0, 31.0]
+    assert (run.finished_s - run.started_s).tolist() == [5.0, 3.0, 5.0]
+
+
+def test_a_batch_that_fills_in_vain_begins_after_a_pause():
+    run = cooled([0.0, 10.0], batch_size=4, batch_wait_s=1.0)
+    # The first was ready at 7, and the second is read at 10.5625.
+    assert run.started_s.tolist() == [2.0, 11.5625]
+    assert run.finished_s[1] - run.started_s[1] == pytest.approx(3 + 1 + (11.5625 - 7 - 2) / 8)
+
+
+def test_a_curve_that_is_none_is_refused():
+    for points in (
+        ((1.0,), (0.0,), (0.0,), (0.0,)),
+        ((0.0, 1.0, 1.0), (0.0,) * 3, (0.0,) * 3, (0.0,) * 3),
+        ((0.0, 1.0), (0.0,), (0.0, 0.0), (0.0, 0.0)),
+        ((0.0,), (0.0,), (-1.0,), (0.0,)),
+        ((0.0,), (0.0,), (0.0,), (np.inf,)),
+    ):
+        with pytest.raises(ValueError, match=r"point|read|begin|answer"):
+            Cooling(*points)
+
+
 def test_a_batch_that_still_fills_keeps_no_answer():
     times_s = [0.0, 0.0, 2.5, 10.0, 10.0, 11.0, 11.0]
     run = late(times_s, [3.0] * 7, batch_size=2, batch_wait_s=2.0, egress_busy=0.5)
@@ -398,6 +458,7 @@ RANDOM = Overheads(
     disturb_s=0.02,
     ingress_busy=Exponential(0.1),
     egress_busy=Exponential(0.05),
+    cooling=Cooling((0.0, 0.5, 4.0), (0.0, 0.02, 0.04), (0.0, 0.03, 0.1), (0.0, 0.01, 0.02)),
 )
 
 
@@ -434,7 +495,12 @@ def test_what_is_no_service_does_not_depend_on_times():
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 @pytest.mark.parametrize(
-    "nothing", [Overheads(), Overheads(ingress_busy=Constant(0.0), egress_busy=Constant(0.0))]
+    "nothing",
+    [
+        Overheads(),
+        Overheads(ingress_busy=Constant(0.0), egress_busy=Constant(0.0)),
+        Overheads(cooling=Cooling((0.0, 1.0), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0))),
+    ],
 )
 def test_overheads_of_zero_change_nothing(batch_size, nothing):
     plain = node(Exponential(0.2), batch_size=batch_size, workers=2)
