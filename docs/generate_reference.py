@@ -110,6 +110,7 @@ SECTIONS = {
     "nodes.NAME.batch.": "BatchSection",
     "nodes.NAME.next_tier.": "NextTierSection",
     "nodes.NAME.overhead.": "OverheadSection",
+    "nodes.NAME.overhead.cooling.": "CoolingSection",
     "devices.NAME.": "DeviceGroupSection",
     "devices.NAME.arrivals.": "ArrivalsSection",
     "devices.NAME.compute.": "ComputeSection",

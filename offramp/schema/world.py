@@ -61,10 +61,13 @@ class CoolingSection(Section):
     def _is_a_curve(self) -> CoolingSection:
         if self.after_ms[0] != 0 or any(a >= b for a, b in pairwise(self.after_ms)):
             raise PydanticCustomError("no_curve", "after_ms must ascend from 0")
-        if any(
-            len(it) != len(self.after_ms) for it in (self.read_ms, self.begin_ms, self.answer_ms)
-        ):
+        curves = (self.read_ms, self.begin_ms, self.answer_ms)
+        if any(len(curve) != len(self.after_ms) for curve in curves):
             raise PydanticCustomError("no_curve", "as many values of each as of after_ms")
+        if any(curve[0] for curve in curves):
+            raise PydanticCustomError(
+                "no_curve", "nothing takes longer without a pause: begin at 0"
+            )
         return self
 
 

@@ -58,7 +58,7 @@ class NodeSamples:
         receive_s: of an idle node, from a message's arrival until a worker had it.
         begin_s: of a busy worker, for the inference of a request or of a batch, beyond what the
             profile says.
-        begin_idle_s: of an idle one that did not pause for long, likewise.
+        begin_idle_s: of an idle one, likewise, as it would have been without a pause.
         reply_s: of a busy worker, between an answer and the next request.
         ingress_busy_s: by which a message was read later that came while the worker computed.
         egress_busy_s: by which an answer came later whose worker went on at once.
@@ -91,10 +91,10 @@ class Calibration:
         work_s: of one and the same work, again and again, before nodes were started: see
             :func:`models.inference.quietness.time_work`.
         rtt_s: of the network between this host's devices and the broker: TCP handshakes.
-        lag_s: from the creation of a request until its device had sent it, where its node did not
-            pause before, as the ways.
+        lag_s: from the creation of a request until its device had sent it.
         up_s: from there until it was at its node.
-        home_s: from when a node had an answer until the device had it.
+        home_s: from when a node had an answer until the device had it. Both ways as they would
+            have been had the node not paused.
         broker_s: processor seconds of the broker for a message; NaN where nobody can know.
         nodes: by kind of node.
         qos: of the messages.
@@ -163,7 +163,7 @@ def _pooled(first: Calibration, again: Calibration) -> Calibration:
         known = [it.disturb_s for it in (samples, later) if it.disturb_s is not None]
         disturb_s = (1 - share) * known[0] + share * known[-1] if known else None
         alike = _alike(samples.autocorrelation, later.autocorrelation, share)
-        cooling = _cooling(samples.cooling, later.cooling, share)
+        cooling = _mean_cooling(samples.cooling, later.cooling, share)
         nodes[name] = NodeSamples(
             **seconds, disturb_s=disturb_s, autocorrelation=alike, cooling=cooling
         )
@@ -187,7 +187,7 @@ def _alike(
     return Autocorrelation(common, time_s)
 
 
-def _cooling(first: Cooling | None, again: Cooling | None, share: float) -> Cooling | None:
+def _mean_cooling(first: Cooling | None, again: Cooling | None, share: float) -> Cooling | None:
     """The mean of two; where nothing was found, pauses did nothing."""
     weights = [(1 - share, first), (share, again)]
     found = [(weight, it) for weight, it in weights if it is not None]

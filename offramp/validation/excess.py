@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 from scipy.stats import rankdata
 
-from offramp.validation.cooling import POINTS_S
+from offramp.validation.cooling import MOSTLY, longer_s
 from sim.distributions import Floats
 from sim.nodes.autocorrelation import Autocorrelation
 from sim.nodes.service import Service
@@ -29,8 +29,6 @@ AT_ONCE_S = 0.0005
 _ENOUGH_IN_A_ROW = 60
 #: The first part of services: so many of them are shorter.
 _EARLY = 0.1
-#: All but the longest.
-_MOSTLY = 0.99
 #: Services have no more than this in common.
 _MOST_ALIKE = 0.95
 
@@ -124,8 +122,12 @@ def free_before_s(spans: Spans, reply_s: float) -> Floats:
     Args:
         reply_s: of the worker for each answer, after it was ready.
     """
-    free_s = spans.ended_s + reply_s * spans.size
-    return np.concatenate([[-np.inf], free_s[:-1]])
+    return free_s(spans, reply_s)[:-1]
+
+
+def free_s(spans: Spans, reply_s: float) -> Floats:
+    """(S + 1,) since when the only worker had nothing to do before each, and after the last."""
+    return np.concatenate([[-np.inf], spans.ended_s + reply_s * spans.size])
 
 
 def disturb_s(run: Run, node: int, spans: Spans, idle: NDArray[np.bool_]) -> float | None:
@@ -142,8 +144,7 @@ def disturb_s(run: Run, node: int, spans: Spans, idle: NDArray[np.bool_]) -> flo
         An estimate, which chance may take below 0; None where too little is known.
     """
     rows = (spans.size == _most_common(spans.size)) & (spans.exit == _most_common(spans.exit))
-    # The host did something else in the longest ones.
-    rows &= spans.busy_s <= np.quantile(spans.busy_s, _MOSTLY) if len(spans) else rows
+    rows &= spans.busy_s <= np.quantile(spans.busy_s, MOSTLY) if len(spans) else rows
     chosen = spans.where(rows)
     if len(chosen) < _ENOUGH_IN_A_ROW:
         return None
@@ -166,7 +167,7 @@ def without_pauses(spans: Spans, pause_s: Floats, curve_s: Floats) -> Spans:
     Args:
         curve_s: by how much they took longer, see :func:`cooling_curve_s`.
     """
-    return replace(spans, ended_s=spans.ended_s - np.interp(pause_s, POINTS_S, curve_s))
+    return replace(spans, ended_s=spans.ended_s - longer_s(pause_s, curve_s))
 
 
 def excess_s(spans: Spans, service: Service) -> Floats:

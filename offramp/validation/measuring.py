@@ -51,8 +51,8 @@ _HALF_BUSY, _BUSY = 0.5, 0.8
 _DEVICES = 8
 
 #: An idle device pauses between an answer and its next request for so long, in seconds: from less
-#: than caches stay warm for, to 50 ms in one of twenty.
-PAUSE_S = Lognormal(0.01, 1.0)
+#: than caches stay warm for, to 64 ms in one of thirteen.
+PAUSE_S = Lognormal(0.01, 1.3)
 
 #: Handshakes with the broker.
 HANDSHAKES = 30
@@ -295,10 +295,11 @@ def _calm_ways(
             spans = spans_of(run, node, _WARM_UP_S)
             ways = ways_of(run, node, _WARM_UP_S, spans, reply_s)
             if cooling is not None:
-                ways = ways.without_pauses(cooling)
+                ways = ways.without_pauses(*map(np.array, (cooling.read_s, cooling.answer_s)))
             rows = ways.nothing_met
-            came = lag_s[ways.row[rows]]
-            ups.append((run_hz, np.column_stack([came, ways.up_s[rows] - came])))
+            whole_s = np.maximum(ways.up_s[rows], 0.0)
+            came_s = np.minimum(lag_s[ways.row[rows]], whole_s)
+            ups.append((run_hz, np.column_stack([came_s, whole_s - came_s])))
             homes.append((run_hz, ways.home_s[~ways.followed]))
-    up_s = np.maximum(at_rate(ups, rate_hz), 0.0)
+    up_s = at_rate(ups, rate_hz)
     return up_s[:, 0], up_s[:, 1], np.maximum(at_rate(homes, rate_hz), 0.0)

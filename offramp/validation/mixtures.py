@@ -19,8 +19,9 @@ def at_rate(samples: Sequence[tuple[float, Floats]], rate_hz: float | None) -> F
     """Samples as they are about at a rate, from those at others: a mixture of the nearest two.
 
     The less is asked of a host, the longer it takes for each: processors fall asleep, and others
-    use the caches meanwhile. Weights are linear in the time between two requests, which is what
-    lets a host cool; beyond the lowest rate and the highest it is taken to be as it is there.
+    use the caches meanwhile, also in pauses before the last one. So weights are linear in the mean
+    time between two requests; beyond the lowest rate and the highest it is taken to be as it is
+    there.
 
     Args:
         samples: rates, in requests per second, with what was measured there: (N,) values, or

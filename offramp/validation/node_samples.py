@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from offramp.validation.calibration import NodeSamples
-from offramp.validation.cooling import POINTS_S, Part, cooling_curve_s
+from offramp.validation.cooling import POINTS_S, cooling_curve_s
 from offramp.validation.excess import (
     Spans,
     autocorrelation_of,
@@ -21,7 +21,7 @@ from offramp.validation.excess import (
     without_pauses,
 )
 from offramp.validation.mixtures import at_rate
-from offramp.validation.ways import Ways, answered_hz, ways_of
+from offramp.validation.ways import Ways, answered_hz, way_curves_s, ways_of
 from sim.distributions import Floats
 from sim.nodes.cooling import Cooling
 from sim.results.run import Run
@@ -55,13 +55,14 @@ def node_samples(
     calm = [spans_of(idle, number, from_s) for number in numbers]
     batches = (spec.batch_size, spec.batch_wait_s)
     reply_s = np.concatenate([replies_s(it, spec.workers, *batches) for it in spans])
-
     usual_s = float(np.median(reply_s)) if len(reply_s) else 0.0
+
     calm_ways = [
         ways_of(idle, number, from_s, it, usual_s) for number, it in zip(numbers, calm, strict=True)
     ]
-    waited, alone, alone_in, disturb = spans, calm, [idle], None
-    pauses_s = [it.started_s - free_before_s(it, usual_s) for it in calm]
+    waited, disturb = spans, None
+    found = [(it, np.ones(len(it), dtype=bool)) for it in calm]
+    found_in = [idle]
     ways = list[Ways]()
     if half is not None:
         idles = [found_idle(it, usual_s) for it in spans]
@@ -71,13 +72,8 @@ def node_samples(
         ]
         waited = [it.where(rows) for it, rows in zip(spans, warm, strict=True)]
         # Who came last to a batch says nothing of how long it takes to wake a worker.
-        lone = [rows & (it.size == 1) for it, rows in zip(spans, idles, strict=True)]
-        alone = [*calm, *(it.where(rows) for it, rows in zip(spans, lone, strict=True))]
-        pauses_s += [
-            (it.started_s - free_before_s(it, usual_s))[rows]
-            for it, rows in zip(spans, lone, strict=True)
-        ]
-        alone_in = [idle, *asked]
+        found += [(it, rows & (it.size == 1)) for it, rows in zip(spans, idles, strict=True)]
+        found_in += asked
         of_runs = [(run, number) for run in asked for number in numbers]
         ways = [
             ways_of(*of_run, from_s, it, usual_s) for of_run, it in zip(of_runs, spans, strict=True)
@@ -99,19 +95,24 @@ def node_samples(
         """What inference took beyond the profile."""
         return as_asked([excess_s(it, spec.service) for it in parts], runs)
 
-    waited, alone = ([undisturbed(it, by_s) for it in parts] for parts in (waited, alone))
+    waited = [undisturbed(it, by_s) for it in waited]
+    alone = [undisturbed(it.where(rows), by_s) for it, rows in found]
+    pauses_s = [(it.started_s - free_before_s(it, usual_s))[rows] for it, rows in found]
     begin_curve_s = cooling_curve_s(
         [(pause_s, it.busy_s) for pause_s, it in zip(pauses_s, alone, strict=True)]
     )
+    read_curve_s, answer_curve_s = way_curves_s([*calm_ways, *ways])
+    curves_s = (read_curve_s, begin_curve_s, answer_curve_s)
+    cooling = None
+    if any(it.any() for it in curves_s):
+        cooling = Cooling(POINTS_S, *(tuple(it.tolist()) for it in curves_s))
     alone = [
         without_pauses(it, pause_s, begin_curve_s)
         for it, pause_s in zip(alone, pauses_s, strict=True)
     ]
-    cooling = _cooling(begin_curve_s, [*calm_ways, *ways])
-    if cooling is not None:
-        ways = [it.without_pauses(cooling) for it in ways]
-    begin_s, begin_idle_s = beyond_s(waited, asked), beyond_s(alone, alone_in)
-    receive_s = np.concatenate([receives_s(it, spec.batch_wait_s) for it in alone])
+    ways = [it.without_pauses(read_curve_s, answer_curve_s) for it in ways]
+    begin_s, begin_idle_s = beyond_s(waited, asked), beyond_s(alone, found_in)
+    receive_s = as_asked([receives_s(it, spec.batch_wait_s) for it in alone], found_in)
     ingress_s, egress_s = np.zeros(0), np.zeros(0)
     if ways:
         ingress_s = as_asked([it.ingress_busy_s for it in ways], asked)
@@ -126,15 +127,3 @@ def node_samples(
     return NodeSamples(
         receive_s, begin_s, begin_idle_s, reply_s, ingress_s, egress_s, disturb, alike, cooling
     )
-
-
-def _cooling(begin_s: Floats, ways: list[Ways]) -> Cooling | None:
-    """What takes longer after a pause of a worker; None: nothing does."""
-    ups, homes = list[Part](), list[Part]()
-    for it in ways:
-        ups.append((it.idle_s[it.nothing_met], it.up_s[it.nothing_met]))
-        homes.append((it.pause_s[~it.followed], it.home_s[~it.followed]))
-    curves_s = [cooling_curve_s(ups), begin_s, cooling_curve_s(homes)]
-    if not any(it.any() for it in curves_s):
-        return None
-    return Cooling(POINTS_S, *(tuple(it.tolist()) for it in curves_s))

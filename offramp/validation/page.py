@@ -270,14 +270,16 @@ def _calibration(findings: Findings) -> str:
         _spread("the same work, again and again", it.work_s),
         _spread("network, round trip of a TCP handshake", it.rtt_s),
         _spread("device, creation to sent", it.lag_s),
-        _spread("way up, sent to arrived", it.up_s),
-        _spread("way home, answer ready to heard", it.home_s),
+        _spread("way up, sent to arrived (no pause)", it.up_s),
+        _spread("way home, answer ready to heard (no pause)", it.home_s),
     ]
     for name, samples in it.nodes.items():
         rows += [
             _spread(f"node {name}, arrival until a worker has it (idle)", samples.receive_s),
             _spread(f"node {name}, inference beyond the profile (busy)", samples.begin_s),
-            _spread(f"node {name}, inference beyond the profile (idle)", samples.begin_idle_s),
+            _spread(
+                f"node {name}, inference beyond the profile (idle, no pause)", samples.begin_idle_s
+            ),
             _spread(f"node {name}, reply until the next request (busy)", samples.reply_s),
             _spread(f"node {name}, way there beyond that (computing)", samples.ingress_busy_s),
             _spread(f"node {name}, way home beyond that (computing)", samples.egress_busy_s),

@@ -7,14 +7,15 @@ same host.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.validation.excess import AT_ONCE_S, Spans, free_before_s
+from offramp.validation.cooling import Part, cooling_curve_s, longer_s
+from offramp.validation.excess import AT_ONCE_S, Spans, free_s
 from sim.distributions import Floats
-from sim.nodes.cooling import Cooling
 from sim.results.run import Run
 
 #: A message comes to its node about so late as half of those are read that met nothing. Who those
@@ -36,8 +37,9 @@ class Ways:
         met: whether it came while the only worker computed.
         behind: whether one that met an inference still waited when it came, and held it up.
         followed: whether the worker had the next request waiting, and began with it at once.
-        idle_s: for how long the worker had nothing to do when it came; below 0: it computed.
-        pause_s: for how long before it began with it.
+        pause_before_s: for how long the worker had nothing to do when it came; below 0: it
+            computed.
+        pause_s: for how long before it began with it. Both not finite where that is not known.
     """
 
     row: NDArray[np.int64]
@@ -46,13 +48,17 @@ class Ways:
     met: NDArray[np.bool_]
     behind: NDArray[np.bool_]
     followed: NDArray[np.bool_]
-    idle_s: Floats
+    pause_before_s: Floats
     pause_s: Floats
 
-    def without_pauses(self, cooling: Cooling) -> Ways:
-        """Ways as they would have been had the worker not paused before them."""
-        read_s = np.interp(self.idle_s, cooling.after_s, cooling.read_s)
-        answer_s = np.interp(self.pause_s, cooling.after_s, cooling.answer_s)
+    def without_pauses(self, read_curve_s: Floats, answer_curve_s: Floats) -> Ways:
+        """Ways as they would have been had the worker not paused before them.
+
+        Args:
+            read_curve_s, answer_curve_s: see :func:`~offramp.validation.cooling.cooling_curve_s`.
+        """
+        read_s = longer_s(self.pause_before_s, read_curve_s)
+        answer_s = longer_s(self.pause_s, answer_curve_s)
         up_s = self.up_s - np.where(self.nothing_met, read_s, 0.0)
         return replace(self, up_s=up_s, home_s=self.home_s - np.where(self.followed, 0.0, answer_s))
 
@@ -101,12 +107,24 @@ def ways_of(run: Run, node: int, from_s: float, spans: Spans, reply_s: float) ->
     started_s = np.append(spans.started_s, np.inf)
     next_s = started_s[np.searchsorted(spans.started_s, part.finished_s)]
     followed = next_s - part.finished_s <= reply_s * part.batch + AT_ONCE_S
-    free_s = np.append(free_before_s(spans, reply_s), spans.ended_s[-1] + reply_s)
+    since_s = free_s(spans, reply_s)
     came_s = np.minimum(part.requests.created_s + typical_s, part.arrived_s)
-    idle_s = came_s - free_s[np.searchsorted(spans.started_s, came_s, side="right")]
+    pause_before_s = came_s - since_s[np.searchsorted(spans.started_s, came_s, side="left")]
     own = np.searchsorted(spans.started_s, part.started_s, side="right") - 1
-    pause_s = part.started_s - free_s[own]
-    return Ways(row, up_s, home_s, met, behind, followed, idle_s, pause_s)
+    pause_s = part.started_s - since_s[own]
+    return Ways(row, up_s, home_s, met, behind, followed, pause_before_s, pause_s)
+
+
+def way_curves_s(ways: Sequence[Ways]) -> tuple[Floats, Floats]:
+    """(K,) by how much messages are read later, and answers heard, after a pause of the worker.
+
+    See :func:`~offramp.validation.cooling.cooling_curve_s`.
+    """
+    ups, homes = list[Part](), list[Part]()
+    for it in ways:
+        ups.append((it.pause_before_s[it.nothing_met], it.up_s[it.nothing_met]))
+        homes.append((it.pause_s[~it.followed], it.home_s[~it.followed]))
+    return cooling_curve_s(ups), cooling_curve_s(homes)
 
 
 def _in_the_way(

@@ -8,26 +8,25 @@ way back: more so the longer the pause was.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
-
-import numpy as np
 
 
 @dataclass(frozen=True)
 class Cooling:
-    """Seconds on top of what a request takes that finds a worker idle, by how long it was.
+    """Seconds on top of what a request takes that finds every worker idle, by how long they were.
 
     Linear between the points of ``after_s``, and the same beyond the last of them.
 
     Attributes:
         after_s: seconds without work; ascending, from 0.
-        read_s: by which its message is read later, for each of them.
+        read_s: by which its message is read later, for each of them; from 0, as the next two.
         begin_s: by which its worker takes longer.
         answer_s: by which its answer leaves later, unless the worker goes on at once.
 
     Raises:
-        ValueError: not as many of each, not ascending, negative or not finite.
+        ValueError: not as many of each, not ascending, not from 0, negative or not finite.
     """
 
     after_s: tuple[float, ...]
@@ -36,25 +35,32 @@ class Cooling:
     answer_s: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        curves = {"read": self.read_s, "begin": self.begin_s, "answer": self.answer_s}
-        if not self.after_s or self.after_s[0] != 0:
-            raise ValueError("the first point must be after no pause (0)")
         if not all(a < b for a, b in pairwise(self.after_s)):
-            raise ValueError("points must ascend")
-        for name, curve in curves.items():
-            if len(curve) != len(self.after_s):
-                raise ValueError(f"{name} has {len(curve)} values for {len(self.after_s)} points")
-            if not all(math.isfinite(it) and it >= 0 for it in curve):
-                raise ValueError(f"{name} must not be negative, and finite")
+            raise ValueError("after_s must ascend")
+        for name in ("after_s", "read_s", "begin_s", "answer_s"):
+            values = getattr(self, name)
+            if not values or len(values) != len(self.after_s):
+                raise ValueError(f"{name} must have as many values as after_s, and one at least")
+            if values[0] != 0 or not all(math.isfinite(it) and it >= 0 for it in values):
+                raise ValueError(f"{name} must begin with 0, be finite, and never be below 0")
 
-    def read_late_s(self, idle_s: float) -> float:
+    def read_late_s(self, pause_s: float) -> float:
         """By which a message is read later that comes after such a pause."""
-        return float(np.interp(idle_s, self.after_s, self.read_s))
+        return self._at(pause_s, self.read_s)
 
-    def begin_late_s(self, idle_s: float) -> float:
+    def begin_late_s(self, pause_s: float) -> float:
         """By which a worker takes longer after such a pause."""
-        return float(np.interp(idle_s, self.after_s, self.begin_s))
+        return self._at(pause_s, self.begin_s)
 
-    def answer_late_s(self, idle_s: float) -> float:
+    def answer_late_s(self, pause_s: float) -> float:
         """By which an answer leaves later whose worker began after such a pause."""
-        return float(np.interp(idle_s, self.after_s, self.answer_s))
+        return self._at(pause_s, self.answer_s)
+
+    def _at(self, pause_s: float, values: tuple[float, ...]) -> float:
+        # For one number, many times as fast as numpy.
+        right = bisect_right(self.after_s, pause_s)
+        if right == len(self.after_s):
+            return values[-1]
+        left = right - 1
+        share = (pause_s - self.after_s[left]) / (self.after_s[right] - self.after_s[left])
+        return values[left] + share * (values[right] - values[left])

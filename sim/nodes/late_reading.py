@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from sim.clock import Clock
-from sim.nodes.cooling import Cooling
 from sim.nodes.requests import Request
 
 
@@ -21,19 +20,17 @@ class LateReading:
 
     Args:
         delay_s: seconds that a message waits, by what was drawn for its request.
-        cooling: what pauses do; None: nothing.
+        wake_s: seconds that one waits, by when it comes, while no worker computes.
     """
 
     def __init__(
-        self, clock: Clock, delay_s: Callable[[Any], float], cooling: Cooling | None
+        self, clock: Clock, delay_s: Callable[[Any], float], wake_s: Callable[[float], float]
     ) -> None:
         self._clock = clock
         self._delay_s = delay_s
-        self._cooling = cooling
+        self._wake_s = wake_s
         #: Workers that compute, and since when there are some.
         self._computing, self._since_s = 0, math.inf
-        #: When the last of them had computed.
-        self._ended_s = -math.inf
         #: When the last of the messages that wait is read.
         self._until_s = -math.inf
 
@@ -55,7 +52,7 @@ class LateReading:
         came_s = request.arrived_s
         if self._computing:
             return self._delay_s(request.drawn) if came_s > self._since_s else 0.0
-        return self._cooling.read_late_s(came_s - self._ended_s) if self._cooling else 0.0
+        return self._wake_s(came_s)
 
     def begin_computing(self) -> None:
         """A worker computes from now on."""
@@ -66,7 +63,6 @@ class LateReading:
     def end_computing(self) -> None:
         """A worker has computed; whoever came meanwhile must be asked for before."""
         self._computing -= 1
-        self._ended_s = self._clock._now
 
     def go_down(self) -> None:
         """The node crashes: nobody computes."""

@@ -110,15 +110,17 @@ class Node:
         self._mean_s = spec.service.means() if spec.admission == "feasible" else ()
         #: Seconds of a worker for each reply, by what was drawn for the request.
         self._reply_s: Callable[[Any], float] | None = None
-        #: When a worker last got free that had been busy.
-        self._freed_s = -math.inf
+        #: When a worker last got free that had been busy; and for how long nothing was computed
+        #: before the last service that began.
+        self._freed_s, self._pause_s = -math.inf, 0.0
         if isinstance(spec.service, ServiceWithOverheads):
             self._reply_s = spec.service.reply_s
             self._taken = spec.service.taken
             self._egress_s = spec.service.egress_s
-            self._egress_idle_s = spec.service.egress_idle_s
+            self._answer_late_s = spec.service.answer_late_s
+            self._read_late_s = spec.service.read_late_s
             if besides.reads_late:
-                self._late_reading = LateReading(clock, spec.service.ingress_s, besides.cooling)
+                self._late_reading = LateReading(clock, spec.service.ingress_s, self._wake_s)
 
     # --- what a policy may know ----------------------------------------------------------------
 
@@ -267,21 +269,21 @@ class Node:
         request.node = self
         request.started_s = self.clock._now
         if self._reply_s is not None:
-            warm = behind or (
-                request.arrived_s < request.started_s
-                # Who waited for a batch to fill found the worker idle.
-                and (not self.spec.batch_wait_s or self._freed_s == request.started_s)
-            )
-            request.drawn = self._taken(request.drawn, None if warm else self._idle_s)
+            now = request.started_s
+            # Who waited for a batch to fill, or for the node to be back, found the worker idle.
+            warm = behind or request.arrived_s < now == self._freed_s
+            if not behind:
+                others_compute = self._idle < self.workers - 1
+                self._pause_s = 0.0 if others_compute else now - self._freed_s
+            request.drawn = self._taken(request.drawn, warm, self._pause_s)
         if self._serving is not None:
             self._serving.add(request)
         return request
 
-    @property
-    def _idle_s(self) -> float:
-        """For how long nothing was computed here before a worker begins now."""
-        others_compute = self._idle < self.workers - 1
-        return 0.0 if others_compute else self.clock._now - self._freed_s
+    def _wake_s(self, came_s: float) -> float:
+        """By how much a message is read later that comes while no worker computes."""
+        is_idle = self._idle == self.workers
+        return self._read_late_s(came_s - self._freed_s) if is_idle else 0.0
 
     def _serve(self, request: Request, alone: bool = False) -> None:
         """Do what the policy says; once a request has left, its worker takes the next.
@@ -483,7 +485,7 @@ class Node:
 
     def _answer_late(self, request: Request) -> None:
         """An answer leaves late if its worker computes again, or was idle for long before it."""
-        late_s = (self._egress_s if self._goes_on_at_once() else self._egress_idle_s)(request.drawn)
+        late_s = (self._egress_s if self._goes_on_at_once() else self._answer_late_s)(request.drawn)
         if late_s:
             request.home_s += late_s
             self.clock.call_at(request.home_s, self._leaves, (request, self._incarnation))
@@ -536,7 +538,7 @@ class Node:
         lost = [*self._queue, *sorted(self._serving, key=lambda request: request.index)]
         self._queue.clear()
         self._serving.clear()
-        self._idle = 0
+        self._idle, self._freed_s = 0, now
         if self._late_reading:
             self._late_reading.go_down()
         self._incarnation += 1

@@ -39,8 +39,8 @@ class Overheads:
             that come while it waits are read with it. None: it is not.
         egress_busy: by which an answer leaves later whose worker has the next request waiting;
             None: it does not.
-        cooling: what a request takes longer that finds a worker idle, by how long it was; None:
-            that does not matter.
+        cooling: what a request takes longer that finds every worker idle, by how long they were;
+            None: that does not matter.
     """
 
     receive: Distribution = field(default_factory=lambda: Constant(0.0))
@@ -56,12 +56,16 @@ class Overheads:
     @property
     def reads_late(self) -> bool:
         """Whether messages may be read later than they come."""
-        return self.ingress_busy is not None or self.cooling is not None
+        return self.ingress_busy is not None or (
+            self.cooling is not None and any(self.cooling.read_s)
+        )
 
     @property
     def answers_late(self) -> bool:
         """Whether answers may leave later than they are ready."""
-        return self.egress_busy is not None or self.cooling is not None
+        return self.egress_busy is not None or (
+            self.cooling is not None and any(self.cooling.answer_s)
+        )
 
     @property
     def occupied_s(self) -> float:
@@ -71,7 +75,7 @@ class Overheads:
 
 #: What the service drew, seconds to begin at a worker that was busy, at one that was idle, and to
 #: reply, those by which it is read and leaves later if a worker computes, that by which its answer
-#: leaves later after a pause of its worker, and the exit with which it came.
+#: leaves later since nothing was computed before it, and the exit with which it came.
 Drawn = tuple[Any, float, float, float, float, float, float, int]
 
 _NO_TIME = Constant(0.0)
@@ -114,20 +118,25 @@ class ServiceWithOverheads:
         columns = (it.tolist() for it in (begin_s, begin_idle_s, reply_s, ingress_s, egress_s))
         return list(zip(self.inference.draw(worker_u), *columns, repeat(0.0), repeat(0)))
 
-    def taken(self, drawn: Drawn, idle_s: float | None) -> Drawn:
+    def taken(self, drawn: Drawn, warm: bool, pause_s: float) -> Drawn:
         """What was drawn, now that a worker takes the request.
 
         Args:
-            idle_s: for how long nothing was computed; None: the worker has just served another, or
-                takes it behind another.
+            warm: whether the worker has just served another, or takes it behind another.
+            pause_s: for how long nothing was computed before it, or before the first of its batch.
         """
-        if idle_s is None:
+        if warm and not pause_s:
             return drawn
-        begin_s, answer_s = drawn[2], 0.0
-        if self._cooling is not None:
-            begin_s += self._cooling.begin_late_s(idle_s)
-            answer_s = self._cooling.answer_late_s(idle_s)
+        begin_s, answer_s = drawn[1] if warm else drawn[2], 0.0
+        if self._cooling is not None and pause_s:
+            answer_s = self._cooling.answer_late_s(pause_s)
+            if not warm:
+                begin_s += self._cooling.begin_late_s(pause_s)
         return drawn[0], begin_s, *drawn[2:6], answer_s, drawn[-1]
+
+    def read_late_s(self, pause_s: float) -> float:
+        """Seconds by which a message is read later after such a pause."""
+        return self._cooling.read_late_s(pause_s) if self._cooling is not None else 0.0
 
     def seconds(self, drawn: Drawn, since: int, to: int) -> float:
         """See :class:`Service`."""
@@ -155,7 +164,7 @@ class ServiceWithOverheads:
         """Seconds by which its answer leaves later if the worker goes on at once."""
         return drawn[5]
 
-    def egress_idle_s(self, drawn: Drawn) -> float:
+    def answer_late_s(self, drawn: Drawn) -> float:
         """Seconds by which its answer leaves later if it does not."""
         return drawn[6]
 

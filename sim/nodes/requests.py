@@ -40,7 +40,7 @@ class Request:
             if it is not.
         reaches_s: when ``target`` will be computed, as far as is known.
         arrivals: how many requests had come to its node when it was last looked at.
-        is_read_late: whether its node read it later than it came, since a worker computed.
+        is_read_late: whether its node read it later than it came: a worker computed, or had paused.
         cut_at_s: when whatever exit was reached by then is to answer.
         outcome: an index into :data:`sim.outcomes.OUTCOMES` once it is lost or refused,
             else -1.

@@ -373,10 +373,12 @@ def test_pauses_of_a_node_with_several_workers_are_those_of_one_device() -> None
 
 
 def test_pauses_that_do_nothing_are_not_found_to() -> None:
+    way = Direction(delay=Uniform(0.001, 0.002))
+    link = Link(uplink=way, downlink=way)
     found = list[Cooling | None]()
     for seed in range(5):
-        idle, spec = run_of(devices=1, think_s=0.01, seed=seed)
-        half, busy = (run_of(8, rate_hz=it / 0.0125, seed=seed)[0] for it in (0.5, 0.8))
+        idle, spec = run_of(devices=1, think=PAUSE_S, link=link, seed=seed)
+        half, busy = (run_of(8, rate_hz=it / 0.0125, link=link, seed=seed)[0] for it in (0.5, 0.8))
         found.append(node_samples(world_with(spec), "edge", 1.0, idle, half, busy, 50.0).cooling)
     assert found == [None] * 5
 
@@ -388,6 +390,12 @@ def test_a_curve_ends_where_pauses_do() -> None:
     # So few were longer that the last of them say nothing.
     assert curve_s[-1] == pytest.approx(0.001, rel=0.05)
     assert not cooling_curve_s([(pause_s[:10], pause_s[:10])]).any()
+    assert not cooling_curve_s([(np.full(100, 0.01), pause_s[:100])]).any()
+    # What all of some runs have in common is not told from their levels.
+    longer_s = np.linspace(0.02, 0.05, 200)
+    runs = [(longer_s, level_s + 0.1 * longer_s) for level_s in (0.010, 0.020)]
+    expected_s = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0016, 0.00325]
+    np.testing.assert_allclose(cooling_curve_s(runs), expected_s, atol=0.0002)
     assert not cooling_curve_s([(pause_s, 0.002 - 0.1 * pause_s)]).any()
 
 
@@ -856,6 +864,7 @@ def test_overheads_are_written_in_milliseconds(scenario: Callable[..., Path]) ->
         ({"after_ms": [1, 10]}, "must ascend from 0"),
         ({"after_ms": [0, 0]}, "must ascend from 0"),
         ({"begin_ms": [0, -1]}, "greater than or equal to 0"),
+        ({"read_ms": [1, 2]}, "begin at 0"),
         ({"after_ms": []}, "a list with an entry"),
     ],
 )

@@ -250,9 +250,9 @@ def test_what_finds_a_worker_idle_takes_longer_the_longer_it_was():
 
 def test_a_pause_begins_when_the_reply_is_sent():
     run = cooled([0.0, 8.0], overheads=Overheads(cooling=COOLING, reply=Constant(1.0)))
-    # It comes after 2 s without inference; its worker was free for 1.5 s when it began.
-    assert run.arrived_s.tolist() == [1.0, 8.5]
-    assert run.finished_s.tolist() == pytest.approx([6.0, 8.5 + 3.0 + 0.75])
+    # The worker is free from 7 s on.
+    assert run.arrived_s.tolist() == [1.0, 8.25]
+    assert run.finished_s.tolist() == pytest.approx([6.0, 8.25 + 3.0 + 0.625])
 
 
 def test_while_another_worker_computes_no_pause_goes_on():
@@ -268,15 +268,38 @@ def test_a_batch_that_fills_in_vain_begins_after_a_pause():
     assert run.finished_s[1] - run.started_s[1] == pytest.approx(3 + 1 + (11.5625 - 7 - 2) / 8)
 
 
+def test_a_batch_begins_late_once_and_each_of_its_answers_leaves_late():
+    run = cooled([0.0, 10.0, 10.0], batch_size=2, batch_wait_s=1.0)
+    # Both are read at 10.5625, 3.5625 s after the end of the first.
+    assert run.started_s.tolist() == [2.0, 10.5625, 10.5625]
+    longer_s = 1.0 + 1.5625 / 8
+    assert (run.finished_s - run.started_s).tolist() == pytest.approx([5.0, *[3 + longer_s] * 2])
+    assert (run.received_s - run.finished_s).tolist() == pytest.approx([0.5, *[longer_s / 4] * 2])
+
+
+def test_a_node_that_is_back_after_a_crash_has_been_idle_since_it():
+    down = Fault("node_crash", "edge", schedule=((4.0, 6.0),))
+    spec = node(Constant(3.0), overheads=Overheads(cooling=COOLING, receive=Constant(1.0)))
+    devices = group(arrivals=AtTimes(((0.0, 3.5, 20.0),)), deadline=100.0)
+    run = run_of(world(devices, spec, duration_s=50.0, faults=(down,)))
+    # What was computed is lost; the second would be read while it is down, and is when it is back.
+    assert run.outcome.tolist() == [LOST, ON_TIME, ON_TIME]
+    assert run.started_s[1] == 6.0
+    assert run.finished_s[1] == 6.0 + 3.0 + 1.0
+    assert run.finished_s[2] - run.started_s[2] == 5.0
+
+
 def test_a_curve_that_is_none_is_refused():
     for points in (
         ((1.0,), (0.0,), (0.0,), (0.0,)),
         ((0.0, 1.0, 1.0), (0.0,) * 3, (0.0,) * 3, (0.0,) * 3),
+        ((), (), (), ()),
+        ((0.0,), (0.0,), (1.0,), (0.0,)),
         ((0.0, 1.0), (0.0,), (0.0, 0.0), (0.0, 0.0)),
         ((0.0,), (0.0,), (-1.0,), (0.0,)),
         ((0.0,), (0.0,), (0.0,), (np.inf,)),
     ):
-        with pytest.raises(ValueError, match=r"point|read|begin|answer"):
+        with pytest.raises(ValueError, match=r"after_s|read_s|begin_s|answer_s"):
             Cooling(*points)
 
 
