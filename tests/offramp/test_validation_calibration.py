@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ from offramp.validation.excess import (
     spans_of,
     undisturbed,
 )
-from offramp.validation.measuring import PAUSE_S, served_hz
+from offramp.validation.measuring import PAUSE_S, _calm_ways, served_hz
 from offramp.validation.mixtures import at_rate
 from offramp.validation.node_samples import node_samples
 from offramp.validation.time_parts import Division
@@ -358,6 +359,27 @@ def test_what_pauses_do_is_found(batch: int) -> None:
     assert np.mean([it.begin_idle_s.mean() for it in found]) == pytest.approx(0.0025, rel=0.08)
     assert np.mean([it.ingress_busy_s.mean() for it in found]) == pytest.approx(0.0005, abs=0.00015)
     assert np.mean([it.egress_busy_s.mean() for it in found]) < 0.0001
+
+
+def test_ways_of_a_calibration_are_those_without_a_pause() -> None:
+    way = Direction(delay=Uniform(0.001, 0.002))
+    asked: dict[str, Any] = {
+        "link": Link(uplink=way, downlink=way),
+        "cooling": Cooling((0.0, 0.03), (0.0, 0.0015), (0.0, 0.0060), (0.0, 0.0009)),
+    }
+    idle, spec = run_of(devices=1, think=PAUSE_S, **asked)
+    half, busy = (run_of(8, rate_hz=share / 0.0125, **asked)[0] for share in (0.5, 0.8))
+    cooling = node_samples(world_with(spec), "edge", 1.0, idle, half, busy, 30.0).cooling
+    known = [
+        (run, SimpleNamespace(seen=SimpleNamespace(sent_s=run.requests.created_s + 0.0003)))
+        for run in (idle, half, busy)
+    ]
+    lag_s, up_s, home_s = _calm_ways(known, [0], 0.0008, cooling, 30.0)  # type: ignore[arg-type]
+    assert np.median(lag_s) == pytest.approx(0.0003)
+    assert (lag_s + up_s).mean() == pytest.approx(0.0015, rel=0.07)
+    assert home_s.mean() == pytest.approx(0.0015, rel=0.07)
+    *_, longer_s = _calm_ways(known, [0], 0.0008, None, 30.0)  # type: ignore[arg-type]
+    assert longer_s.mean() > 0.0018
 
 
 def test_pauses_of_a_node_with_several_workers_are_those_of_one_device() -> None:
