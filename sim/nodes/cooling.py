@@ -57,6 +57,8 @@ class Cooling:
         return self._at(pause_s, self.answer_s)
 
     def _at(self, pause_s: float, values: tuple[float, ...]) -> float:
+        if pause_s <= 0:
+            return 0.0
         # For one number, many times as fast as numpy.
         right = bisect_right(self.after_s, pause_s)
         if right == len(self.after_s):

@@ -115,6 +115,7 @@ def test_a_scenario_is_validated_with_the_same_requests_in_both_worlds(
     assert "Devices and nodes ran on one machine" in page
     assert "a single replication" in page
     assert "the same work, again and again" in page
+    assert "after a pause" in page
     assert NOT_QUIET in page
 
 
