@@ -247,9 +247,14 @@ def overheads(section: OverheadSection | None, folder: Path) -> Overheads | None
 
 
 def cooling(section: CoolingSection) -> Cooling:
-    """What requests take longer after a pause."""
-    points = (section.after_ms, section.read_ms, section.begin_ms, section.answer_ms)
-    return Cooling(*(tuple(it * MILLI for it in ms) for ms in points))
+    """What requests take longer at a node that has had nothing to do."""
+    return Cooling(
+        time_s=section.time_ms * MILLI,
+        kept=section.kept,
+        read_s=section.read_ms * MILLI,
+        begin_s=section.begin_ms * MILLI,
+        answer_s=section.answer_ms * MILLI,
+    )
 
 
 def power(section: EnergySection | None) -> PowerStates | None:

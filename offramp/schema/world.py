@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Discriminator, Field, Tag
 
 from offramp.schema.base import RULE, Name, Section
 from offramp.schema.distributions import DistributionSpec
-
-#: Of a curve, at each of its points.
-CurveMs = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
 
 # --- nodes ---------------------------------------------------------------------------------------
 
@@ -45,30 +40,25 @@ class BatchSection(Section):
 
 
 class CoolingSection(Section):
-    """What a node takes longer for a request the longer it has been idle."""
+    """What requests take longer at a node that has had nothing to do."""
 
-    after_ms: CurveMs = Field(
-        description="for how long nothing was computed, ascending from 0; linear between them, and "
-        "the same beyond the last"
+    time_ms: Annotated[float, Field(gt=0)] = Field(
+        description="in which a warm node, without work, becomes 63 % as cold as it gets"
     )
-    read_ms: CurveMs = Field(description="by which a message is read later, for each of them")
-    begin_ms: CurveMs = Field(description="by which a worker takes longer")
-    answer_ms: CurveMs = Field(
-        description="by which an answer leaves later, unless its worker goes on at once"
+    kept: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="share of that which is left after each request, or batch, that is computed"
     )
-
-    @model_validator(mode="after")
-    def _is_a_curve(self) -> CoolingSection:
-        if self.after_ms[0] != 0 or any(a >= b for a, b in pairwise(self.after_ms)):
-            raise PydanticCustomError("no_curve", "after_ms must ascend from 0")
-        curves = (self.read_ms, self.begin_ms, self.answer_ms)
-        if any(len(curve) != len(self.after_ms) for curve in curves):
-            raise PydanticCustomError("no_curve", "as many values of each as of after_ms")
-        if any(curve[0] for curve in curves):
-            raise PydanticCustomError(
-                "no_curve", "nothing takes longer without a pause: begin at 0"
-            )
-        return self
+    read_ms: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="by which a message that finds every worker idle is read later at a node that "
+        "is as cold as it gets; in proportion else, as the next two",
+    )
+    begin_ms: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="by which a worker takes longer"
+    )
+    answer_ms: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="by which an answer leaves later, unless its worker goes on at once"
+    )
 
 
 class OverheadSection(Section):
@@ -108,8 +98,8 @@ class OverheadSection(Section):
     )
     cooling: CoolingSection | None = Field(
         None,
-        description="what takes longer on top of that for a request that finds every worker idle, "
-        "by how long they were; absent: nothing",
+        description="what takes longer, on top of that, at a node that has had nothing to do; "
+        "absent: nothing",
     )
     autocorrelation: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,

@@ -58,14 +58,15 @@ class NodeSamples:
         receive_s: of an idle node, from a message's arrival until a worker had it.
         begin_s: of a busy worker, for the inference of a request or of a batch, beyond what the
             profile says.
-        begin_idle_s: of an idle one, likewise, as it would have been without a pause.
+        begin_idle_s: of an idle one, likewise.
         reply_s: of a busy worker, between an answer and the next request.
         ingress_busy_s: by which a message was read later that came while the worker computed.
         egress_busy_s: by which an answer came later whose worker went on at once.
         disturb_s: by which inference is delayed by a message that arrives meanwhile: an estimate,
             which chance may take below 0; None: not known.
         autocorrelation: of the service times of a busy worker; None: there is none.
-        cooling: what takes longer after a pause of the worker, on top of samples; None: nothing.
+        cooling: what takes longer at a node that has had nothing to do; None: nothing. It is not in
+            the samples.
     """
 
     receive_s: Floats
@@ -94,7 +95,7 @@ class Calibration:
         lag_s: from the creation of a request until its device had sent it.
         up_s: from there until it was at its node.
         home_s: from when a node had an answer until the device had it. Both ways as they would
-            have been had the node not paused.
+            have been had the node never cooled down.
         broker_s: processor seconds of the broker for a message; NaN where nobody can know.
         nodes: by kind of node.
         qos: of the messages.
@@ -188,20 +189,18 @@ def _alike(
 
 
 def _mean_cooling(first: Cooling | None, again: Cooling | None, share: float) -> Cooling | None:
-    """The mean of two; where nothing was found, pauses did nothing."""
-    weights = [(1 - share, first), (share, again)]
+    """The mean of two; where nothing was found, cooling down cost nothing."""
+    weights = ((1 - share, first), (share, again))
     found = [(weight, it) for weight, it in weights if it is not None]
     if not found:
         return None
-    points_s = found[0][1].after_s
 
-    def mean_s(which: str) -> tuple[float, ...]:
-        values = [
-            weight * np.interp(points_s, it.after_s, getattr(it, which)) for weight, it in found
-        ]
-        return tuple(np.sum(values, axis=0).tolist())
+    def mean(which: str, among: float = 1.0) -> float:
+        return float(sum(weight * getattr(it, which) for weight, it in found)) / among
 
-    return Cooling(points_s, mean_s("read_s"), mean_s("begin_s"), mean_s("answer_s"))
+    known = sum(weight for weight, _ in found)
+    seconds = (mean("read_s"), mean("begin_s"), mean("answer_s"))
+    return Cooling(mean("time_s", known), mean("kept", known), *seconds)
 
 
 # --- what becomes of it in a scenario ------------------------------------------------------------
@@ -284,6 +283,11 @@ def _key(what: str) -> str:
     return what.removesuffix("_s") + "_ms"
 
 
+def _attribute(key: str) -> str:
+    """The name here of a scenario's key."""
+    return key.removesuffix("_ms") + "_s"
+
+
 def _keys(samples: NodeSamples) -> dict[str, Any]:
     """What is no sample, under the name that it has in a scenario."""
     keys, alike = dict[str, Any](), samples.autocorrelation
@@ -292,8 +296,8 @@ def _keys(samples: NodeSamples) -> dict[str, Any]:
     if alike is not None:
         keys |= {"autocorrelation": alike.share, "autocorrelation_ms": 1e3 * alike.time_s}
     if samples.cooling is not None:
-        curves = asdict(samples.cooling)
-        keys["cooling"] = {_key(name): [1e3 * it for it in curves[name]] for name in curves}
+        it = asdict(samples.cooling)
+        keys["cooling"] = {"kept": it.pop("kept"), **{_key(name): 1e3 * it[name] for name in it}}
     return keys
 
 
@@ -368,8 +372,9 @@ def _node_samples(
     disturb_s = 1e-3 * float(keys["disturb_ms"]) if "disturb_ms" in keys else None
     cooling = None
     if "cooling" in keys:
-        curves = {name: keys["cooling"][_key(name)] for name in Cooling.__dataclass_fields__}
-        cooling = Cooling(**{name: tuple(1e-3 * it for it in curves[name]) for name in curves})
+        ms = dict(keys["cooling"])
+        kept = float(ms.pop("kept"))
+        cooling = Cooling(**{_attribute(key): 1e-3 * ms[key] for key in ms}, kept=kept)
     return NodeSamples(**seconds, disturb_s=disturb_s, autocorrelation=alike, cooling=cooling)
 
 

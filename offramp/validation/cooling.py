@@ -1,79 +1,154 @@
-"""How much longer things take after a pause, from runs in which pauses differed."""
+"""How a node cooled down in runs in which it had pauses, and what that cost.
+
+See :class:`sim.nodes.cooling.Cooling`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import nnls
-from scipy.stats import rankdata
+from numpy.typing import NDArray
 
+from offramp.validation.excess import MOSTLY, Spans
+from offramp.validation.ways import Ways
 from sim.distributions import Floats
+from sim.nodes.cooling import Cooling
 
-#: Points of a curve: seconds without work.
-POINTS_S = (0.0, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
+#: Times in which a node cools down that are tried, in seconds, and what a service leaves of it.
+_TIMES_S = (0.004, 0.008, 0.012, 0.016, 0.024, 0.032, 0.048, 0.064)
+_KEPT = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
 
-#: All but the longest of a run: in those, the host did something else.
-MOSTLY = 0.99
-#: Fewer than this after longer pauses tell nothing of those.
-ENOUGH = 20
-#: Standard errors by which longer pauses must go with longer times.
+#: Standard errors by which what took longer must go with how cold the node was.
 _BEYOND_CHANCE = 3.0
+#: Fewer than this tell nothing.
+_ENOUGH = 60
 
-#: Pauses and seconds of what came after them, of one run; both (N,).
-Part = tuple[Floats, Floats]
 
+@dataclass(frozen=True)
+class Phase:
+    """What one node did in one run of a calibration: S services, and N requests.
 
-def cooling_curve_s(parts: Sequence[Part]) -> Floats:
-    """(K,) by how much things take longer after pauses of :data:`POINTS_S`; 0 at first.
-
-    Least squares of a line from point to point that never falls, with a level of its own for each
-    run: a host that was asked more was faster for other reasons, too. All 0 where chance explains
-    it. Where no run has pauses, or too few, it is taken to be level.
+    Attributes:
+        pause_s: (S,) for how long it had nothing to do before each; not finite where that is not
+            known.
+        alike: (S,) which services are compared: those of one number, above -1.
     """
-    points_s = np.array(POINTS_S)
-    parts = [_known(*part) for part in parts]
-    parts = [part for part in parts if len(part[0])]
-    if not _goes_with_pauses(parts):
-        return np.zeros(len(points_s))
-    longest_s = float(np.sort(np.concatenate([part[0] for part in parts]))[-ENOUGH])
-    ends_s = np.append(points_s[1:][points_s[1:] < longest_s], longest_s)
-    starts_s = np.append(0.0, ends_s[:-1])
-    # Less the means of each run, in place of its level.
-    rises, seconds = list[Floats](), list[Floats]()
-    for pause_s, taken_s in parts:
-        rise = np.clip((pause_s[:, None] - starts_s) / (ends_s - starts_s), 0.0, 1.0)
-        rises.append(rise - rise.mean(axis=0))
-        seconds.append(taken_s - taken_s.mean())
-    columns = np.concatenate(rises)
-    # What all pauses of a run have in common tells nothing.
-    told = np.linalg.norm(columns, axis=0) > 1e-9 * len(columns)
-    by_s = np.zeros(len(ends_s))
-    by_s[told] = nnls(columns[:, told], np.concatenate(seconds))[0]
-    curve_s = np.append(0.0, np.cumsum(by_s))
-    return np.asarray(np.interp(points_s, np.append(0.0, ends_s), curve_s))
+
+    spans: Spans
+    pause_s: Floats
+    alike: NDArray[np.int64]
+    ways: Ways
+
+    def of(self, number: int) -> Spans:
+        """The services of one number."""
+        return self.spans.where(self.alike == number)
 
 
-def longer_s(pause_s: Floats, curve_s: Floats) -> Floats:
-    """(N,) by how much things took longer after pauses; nothing where those are not known."""
-    known_s = np.where(np.isfinite(pause_s), pause_s, 0.0)
-    return np.asarray(np.interp(known_s, POINTS_S, curve_s))
+def cold_when_begun(pause_s: Floats, time_s: float, kept: float) -> Floats:
+    """(S,) how cold a node was when each service began; as cold as it gets before what is known."""
+    left_warm = np.exp(-np.maximum(pause_s, 0.0) / time_s).tolist()
+    found, left = list[float](), 1.0
+    for warm, is_known in zip(left_warm, np.isfinite(pause_s).tolist(), strict=True):
+        cold = 1.0 - (1.0 - left) * warm if is_known else 1.0
+        found.append(cold)
+        left = kept * cold
+    return np.array(found)
 
 
-def _known(pause_s: Floats, seconds: Floats) -> Part:
-    known = np.isfinite(pause_s) & (pause_s > 0)
-    if known.any():
-        known &= seconds <= np.quantile(seconds[known], MOSTLY)
-    return pause_s[known], seconds[known]
+def fitted_cooling(phases: Sequence[Phase]) -> Cooling | None:
+    """How fast a node cools down, and what that costs: by least squares, in proportion.
+
+    Levels are of each phase, and of services that are alike: a host that was asked more was faster
+    for other reasons, too. What chance explains is 0.
+
+    Returns:
+        None where services do not take longer.
+    """
+    inference = [(it.spans.busy_s, it.alike, it.alike >= 0) for it in phases]
+    best, least = None, math.inf
+    for time_s in _TIMES_S:
+        for kept in _KEPT:
+            colds = [cold_when_begun(it.pause_s, time_s, kept) for it in phases]
+            begin_s, rest = _in_proportion(
+                (cold[rows], seconds[rows], alike[rows])
+                for cold, (seconds, alike, rows) in zip(colds, inference, strict=True)
+            )
+            if begin_s and rest < least:
+                best, least = (time_s, kept, begin_s), rest
+    if best is None:
+        return None
+    time_s, kept, begin_s = best
+    cooling = Cooling(time_s, kept, 0.0, begin_s, 0.0)
+    ups, homes = [], []
+    for phase in phases:
+        came, began = _cold_on_ways(phase.ways, phase.pause_s, cooling)
+        ups.append(_level(came, phase.ways.up_s, phase.ways.nothing_met))
+        homes.append(_level(began, phase.ways.home_s, ~phase.ways.followed))
+    return replace(cooling, read_s=_in_proportion(ups)[0], answer_s=_in_proportion(homes)[0])
 
 
-def _goes_with_pauses(parts: Sequence[Part]) -> bool:
-    """Whether longer pauses go with longer times, by the rank correlations within runs."""
-    parts = [
-        part for part in parts if len(part[0]) > ENOUGH and np.ptp(part[0]) and np.ptp(part[1])
-    ]
-    if not parts:
-        return False
-    correlations = [np.corrcoef(rankdata(pause_s), rankdata(s))[0, 1] for pause_s, s in parts]
-    counts = np.array([len(part[0]) - 1 for part in parts])
-    return bool(np.dot(correlations, counts) / np.sqrt(counts.sum()) > _BEYOND_CHANCE)
+def warmed(phase: Phase, cooling: Cooling) -> Phase:
+    """A phase as it would have been had the node never cooled down."""
+    cold = cold_when_begun(phase.pause_s, cooling.time_s, cooling.kept)
+    spans = replace(phase.spans, ended_s=phase.spans.ended_s - cooling.begin_s * cold)
+    return replace(phase, spans=spans, ways=warmed_ways(phase.ways, phase.pause_s, cooling))
+
+
+def warmed_ways(ways: Ways, pause_s: Floats, cooling: Cooling) -> Ways:
+    """Ways as they would have been had the node never cooled down.
+
+    Args:
+        pause_s: (S,) before each service, see :class:`Phase`.
+    """
+    came, began = _cold_on_ways(ways, pause_s, cooling)
+    return replace(
+        ways,
+        up_s=ways.up_s - np.where(ways.nothing_met, cooling.read_s * came, 0.0),
+        home_s=ways.home_s - np.where(ways.followed, 0.0, cooling.answer_s * began),
+    )
+
+
+def _cold_on_ways(ways: Ways, pause_s: Floats, cooling: Cooling) -> tuple[Floats, Floats]:
+    """(N,) how cold the node was when each message came, and when the service of each began."""
+    if not len(pause_s):
+        nothing = np.zeros(len(ways.row))
+        return nothing, nothing
+    began = cold_when_begun(pause_s, cooling.time_s, cooling.kept)
+    left = np.append(cooling.kept * began, 1.0)[ways.before]
+    came = 1.0 - (1.0 - left) * np.exp(-np.maximum(ways.pause_before_s, 0.0) / cooling.time_s)
+    return came, began[ways.own]
+
+
+#: How cold, seconds, and what is compared with each other; all (N,).
+_Part = tuple[Floats, Floats, NDArray[np.int64]]
+
+
+def _level(cold: Floats, seconds: Floats, rows: NDArray[np.bool_]) -> _Part:
+    return cold[rows], seconds[rows], np.zeros(int(rows.sum()), dtype=np.int64)
+
+
+def _in_proportion(parts: Iterable[_Part]) -> tuple[float, float]:
+    """Seconds on top of each level at a node that is as cold as it gets, and the squares left.
+
+    0 where chance explains them. The longest of each level are left out: the host did something
+    else.
+    """
+    colds, times = list[Floats](), list[Floats]()
+    for cold, seconds, alike in parts:
+        for number in np.unique(alike):
+            rows = alike == number
+            rows &= seconds <= np.quantile(seconds[rows], MOSTLY)
+            colds.append(cold[rows] - cold[rows].mean())
+            times.append(seconds[rows] - seconds[rows].mean())
+    x, y = (np.concatenate(it) if it else np.zeros(0) for it in (colds, times))
+    spread, squares = float(x @ x), float(y @ y)
+    if len(x) < _ENOUGH or not spread or not squares:
+        return 0.0, squares
+    slope = float(x @ y) / spread
+    correlation = slope * math.sqrt(spread / squares)
+    if correlation * math.sqrt(len(x)) <= _BEYOND_CHANCE:
+        return 0.0, squares
+    return slope, squares - slope**2 * spread

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 from scipy.stats import rankdata
 
-from offramp.validation.cooling import MOSTLY, longer_s
 from sim.distributions import Floats
 from sim.nodes.autocorrelation import Autocorrelation
 from sim.nodes.service import Service
@@ -29,6 +28,8 @@ AT_ONCE_S = 0.0005
 _ENOUGH_IN_A_ROW = 60
 #: The first part of services: so many of them are shorter.
 _EARLY = 0.1
+#: All but the longest: in those, the host did something else.
+MOSTLY = 0.99
 #: Services have no more than this in common.
 _MOST_ALIKE = 0.95
 
@@ -159,15 +160,6 @@ def disturb_s(run: Run, node: int, spans: Spans, idle: NDArray[np.bool_]) -> flo
 def undisturbed(spans: Spans, by_s: float) -> Spans:
     """Services as they would have been without messages that came meanwhile."""
     return replace(spans, ended_s=spans.ended_s - by_s * spans.arrivals)
-
-
-def without_pauses(spans: Spans, pause_s: Floats, curve_s: Floats) -> Spans:
-    """Services as they would have been had the worker not paused before them.
-
-    Args:
-        curve_s: by how much they took longer, see :func:`cooling_curve_s`.
-    """
-    return replace(spans, ended_s=spans.ended_s - longer_s(pause_s, curve_s))
 
 
 def excess_s(spans: Spans, service: Service) -> Floats:

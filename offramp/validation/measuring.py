@@ -26,7 +26,8 @@ from offramp.schema import MqttSection
 from offramp.stages.jobs import PolicyText
 from offramp.stages.live import ArmRun
 from offramp.validation.calibration import Calibration
-from offramp.validation.excess import replies_s, spans_of
+from offramp.validation.cooling import warmed_ways
+from offramp.validation.excess import free_before_s, replies_s, spans_of
 from offramp.validation.mixtures import at_rate
 from offramp.validation.node_samples import node_samples
 from offramp.validation.ways import answered_hz, ways_of
@@ -285,7 +286,7 @@ def _calm_ways(
 ) -> tuple[Floats, Floats, Floats]:
     """Lag of the device, way up and way home where no inference was in the way, at a rate.
 
-    As they would have been without a pause before them.
+    As they would have been had the node never cooled down.
     """
     ups, homes = list[tuple[float, Floats]](), list[tuple[float, Floats]]()
     for run, result in phases:
@@ -295,7 +296,8 @@ def _calm_ways(
             spans = spans_of(run, node, _WARM_UP_S)
             ways = ways_of(run, node, _WARM_UP_S, spans, reply_s)
             if cooling is not None:
-                ways = ways.without_pauses(*map(np.array, (cooling.read_s, cooling.answer_s)))
+                pause_s = spans.started_s - free_before_s(spans, reply_s)
+                ways = warmed_ways(ways, pause_s, cooling)
             rows = ways.nothing_met
             whole_s = np.maximum(ways.up_s[rows], 0.0)
             came_s = np.minimum(lag_s[ways.row[rows]], whole_s)

@@ -18,10 +18,9 @@ def evenly(values: Floats, count: int) -> Floats:
 def at_rate(samples: Sequence[tuple[float, Floats]], rate_hz: float | None) -> Floats:
     """Samples as they are about at a rate, from those at others: a mixture of the nearest two.
 
-    The less is asked of a host, the longer it takes for each: processors fall asleep, and others
-    use the caches meanwhile, also in pauses before the last one. So weights are linear in the mean
-    time between two requests; beyond the lowest rate and the highest it is taken to be as it is
-    there.
+    The less is asked of a host, the longer it takes for each. Weights are linear in the mean time
+    between two requests, as pauses are; beyond the lowest rate and the highest it is taken to be as
+    it is there.
 
     Args:
         samples: rates, in requests per second, with what was measured there: (N,) values, or

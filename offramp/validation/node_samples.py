@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+from numpy.typing import NDArray
 
 from offramp.validation.calibration import NodeSamples
-from offramp.validation.cooling import POINTS_S, cooling_curve_s
+from offramp.validation.cooling import Phase, fitted_cooling, warmed
 from offramp.validation.excess import (
     Spans,
     autocorrelation_of,
@@ -18,14 +21,16 @@ from offramp.validation.excess import (
     replies_s,
     spans_of,
     undisturbed,
-    without_pauses,
 )
 from offramp.validation.mixtures import at_rate
-from offramp.validation.ways import Ways, answered_hz, way_curves_s, ways_of
+from offramp.validation.ways import answered_hz, ways_of
 from sim.distributions import Floats
-from sim.nodes.cooling import Cooling
 from sim.results.run import Run
 from sim.world import World
+
+#: Services of a calibration: of one that found the worker idle, and of neither of those that are
+#: compared. Who waited is compared with batches of the same size.
+_ALONE, _NEITHER = 0, -1
 
 
 def node_samples(
@@ -57,34 +62,36 @@ def node_samples(
     reply_s = np.concatenate([replies_s(it, spec.workers, *batches) for it in spans])
     usual_s = float(np.median(reply_s)) if len(reply_s) else 0.0
 
-    calm_ways = [
-        ways_of(idle, number, from_s, it, usual_s) for number, it in zip(numbers, calm, strict=True)
+    def phase(run: Run, number: int, it: Spans, alike: NDArray[np.int64]) -> Phase:
+        pause_s = it.started_s - free_before_s(it, usual_s)
+        return Phase(it, pause_s, alike, ways_of(run, number, from_s, it, usual_s))
+
+    quiet = [
+        phase(idle, number, it, np.where(it.size == 1, _ALONE, _NEITHER))
+        for number, it in zip(numbers, calm, strict=True)
     ]
-    waited, disturb = spans, None
-    found = [(it, np.ones(len(it), dtype=bool)) for it in calm]
-    found_in = [idle]
-    ways = list[Ways]()
+    loud, disturb = list[Phase](), None
     if half is not None:
-        idles = [found_idle(it, usual_s) for it in spans]
-        warm = [
-            ~rows & began_at_once(it, usual_s) if spec.batch_wait_s else ~rows
-            for it, rows in zip(spans, idles, strict=True)
-        ]
-        waited = [it.where(rows) for it, rows in zip(spans, warm, strict=True)]
-        # Who came last to a batch says nothing of how long it takes to wake a worker.
-        found += [(it, rows & (it.size == 1)) for it, rows in zip(spans, idles, strict=True)]
-        found_in += asked
+        delays = list[float | None]()
         of_runs = [(run, number) for run in asked for number in numbers]
-        ways = [
-            ways_of(*of_run, from_s, it, usual_s) for of_run, it in zip(of_runs, spans, strict=True)
-        ]
-        delays = [
-            disturb_s(*of_run, it, rows)
-            for of_run, it, rows in zip(of_runs, spans, idles, strict=True)
-        ]
+        for (run, number), it in zip(of_runs, spans, strict=True):
+            is_idle = found_idle(it, usual_s)
+            waited = ~is_idle & began_at_once(it, usual_s) if spec.batch_wait_s else ~is_idle
+            # Who came last to a batch says nothing of how long it takes to wake a worker.
+            alone = is_idle & (it.size == 1)
+            compared = np.select([waited, alone], [it.size, _ALONE], _NEITHER)
+            loud.append(phase(run, number, it, compared))
+            delays.append(disturb_s(run, number, it, is_idle))
         known = [delay_s for delay_s in delays if delay_s is not None]
         disturb = float(np.mean(known)) if known else None
     by_s = max(disturb or 0.0, 0.0)
+    quiet, loud = (
+        [replace(it, spans=undisturbed(it.spans, by_s)) for it in phases]
+        for phases in (quiet, loud)
+    )
+    cooling = fitted_cooling([*quiet, *loud])
+    if cooling is not None:
+        quiet, loud = ([warmed(it, cooling) for it in phases] for phases in (quiet, loud))
 
     def as_asked(parts: list[Floats], runs: list[Run]) -> Floats:
         """Samples of the replicas in some runs, at the rate that is wanted."""
@@ -95,35 +102,22 @@ def node_samples(
         """What inference took beyond the profile."""
         return as_asked([excess_s(it, spec.service) for it in parts], runs)
 
-    waited = [undisturbed(it, by_s) for it in waited]
-    alone = [undisturbed(it.where(rows), by_s) for it, rows in found]
-    pauses_s = [(it.started_s - free_before_s(it, usual_s))[rows] for it, rows in found]
-    begin_curve_s = cooling_curve_s(
-        [(pause_s, it.busy_s) for pause_s, it in zip(pauses_s, alone, strict=True)]
-    )
-    read_curve_s, answer_curve_s = way_curves_s([*calm_ways, *ways])
-    curves_s = (read_curve_s, begin_curve_s, answer_curve_s)
-    cooling = None
-    if any(it.any() for it in curves_s):
-        cooling = Cooling(POINTS_S, *(tuple(it.tolist()) for it in curves_s))
-    alone = [
-        without_pauses(it, pause_s, begin_curve_s)
-        for it, pause_s in zip(alone, pauses_s, strict=True)
-    ]
-    ways = [it.without_pauses(read_curve_s, answer_curve_s) for it in ways]
-    begin_s, begin_idle_s = beyond_s(waited, asked), beyond_s(alone, found_in)
-    receive_s = as_asked([receives_s(it, spec.batch_wait_s) for it in alone], found_in)
+    found = [it.of(_ALONE) for it in (*quiet, *loud)]
+    found_in = [idle, *asked] if loud else [idle]
+    busy_spans = [it.spans.where(it.alike > _ALONE) for it in loud] or spans
+    begin_s, begin_idle_s = beyond_s(busy_spans, asked), beyond_s(found, found_in)
+    receive_s = as_asked([receives_s(it, spec.batch_wait_s) for it in found], found_in)
     ingress_s, egress_s = np.zeros(0), np.zeros(0)
-    if ways:
-        ingress_s = as_asked([it.ingress_busy_s for it in ways], asked)
-        egress_s = as_asked([it.egress_busy_s for it in ways], asked)
+    if loud:
+        ingress_s = as_asked([it.ways.ingress_busy_s for it in loud], asked)
+        egress_s = as_asked([it.ways.egress_busy_s for it in loud], asked)
     # The profiler cannot have been slower than what it measures, but for chance, and so on.
     receive_s, begin_s, begin_idle_s, reply_s, ingress_s, egress_s = (
         np.maximum(it, 0.0) if len(it) else np.zeros(1)
         for it in (receive_s, begin_s, begin_idle_s, reply_s, ingress_s, egress_s)
     )
     # Who found a worker idle takes longer by what is known already.
-    alike = autocorrelation_of(max(waited[-spec.replicas :], key=len))
+    alike = autocorrelation_of(max(busy_spans[-spec.replicas :], key=len))
     return NodeSamples(
         receive_s, begin_s, begin_idle_s, reply_s, ingress_s, egress_s, disturb, alike, cooling
     )

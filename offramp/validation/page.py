@@ -20,8 +20,7 @@ from offramp.validation.comparison import POINTS, Comparison
 from offramp.validation.figures import LATENCIES, TIME_PARTS
 from offramp.validation.runs import ARM
 from offramp.validation.time_parts import PARTS
-from offramp.words import counted, enumerated
-from sim.nodes.cooling import Cooling
+from offramp.words import counted
 
 PAGE, TABLE, TIMES = "validation.md", "validation.csv", "time_parts.csv"
 
@@ -270,15 +269,15 @@ def _calibration(findings: Findings) -> str:
         _spread("the same work, again and again", it.work_s),
         _spread("network, round trip of a TCP handshake", it.rtt_s),
         _spread("device, creation to sent", it.lag_s),
-        _spread("way up, sent to arrived (no pause)", it.up_s),
-        _spread("way home, answer ready to heard (no pause)", it.home_s),
+        _spread("way up, sent to arrived (warm)", it.up_s),
+        _spread("way home, answer ready to heard (warm)", it.home_s),
     ]
     for name, samples in it.nodes.items():
         rows += [
             _spread(f"node {name}, arrival until a worker has it (idle)", samples.receive_s),
             _spread(f"node {name}, inference beyond the profile (busy)", samples.begin_s),
             _spread(
-                f"node {name}, inference beyond the profile (idle, no pause)", samples.begin_idle_s
+                f"node {name}, inference beyond the profile (idle, warm)", samples.begin_idle_s
             ),
             _spread(f"node {name}, reply until the next request (busy)", samples.reply_s),
             _spread(f"node {name}, way there beyond that (computing)", samples.ingress_busy_s),
@@ -327,27 +326,20 @@ def _besides(node: str, samples: NodeSamples) -> str:
         else f"A message that arrived at node {node} delayed what it computed by "
         f"{1e3 * delay:.3f} ms"
     )
-    if samples.cooling is None:
+    if (cooling := samples.cooling) is None:
         text += "; that anything takes longer after a pause was not found"
     else:
-        text += f"; {_after_a_pause(samples.cooling)}"
+        text += (
+            f"; after a long pause an inference took longer by {1e3 * cooling.begin_s:.2f} ms, and "
+            f"both ways by {1e3 * (cooling.read_s + cooling.answer_s):.2f} ms together (63 % of "
+            f"that after {1e3 * cooling.time_s:.0f} ms; each inference leaves "
+            f"{100 * cooling.kept:.0f} % of it)"
+        )
     if alike is None:
         return f"{text}; that its service times are alike from one to the next was not found."
     return (
         f"{text}; its service times are drawn alike in time (correlation {alike.share:.2f} "
         f"at once, 1/e of that after {alike.time_s:.2g} s)."
-    )
-
-
-def _after_a_pause(cooling: Cooling) -> str:
-    steps = [
-        f"{1e3 * begin_s:.2f} ms after {1e3 * after_s:.0f} ms"
-        for after_s, begin_s in zip(cooling.after_s, cooling.begin_s, strict=True)
-        if after_s
-    ]
-    return (
-        f"after a pause an inference took longer by {enumerated(steps)}, and both ways by up to "
-        f"{1e3 * (cooling.read_s[-1] + cooling.answer_s[-1]):.2f} ms together"
     )
 
 

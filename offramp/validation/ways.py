@@ -7,13 +7,11 @@ same host.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.validation.cooling import Part, cooling_curve_s, longer_s
 from offramp.validation.excess import AT_ONCE_S, Spans, free_s
 from sim.distributions import Floats
 from sim.results.run import Run
@@ -37,9 +35,10 @@ class Ways:
         met: whether it came while the only worker computed.
         behind: whether one that met an inference still waited when it came, and held it up.
         followed: whether the worker had the next request waiting, and began with it at once.
+        before: the last service that began before it came; -1: none is known.
+        own: its own service.
         pause_before_s: for how long the worker had nothing to do when it came; below 0: it
             computed.
-        pause_s: for how long before it began with it. Both not finite where that is not known.
     """
 
     row: NDArray[np.int64]
@@ -48,19 +47,9 @@ class Ways:
     met: NDArray[np.bool_]
     behind: NDArray[np.bool_]
     followed: NDArray[np.bool_]
+    before: NDArray[np.int64]
+    own: NDArray[np.int64]
     pause_before_s: Floats
-    pause_s: Floats
-
-    def without_pauses(self, read_curve_s: Floats, answer_curve_s: Floats) -> Ways:
-        """Ways as they would have been had the worker not paused before them.
-
-        Args:
-            read_curve_s, answer_curve_s: see :func:`~offramp.validation.cooling.cooling_curve_s`.
-        """
-        read_s = longer_s(self.pause_before_s, read_curve_s)
-        answer_s = longer_s(self.pause_s, answer_curve_s)
-        up_s = self.up_s - np.where(self.nothing_met, read_s, 0.0)
-        return replace(self, up_s=up_s, home_s=self.home_s - np.where(self.followed, 0.0, answer_s))
 
     @property
     def nothing_met(self) -> NDArray[np.bool_]:
@@ -94,8 +83,8 @@ def ways_of(run: Run, node: int, from_s: float, spans: Spans, reply_s: float) ->
     up_s = part.arrived_s - part.requests.created_s
     home_s = part.received_s - part.finished_s
     if not len(row) or not len(spans):
-        nothing, never_s = np.zeros(len(row), dtype=bool), np.full(len(row), np.inf)
-        return Ways(row, up_s, home_s, nothing, nothing, nothing, never_s, never_s)
+        nothing, none = np.zeros(len(row), dtype=bool), np.full(len(row), -1)
+        return Ways(row, up_s, home_s, nothing, nothing, nothing, none, none, np.zeros(len(row)))
     typical_s = float(np.quantile(up_s, _AT_FIRST))
     met, behind = _in_the_way(part, typical_s, spans)
     for _ in range(_ROUNDS):
@@ -107,24 +96,11 @@ def ways_of(run: Run, node: int, from_s: float, spans: Spans, reply_s: float) ->
     started_s = np.append(spans.started_s, np.inf)
     next_s = started_s[np.searchsorted(spans.started_s, part.finished_s)]
     followed = next_s - part.finished_s <= reply_s * part.batch + AT_ONCE_S
-    since_s = free_s(spans, reply_s)
     came_s = np.minimum(part.requests.created_s + typical_s, part.arrived_s)
-    pause_before_s = came_s - since_s[np.searchsorted(spans.started_s, came_s, side="left")]
+    before = np.searchsorted(spans.started_s, came_s) - 1
     own = np.searchsorted(spans.started_s, part.started_s, side="right") - 1
-    pause_s = part.started_s - since_s[own]
-    return Ways(row, up_s, home_s, met, behind, followed, pause_before_s, pause_s)
-
-
-def way_curves_s(ways: Sequence[Ways]) -> tuple[Floats, Floats]:
-    """(K,) by how much messages are read later, and answers heard, after a pause of the worker.
-
-    See :func:`~offramp.validation.cooling.cooling_curve_s`.
-    """
-    ups, homes = list[Part](), list[Part]()
-    for it in ways:
-        ups.append((it.pause_before_s[it.nothing_met], it.up_s[it.nothing_met]))
-        homes.append((it.pause_s[~it.followed], it.home_s[~it.followed]))
-    return cooling_curve_s(ups), cooling_curve_s(homes)
+    pause_before_s = came_s - free_s(spans, reply_s)[before + 1]
+    return Ways(row, up_s, home_s, met, behind, followed, before, own, pause_before_s)
 
 
 def _in_the_way(

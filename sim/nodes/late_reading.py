@@ -14,9 +14,9 @@ class LateReading:
     """When a node reads the messages that reach it.
 
     One that comes while a worker computes waits, once, whatever is computed then
-    (``overhead.ingress_busy_ms``); one that comes after a pause waits until the host has woken up
-    (``overhead.cooling``). Messages are read in the order in which they come: one that comes while
-    another waits is read with it.
+    (``overhead.ingress_busy_ms``); one that comes to a node without work waits until the host has
+    woken up (``overhead.cooling``). Messages are read in the order in which they come: one that
+    comes while another waits is read with it.
 
     Args:
         delay_s: seconds that a message waits, by what was drawn for its request.

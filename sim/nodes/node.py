@@ -110,15 +110,16 @@ class Node:
         self._mean_s = spec.service.means() if spec.admission == "feasible" else ()
         #: Seconds of a worker for each reply, by what was drawn for the request.
         self._reply_s: Callable[[Any], float] | None = None
-        #: When a worker last got free that had been busy; and for how long nothing was computed
-        #: before the last service that began.
-        self._freed_s, self._pause_s = -math.inf, 0.0
+        #: When a worker last got free that had been busy.
+        self._freed_s = -math.inf
+        #: How cold the node was when the last service began, and how cold that leaves it.
+        self._cooling = besides.cooling
+        self._began_cold = self._left_cold = 1.0
         if isinstance(spec.service, ServiceWithOverheads):
             self._reply_s = spec.service.reply_s
             self._taken = spec.service.taken
             self._egress_s = spec.service.egress_s
             self._answer_late_s = spec.service.answer_late_s
-            self._read_late_s = spec.service.read_late_s
             if besides.reads_late:
                 self._late_reading = LateReading(clock, spec.service.ingress_s, self._wake_s)
 
@@ -271,19 +272,26 @@ class Node:
         if self._reply_s is not None:
             now = request.started_s
             # Who waited for a batch to fill, or for the node to be back, found the worker idle.
-            warm = behind or request.arrived_s < now == self._freed_s
-            if not behind:
+            at_once = behind or request.arrived_s < now == self._freed_s
+            if self._cooling is not None and not behind:
                 others_compute = self._idle < self.workers - 1
-                self._pause_s = 0.0 if others_compute else now - self._freed_s
-            request.drawn = self._taken(request.drawn, warm, self._pause_s)
+                self._began_cold = self._left_cold if others_compute else self._cold_at(now)
+                self._left_cold = self._cooling.kept * self._began_cold
+            request.drawn = self._taken(request.drawn, at_once, self._began_cold)
         if self._serving is not None:
             self._serving.add(request)
         return request
 
+    def _cold_at(self, time_s: float) -> float:
+        """How cold the node is if nothing has been computed since a worker last got free."""
+        assert self._cooling is not None
+        return self._cooling.after_pause(self._left_cold, time_s - self._freed_s)
+
     def _wake_s(self, came_s: float) -> float:
         """By how much a message is read later that comes while no worker computes."""
-        is_idle = self._idle == self.workers
-        return self._read_late_s(came_s - self._freed_s) if is_idle else 0.0
+        if self._cooling is None or self._idle < self.workers:
+            return 0.0
+        return self._cooling.read_s * self._cold_at(came_s)
 
     def _serve(self, request: Request, alone: bool = False) -> None:
         """Do what the policy says; once a request has left, its worker takes the next.

@@ -39,8 +39,7 @@ class Overheads:
             that come while it waits are read with it. None: it is not.
         egress_busy: by which an answer leaves later whose worker has the next request waiting;
             None: it does not.
-        cooling: what a request takes longer that finds every worker idle, by how long they were;
-            None: that does not matter.
+        cooling: what takes longer at a node that has had nothing to do; None: nothing.
     """
 
     receive: Distribution = field(default_factory=lambda: Constant(0.0))
@@ -57,14 +56,14 @@ class Overheads:
     def reads_late(self) -> bool:
         """Whether messages may be read later than they come."""
         return self.ingress_busy is not None or (
-            self.cooling is not None and any(self.cooling.read_s)
+            self.cooling is not None and self.cooling.read_s > 0
         )
 
     @property
     def answers_late(self) -> bool:
         """Whether answers may leave later than they are ready."""
         return self.egress_busy is not None or (
-            self.cooling is not None and any(self.cooling.answer_s)
+            self.cooling is not None and self.cooling.answer_s > 0
         )
 
     @property
@@ -75,7 +74,7 @@ class Overheads:
 
 #: What the service drew, seconds to begin at a worker that was busy, at one that was idle, and to
 #: reply, those by which it is read and leaves later if a worker computes, that by which its answer
-#: leaves later since nothing was computed before it, and the exit with which it came.
+#: leaves later since the node was cold, and the exit with which it came.
 Drawn = tuple[Any, float, float, float, float, float, float, int]
 
 _NO_TIME = Constant(0.0)
@@ -118,25 +117,18 @@ class ServiceWithOverheads:
         columns = (it.tolist() for it in (begin_s, begin_idle_s, reply_s, ingress_s, egress_s))
         return list(zip(self.inference.draw(worker_u), *columns, repeat(0.0), repeat(0)))
 
-    def taken(self, drawn: Drawn, warm: bool, pause_s: float) -> Drawn:
+    def taken(self, drawn: Drawn, at_once: bool, cold: float) -> Drawn:
         """What was drawn, now that a worker takes the request.
 
         Args:
-            warm: whether the worker has just served another, or takes it behind another.
-            pause_s: for how long nothing was computed before it, or before the first of its batch.
+            at_once: whether the worker has just served another, or takes it behind another.
+            cold: how cold the node was, see :class:`Cooling`.
         """
-        if warm and not pause_s:
-            return drawn
-        begin_s, answer_s = drawn[1] if warm else drawn[2], 0.0
-        if self._cooling is not None and pause_s:
-            answer_s = self._cooling.answer_late_s(pause_s)
-            if not warm:
-                begin_s += self._cooling.begin_late_s(pause_s)
-        return drawn[0], begin_s, *drawn[2:6], answer_s, drawn[-1]
-
-    def read_late_s(self, pause_s: float) -> float:
-        """Seconds by which a message is read later after such a pause."""
-        return self._cooling.read_late_s(pause_s) if self._cooling is not None else 0.0
+        begin_s = drawn[1] if at_once else drawn[2]
+        if self._cooling is None:
+            return drawn if at_once else (drawn[0], begin_s, *drawn[2:])
+        begin_s += cold * self._cooling.begin_s
+        return drawn[0], begin_s, *drawn[2:6], cold * self._cooling.answer_s, drawn[-1]
 
     def seconds(self, drawn: Drawn, since: int, to: int) -> float:
         """See :class:`Service`."""

@@ -1,8 +1,9 @@
 """Calibrations: what they find in runs whose truth is known, and what becomes of them."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +33,7 @@ from offramp.validation.calibration import (
     read_calibration,
     write_calibration,
 )
-from offramp.validation.cooling import POINTS_S, cooling_curve_s
+from offramp.validation.cooling import cold_when_begun
 from offramp.validation.excess import (
     Spans,
     autocorrelation_of,
@@ -333,42 +334,42 @@ def test_what_a_node_takes_is_that_at_the_rate_at_which_it_is_asked() -> None:
     assert begin_s[None] == pytest.approx(between, rel=0.05)
 
 
+COOLING = Cooling(0.02, 0.5, read_s=0.0015, begin_s=0.0060, answer_s=0.0009)
+
+
 @pytest.mark.parametrize("batch", [1, 4])
-def test_what_pauses_do_is_found(batch: int) -> None:
+def test_how_a_node_cools_down_is_found(batch: int) -> None:
     way = Direction(delay=Uniform(0.001, 0.002))
-    cooling = Cooling((0.0, 0.03), (0.0, 0.0015), (0.0, 0.0060), (0.0, 0.0009))
     asked: dict[str, Any] = {
         "link": Link(uplink=way, downlink=way),
         "batch": batch,
-        "cooling": cooling,
+        "cooling": COOLING,
         "ingress_busy": Constant(0.0005),
     }
     found = list[NodeSamples]()
-    for seed in range(4):  # pauses of a minute say little of each point
+    for seed in range(4):  # half a minute says little
         idle, spec = run_of(devices=1, think=PAUSE_S, seed=seed, **asked)
-        half, busy = (run_of(8, rate_hz=it / 0.0125, seed=seed, **asked)[0] for it in (0.5, 0.8))
+        half, busy = (run_of(8, rate_hz=it / 0.0150, seed=seed, **asked)[0] for it in (0.5, 0.8))
         found.append(node_samples(world_with(spec), "edge", 1.0, idle, half, busy, 50.0))
-    pauses_s = [0.008, 0.016, 0.032]
+    curves = [it.cooling for it in found if it.cooling]
+    assert len(curves) == len(found)
     for which in ("read_s", "begin_s", "answer_s"):
-        real_s = np.interp(pauses_s, cooling.after_s, getattr(cooling, which))
-        curves = [(it.cooling.after_s, getattr(it.cooling, which)) for it in found if it.cooling]
-        measured_s = np.mean([np.interp(pauses_s, *curve) for curve in curves], axis=0)
-        assert len(curves) == len(found)
-        assert measured_s == pytest.approx(real_s, rel=0.15, abs=0.0001), which
-    # What is left is what they take without a pause.
+        seconds = [getattr(it, which) for it in curves]
+        assert np.mean(seconds) == pytest.approx(getattr(COOLING, which), rel=0.15), which
+    assert np.mean([it.time_s for it in curves]) == pytest.approx(0.02, rel=0.3)
+    assert np.mean([it.kept for it in curves]) == pytest.approx(0.5, abs=0.1)
+    # What is left is what a warm node takes.
+    assert np.mean([it.begin_s.mean() for it in found]) == pytest.approx(0.0015, rel=0.15)
     assert np.mean([it.begin_idle_s.mean() for it in found]) == pytest.approx(0.0025, rel=0.08)
     assert np.mean([it.ingress_busy_s.mean() for it in found]) == pytest.approx(0.0005, abs=0.00015)
     assert np.mean([it.egress_busy_s.mean() for it in found]) < 0.0001
 
 
-def test_ways_of_a_calibration_are_those_without_a_pause() -> None:
+def test_ways_of_a_calibration_are_those_of_a_warm_node() -> None:
     way = Direction(delay=Uniform(0.001, 0.002))
-    asked: dict[str, Any] = {
-        "link": Link(uplink=way, downlink=way),
-        "cooling": Cooling((0.0, 0.03), (0.0, 0.0015), (0.0, 0.0060), (0.0, 0.0009)),
-    }
+    asked: dict[str, Any] = {"link": Link(uplink=way, downlink=way), "cooling": COOLING}
     idle, spec = run_of(devices=1, think=PAUSE_S, **asked)
-    half, busy = (run_of(8, rate_hz=share / 0.0125, **asked)[0] for share in (0.5, 0.8))
+    half, busy = (run_of(8, rate_hz=share / 0.0150, **asked)[0] for share in (0.5, 0.8))
     cooling = node_samples(world_with(spec), "edge", 1.0, idle, half, busy, 30.0).cooling
     known = [
         (run, SimpleNamespace(seen=SimpleNamespace(sent_s=run.requests.created_s + 0.0003)))
@@ -382,16 +383,17 @@ def test_ways_of_a_calibration_are_those_without_a_pause() -> None:
     assert longer_s.mean() > 0.0018
 
 
-def test_pauses_of_a_node_with_several_workers_are_those_of_one_device() -> None:
-    cooling = Cooling((0.0, 0.03), (0.0, 0.0), (0.0, 0.0060), (0.0, 0.0))
-    idle, spec = run_of(devices=1, think=PAUSE_S, workers=2, cooling=cooling)
-    busy = run_of(devices=8, think_s=1e-6, workers=2, cooling=cooling)[0]
+def test_of_a_node_with_several_workers_one_device_tells_how_it_cools_down() -> None:
+    idle, spec = run_of(devices=1, think=PAUSE_S, workers=2, cooling=COOLING)
+    busy = run_of(devices=8, think_s=1e-6, workers=2, cooling=COOLING)[0]
     found = node_samples(world_with(spec), "edge", 1.0, idle, None, busy, 50.0)
     assert found.cooling is not None
-    longer_s = np.interp(0.015, found.cooling.after_s, found.cooling.begin_s)
-    assert longer_s == pytest.approx(0.003, rel=0.25)
+    assert found.cooling.begin_s == pytest.approx(COOLING.begin_s, rel=0.2)
+    cold = found.cooling.after_pause(0.0, 0.015)
+    longer_s = cold * found.cooling.begin_s
     # What few short pauses say is shared by both.
-    assert found.begin_idle_s.mean() + longer_s == pytest.approx(0.0055, rel=0.05)
+    expected_s = 0.0025 + COOLING.after_pause(0.0, 0.015) * COOLING.begin_s
+    assert found.begin_idle_s.mean() + longer_s == pytest.approx(expected_s, rel=0.05)
 
 
 def test_pauses_that_do_nothing_are_not_found_to() -> None:
@@ -405,20 +407,16 @@ def test_pauses_that_do_nothing_are_not_found_to() -> None:
     assert found == [None] * 5
 
 
-def test_a_curve_ends_where_pauses_do() -> None:
-    pause_s = np.linspace(0.0, 0.01, 400)
-    curve_s = cooling_curve_s([(pause_s, 0.002 + 0.1 * pause_s), (pause_s, 0.003 + 0.1 * pause_s)])
-    np.testing.assert_allclose(curve_s[:4], 0.1 * np.array(POINTS_S[:4]), atol=1e-6)
-    # So few were longer that the last of them say nothing.
-    assert curve_s[-1] == pytest.approx(0.001, rel=0.05)
-    assert not cooling_curve_s([(pause_s[:10], pause_s[:10])]).any()
-    assert not cooling_curve_s([(np.full(100, 0.01), pause_s[:100])]).any()
-    # What all of some runs have in common is not told from their levels.
-    longer_s = np.linspace(0.02, 0.05, 200)
-    runs = [(longer_s, level_s + 0.1 * longer_s) for level_s in (0.010, 0.020)]
-    expected_s = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0016, 0.00325]
-    np.testing.assert_allclose(cooling_curve_s(runs), expected_s, atol=0.0002)
-    assert not cooling_curve_s([(pause_s, 0.002 - 0.1 * pause_s)]).any()
+@pytest.mark.parametrize(("time_s", "kept"), [(0.012, 0.0), (0.032, 0.6)])
+def test_how_cold_a_node_was_follows_from_its_pauses(time_s: float, kept: float) -> None:
+    pause_s = np.array([np.inf, 0.0, 0.02, np.nan, 0.001, -0.5])
+    cooling = Cooling(time_s, kept, 0.0, 0.0, 0.0)
+    expected, left = list[float](), 1.0
+    for it in pause_s.tolist():
+        cold = cooling.after_pause(left, it) if math.isfinite(it) else 1.0
+        expected.append(cold)
+        left = kept * cold
+    assert cold_when_begun(pause_s, time_s, kept) == pytest.approx(expected)
 
 
 def test_that_idle_workers_take_longer_is_no_slow_moment() -> None:
@@ -520,13 +518,13 @@ def test_what_nodes_do_to_services_that_follow_one_another_is_pooled_too() -> No
     assert three.nodes["edge"].autocorrelation.share == pytest.approx(0.8 / 3)
     none = pooled([made(None, None), made(None, None)]).nodes["edge"]
     assert (none.autocorrelation, none.disturb_s, none.cooling) == (None, None, None)
-    cooling = Cooling((0.0, 1.0), (0.0, 0.3), (0.0, 0.6), (0.0, 0.9))
+    cooling = Cooling(0.02, 0.4, 0.3, 0.6, 0.9)
     third = pooled([made(None, None), made(None, None, cooling), made(None, None)]).nodes["edge"]
     assert third.cooling is not None
-    assert third.cooling.after_s == cooling.after_s
-    assert third.cooling.read_s == pytest.approx((0.0, 0.1))
-    assert third.cooling.begin_s == pytest.approx((0.0, 0.2))
-    assert third.cooling.answer_s == pytest.approx((0.0, 0.3))
+    assert astuple(third.cooling) == pytest.approx((0.02, 0.4, 0.1, 0.2, 0.3))
+    both = pooled([made(None, None, cooling), made(None, None, Cooling(0.04, 0.2, 0.1, 0.2, 0.1))])
+    assert both.nodes["edge"].cooling is not None
+    assert astuple(both.nodes["edge"].cooling) == pytest.approx((0.03, 0.3, 0.2, 0.4, 0.5))
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -703,7 +701,7 @@ def calibration(qos: int = 1, broker_s: float = 0.0002) -> Calibration:
                 *(np.array([it, 2 * it]) for it in (0.0001, 0.0002, 0.0003, 0.0004)),
                 disturb_s=0.0006,
                 autocorrelation=Autocorrelation(0.25, 0.5),
-                cooling=Cooling((0.0, 0.5), (0.0, 0.25), (0.0, 0.125), (0.0, 0.0625)),
+                cooling=Cooling(0.5, 0.75, 0.25, 0.125, 0.0625),
             )
         },
         qos=qos,
@@ -762,13 +760,9 @@ def test_what_was_measured_becomes_the_world_that_is_simulated(
     assert Path(node.begin_ms.file).read_text().split() == ["0.200000", "0.400000"]  # type: ignore[union-attr]
     assert (node.autocorrelation, node.autocorrelation_ms) == (0.25, 500.0)
     assert node.disturb_ms == pytest.approx(0.6)
-    cooling = {name: list(getattr(node.cooling, name)) for name in CoolingSection.model_fields}
-    assert cooling == {
-        "after_ms": [0, 500],
-        "read_ms": [0, 250],
-        "begin_ms": [0, 125],
-        "answer_ms": [0, 62.5],
-    }
+    assert node.cooling == CoolingSection(
+        time_ms=500.0, kept=0.75, read_ms=250.0, begin_ms=125.0, answer_ms=62.5
+    )
 
 
 def test_the_links_of_the_scenario_stay_where_they_are_there(
@@ -848,7 +842,7 @@ def test_where_the_scenarios_links_are_there_a_way_is_network() -> None:
 
 # --- overheads as they are written in a scenario --------------------------------------------------
 
-COOLING_MS = {"after_ms": [0, 10], "read_ms": [0, 0], "begin_ms": [0, 0.5], "answer_ms": [0, 0]}
+COOLING_MS = {"time_ms": 20, "kept": 0.5, "begin_ms": 0.5}
 
 OVERHEAD = {
     "nodes.edge.service_ms": 5,
@@ -875,22 +869,20 @@ def test_overheads_are_written_in_milliseconds(scenario: Callable[..., Path]) ->
     assert overheads.disturb_s == pytest.approx(0.00025)
     assert overheads.ingress_busy is None
     assert overheads.egress_busy == Constant(0.002)
-    assert overheads.cooling == Cooling((0.0, 0.01), (0.0, 0.0), (0.0, 0.0005), (0.0, 0.0))
+    assert overheads.cooling == Cooling(0.02, 0.5, 0.0, 0.0005, 0.0)
     assert world.nodes[0].service.means() == pytest.approx((0.005, 0.005))
 
 
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"after_ms": [0]}, "as many values of each as of after_ms"),
-        ({"after_ms": [1, 10]}, "must ascend from 0"),
-        ({"after_ms": [0, 0]}, "must ascend from 0"),
-        ({"begin_ms": [0, -1]}, "greater than or equal to 0"),
-        ({"read_ms": [1, 2]}, "begin at 0"),
-        ({"after_ms": []}, "a list with an entry"),
+        ({"time_ms": 0}, "greater than 0"),
+        ({"kept": 1}, "less than 1"),
+        ({"begin_ms": -1}, "greater than or equal to 0"),
+        ({"after_ms": 3}, "unknown"),
     ],
 )
-def test_pauses_that_are_no_curve_are_refused(
+def test_a_node_that_cools_down_in_no_way_is_refused(
     scenario: Callable[..., Path], place_of: Callable[..., str], changed: dict[str, Any], says: str
 ) -> None:
     name = "nodes.edge.overhead.cooling"

@@ -190,8 +190,9 @@ class _Drawer:
         )
 
     def cooling(self) -> Cooling:
-        curves = [(0.0, *sorted(self.seconds() / 10 for _ in range(2))) for _ in range(3)]
-        return Cooling((0.0, self.seconds(), 2.0), *curves)
+        return Cooling(
+            self.seconds(), self.random.choice([0.0, 0.5]), *(self.seconds() / 10 for _ in range(3))
+        )
 
     def node(self, name: str, **more: Any) -> NodeSpec:
         choice = self.random.choice
@@ -338,6 +339,7 @@ POWERS: dict[type, dict[str, int]] = {
     Mqtt: {"reconnect_s": 1, "keep_alive_s": 1},
     Fault: {"mtbf_s": 1, "mttr_s": 1},
     Autocorrelation: {"time_s": 1},
+    Cooling: {"time_s": 1, "read_s": 1, "begin_s": 1, "answer_s": 1},
     Overheads: {"disturb_s": 1},
     NodeSpec: {"batch_wait_s": 1},
     World: {"warm_up_s": 1, "duration_s": 1},
@@ -356,9 +358,6 @@ def scaled(thing: Any, factor: float) -> Any:
         return {name: scaled(one, factor) for name, one in thing.items()}
     if isinstance(thing, Diurnal):
         return Diurnal(tuple((at_s * factor, hz / factor) for at_s, hz in thing.curve))
-    if isinstance(thing, Cooling):
-        curves = (thing.after_s, thing.read_s, thing.begin_s, thing.answer_s)
-        return Cooling(*(tuple(it * factor for it in curve) for curve in curves))
     if not dataclasses.is_dataclass(thing):
         return thing
     powers = POWERS.get(type(thing), {})

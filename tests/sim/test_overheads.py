@@ -221,86 +221,79 @@ def test_an_answer_that_has_not_left_is_lost_in_a_crash():
     assert run.exit.tolist() == [0, 0, 1]
 
 
-#: After pauses of 0, 2 and 10 s.
-COOLING = Cooling((0.0, 2.0, 10.0), (0.0, 0.5, 1.0), (0.0, 1.0, 2.0), (0.0, 0.25, 0.5))
+#: A pause of 1 s halves what is left of the warmth, and a service leaves half of the cold.
+COOLING = Cooling(1 / np.log(2), 0.5, read_s=0.5, begin_s=2.0, answer_s=0.25)
 
 
-def cooled(times_s, *, busy_s=3.0, **besides):
-    overheads = besides.pop("overheads", Overheads(cooling=COOLING))
-    spec = node(WrittenService([[busy_s]] * len(times_s)), overheads=overheads, **besides)
+def cooled(times_s, *, overheads=None, **besides):
+    spec = node(Constant(3.0), overheads=overheads or Overheads(cooling=COOLING), **besides)
     devices = group(arrivals=AtTimes((tuple(times_s),)), deadline=100.0)
     return run_of(world(devices, spec, duration_s=200.0))
 
 
-def test_what_finds_a_worker_idle_takes_longer_the_longer_it_was():
-    # The first one after longer than any that is known; the second waits; the third comes 1 s after
-    # the second's end, the last 7.125 s after its own.
-    run = cooled([0.0, 4.0, 10.0, 21.0])
-    read_s = 21.0 + 0.5 + (21.0 - 13.875 - 2.0) / 16.0
-    assert run.arrived_s.tolist() == pytest.approx([1.0, 4.0, 10.25, read_s])
-    assert run.started_s.tolist() == pytest.approx([1.0, 6.0, 10.25, read_s])
-    # For a worker, the pause goes on until it is read: 1.25 s, and nearly 8.
-    idle_s = read_s - 13.875
-    ended_s = [6.0, 9.0, 13.875, read_s + 3.0 + 1.0 + (idle_s - 2.0) / 8.0]
-    assert run.finished_s.tolist() == pytest.approx(ended_s)
-    # The worker goes on at once after the first.
-    late_s = [0.0, 0.0, 0.625 / 4, 0.25 + (idle_s - 2.0) / 32.0]
-    assert (run.received_s - run.finished_s).tolist() == pytest.approx(late_s)
+def test_a_node_that_has_had_nothing_to_do_takes_longer_and_is_warmed_by_what_it_computes():
+    run = cooled([0.0, 1.0, 2.0, 15.0])
+    # The first finds it as cold as it gets; the next two wait.
+    assert run.arrived_s[:3].tolist() == [0.5, 1.0, 2.0]
+    assert run.started_s[:3].tolist() == [0.5, 5.5, 9.5]
+    assert (run.finished_s - run.started_s)[:3].tolist() == pytest.approx([5.0, 4.0, 3.5])
+    # An eighth is left at 13 s; after 2 s it has 1 - 7/8 * 1/4, which goes on until it is read.
+    came = 1 - 7 / 8 / 4
+    assert run.arrived_s[3] == pytest.approx(15.0 + came / 2)
+    began = 1 - (1 - came) * 2 ** -(came / 2)
+    assert run.finished_s[3] - run.started_s[3] == pytest.approx(3.0 + 2 * began)
+    # The first two go on at once.
+    late_s = (run.received_s - run.finished_s).tolist()
+    assert late_s == pytest.approx([0.0, 0.0, 0.25 / 4, 0.25 * began])
 
 
-def test_a_pause_begins_when_the_reply_is_sent():
-    run = cooled([0.0, 8.0], overheads=Overheads(cooling=COOLING, reply=Constant(1.0)))
-    # The worker is free from 7 s on.
-    assert run.arrived_s.tolist() == [1.0, 8.25]
-    assert run.finished_s.tolist() == pytest.approx([6.0, 8.25 + 3.0 + 0.625])
+def test_a_node_is_without_work_once_the_reply_is_sent():
+    run = cooled([0.0, 7.5], overheads=Overheads(cooling=COOLING, reply=Constant(1.0)))
+    # Free from 6.5 s on, half as cold as before.
+    assert run.arrived_s.tolist() == pytest.approx([0.5, 7.5 + 0.5 * 0.75])
 
 
-def test_while_another_worker_computes_no_pause_goes_on():
-    run = cooled([0.0, 3.0, 30.0], workers=2)
-    assert run.arrived_s.tolist() == [1.0, 3.0, 31.0]
-    assert (run.finished_s - run.started_s).tolist() == [5.0, 3.0, 5.0]
-
-
-def test_a_batch_that_fills_in_vain_begins_after_a_pause():
-    run = cooled([0.0, 10.0], batch_size=4, batch_wait_s=1.0)
-    # The first was ready at 7, and the second is read at 10.5625.
-    assert run.started_s.tolist() == [2.0, 11.5625]
-    assert run.finished_s[1] - run.started_s[1] == pytest.approx(3 + 1 + (11.5625 - 7 - 2) / 8)
+def test_while_another_worker_computes_a_node_does_not_cool_down():
+    run = cooled([0.0, 3.0, 100.0], workers=2)
+    assert run.arrived_s[:2].tolist() == [0.5, 3.0]
+    assert (run.finished_s - run.started_s).tolist() == pytest.approx([5.0, 4.0, 5.0])
 
 
 def test_a_batch_begins_late_once_and_each_of_its_answers_leaves_late():
-    run = cooled([0.0, 10.0, 10.0], batch_size=2, batch_wait_s=1.0)
-    # Both are read at 10.5625, 3.5625 s after the end of the first.
-    assert run.started_s.tolist() == [2.0, 10.5625, 10.5625]
-    longer_s = 1.0 + 1.5625 / 8
-    assert (run.finished_s - run.started_s).tolist() == pytest.approx([5.0, *[3 + longer_s] * 2])
-    assert (run.received_s - run.finished_s).tolist() == pytest.approx([0.5, *[longer_s / 4] * 2])
+    run = cooled([0.0, 100.0, 100.0], batch_size=2, batch_wait_s=1.0)
+    # Both are read at once; the first waits for another in vain.
+    assert run.started_s.tolist() == pytest.approx([1.5, 100.5, 100.5])
+    assert (run.finished_s - run.started_s).tolist() == pytest.approx([5.0] * 3)
+    assert (run.received_s - run.finished_s).tolist() == pytest.approx([0.25] * 3)
 
 
-def test_a_node_that_is_back_after_a_crash_has_been_idle_since_it():
+def test_a_node_that_is_back_after_a_crash_has_been_without_work_since_it():
     down = Fault("node_crash", "edge", schedule=((4.0, 6.0),))
     spec = node(Constant(3.0), overheads=Overheads(cooling=COOLING, receive=Constant(1.0)))
-    devices = group(arrivals=AtTimes(((0.0, 3.5, 20.0),)), deadline=100.0)
-    run = run_of(world(devices, spec, duration_s=50.0, faults=(down,)))
+    devices = group(arrivals=AtTimes(((0.0, 3.5, 100.0),)), deadline=100.0)
+    run = run_of(world(devices, spec, duration_s=150.0, faults=(down,)))
     # What was computed is lost; the second would be read while it is down, and is when it is back.
     assert run.outcome.tolist() == [LOST, ON_TIME, ON_TIME]
     assert run.started_s[1] == 6.0
-    assert run.finished_s[1] == 6.0 + 3.0 + 1.0
-    assert run.finished_s[2] - run.started_s[2] == 5.0
+    assert run.finished_s[1] - run.started_s[1] == pytest.approx(3.0 + 2 * (1 - 0.5 / 4))
+    assert run.finished_s[2] - run.started_s[2] == pytest.approx(5.0)
 
 
-def test_a_curve_that_is_none_is_refused():
-    for points in (
-        ((1.0,), (0.0,), (0.0,), (0.0,)),
-        ((0.0, 1.0, 1.0), (0.0,) * 3, (0.0,) * 3, (0.0,) * 3),
-        ((), (), (), ()),
-        ((0.0,), (0.0,), (1.0,), (0.0,)),
-        ((0.0, 1.0), (0.0,), (0.0, 0.0), (0.0, 0.0)),
-        ((0.0,), (0.0,), (-1.0,), (0.0,)),
-        ((0.0,), (0.0,), (0.0,), (np.inf,)),
-    ):
-        with pytest.raises(ValueError, match=r"after_s|read_s|begin_s|answer_s"):
-            Cooling(*points)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"time_s": 0.0},
+        {"time_s": np.inf},
+        {"kept": 1.0},
+        {"kept": -0.1},
+        {"read_s": -1.0},
+        {"begin_s": np.nan},
+        {"answer_s": np.inf},
+    ],
+)
+def test_a_node_that_cools_down_in_no_way_is_refused(wrong):
+    with pytest.raises(ValueError, match="must be"):
+        replace(COOLING, **wrong)
 
 
 def test_a_batch_that_still_fills_keeps_no_answer():
@@ -481,7 +474,7 @@ RANDOM = Overheads(
     disturb_s=0.02,
     ingress_busy=Exponential(0.1),
     egress_busy=Exponential(0.05),
-    cooling=Cooling((0.0, 0.5, 4.0), (0.0, 0.02, 0.04), (0.0, 0.03, 0.1), (0.0, 0.01, 0.02)),
+    cooling=Cooling(2.0, 0.5, 0.04, 0.1, 0.02),
 )
 
 
@@ -522,7 +515,7 @@ def test_what_is_no_service_does_not_depend_on_times():
     [
         Overheads(),
         Overheads(ingress_busy=Constant(0.0), egress_busy=Constant(0.0)),
-        Overheads(cooling=Cooling((0.0, 1.0), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0))),
+        Overheads(cooling=Cooling(1.0, 0.5, 0.0, 0.0, 0.0)),
     ],
 )
 def test_overheads_of_zero_change_nothing(batch_size, nothing):
