@@ -193,6 +193,7 @@ class BatchingNode(Node):
         """Time is up for one member: it is answered, and its batch is computed on."""
         request, exit = call.value
         if request.exit == exit and not request.has_left:
+            self._admit_arrived()
             if request.batch:
                 request.released_s = request.reaches_s
             self._leave(request, ANSWER if exit else DROP)

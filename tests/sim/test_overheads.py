@@ -499,6 +499,22 @@ def test_following_messages_one_by_one_gives_the_same(batch_size):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-9, err_msg=name)
 
 
+def test_who_is_cut_off_from_a_batch_finds_what_has_arrived_by_then():
+    service = WrittenService([[2.0, 6.0]] * 3)
+    spec = node(service, batch_size=2, overheads=Overheads(egress_busy=Constant(0.25)))
+
+    def decide(request, node):
+        if request.exit == 0:
+            return run_to(1)
+        return ANSWER if request.exit == 2 else run_to(2, within_s=1.0)
+
+    devices = group(arrivals=AtTimes(((0.0, 0.0, 2.5),)), deadline=100.0)
+    run = run_of(world(devices, spec, duration_s=50.0), Deciding(decide))
+    # Both leave at 3 s, when the third waits.
+    assert run.finished_s[:2].tolist() == [3.0, 3.0]
+    assert run.received_s[:2].tolist() == [3.25, 3.25]
+
+
 def test_what_is_no_service_does_not_depend_on_times():
     # Whose last bit differs between hosts, and between messages known ahead and followed as events.
     besides = replace(RANDOM, begin=Constant(0.04))
