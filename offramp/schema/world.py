@@ -46,7 +46,7 @@ class CoolingSection(Section):
         description="in which a warm node, without work, becomes 63 % as cold as it gets"
     )
     kept: Annotated[float, Field(ge=0, lt=1)] = Field(
-        description="share of that which is left after each request, or batch, that is computed"
+        description="share of that which is left after each request, or batch, that a worker takes"
     )
     read_ms: Annotated[float, Field(ge=0)] = Field(
         0.0,

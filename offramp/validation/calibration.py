@@ -136,7 +136,7 @@ class Calibration:
         return np.asarray(np.maximum(rest, 0.0) / self.trips)
 
     def at_broker_s(self) -> float:
-        """Mean of both ways together, without network and without the device's lag."""
+        """Mean of both ways to and from a warm node, without network and the device's lag."""
         rest = [self.rest_s(ways).mean() * self.trips for ways in (self.up_s, self.home_s)]
         return float(sum(rest)) + 2 * self.processing_s
 
@@ -195,12 +195,16 @@ def _mean_cooling(first: Cooling | None, again: Cooling | None, share: float) ->
     if not found:
         return None
 
-    def mean(which: str, among: float = 1.0) -> float:
-        return float(sum(weight * getattr(it, which) for weight, it in found)) / among
+    def mean(which: str, weights: list[float]) -> float:
+        values = [getattr(it, which) for _, it in found]
+        return float(np.dot(weights, values))
 
-    known = sum(weight for weight, _ in found)
-    seconds = (mean("read_s"), mean("begin_s"), mean("answer_s"))
-    return Cooling(mean("time_s", known), mean("kept", known), *seconds)
+    shares = [weight for weight, _ in found]
+    # What cost little was hardly found.
+    told = np.array([weight * it.begin_s for weight, it in found])
+    told = (told / told.sum()).tolist()
+    seconds = (mean(which, shares) for which in ("read_s", "begin_s", "answer_s"))
+    return Cooling(mean("time_s", told), mean("kept", told), *seconds)
 
 
 # --- what becomes of it in a scenario ------------------------------------------------------------

@@ -28,7 +28,7 @@ _ENOUGH = 60
 
 
 @dataclass(frozen=True)
-class Phase:
+class NodePhase:
     """What one node did in one run of a calibration: S services, and N requests.
 
     Attributes:
@@ -58,7 +58,7 @@ def cold_when_begun(pause_s: Floats, time_s: float, kept: float) -> Floats:
     return np.array(found)
 
 
-def fitted_cooling(phases: Sequence[Phase]) -> Cooling | None:
+def fitted_cooling(phases: Sequence[NodePhase]) -> Cooling | None:
     """How fast a node cools down, and what that costs: by least squares, in proportion.
 
     Levels are of each phase, and of services that are alike: a host that was asked more was faster
@@ -85,12 +85,12 @@ def fitted_cooling(phases: Sequence[Phase]) -> Cooling | None:
     ups, homes = [], []
     for phase in phases:
         came, began = _cold_on_ways(phase.ways, phase.pause_s, cooling)
-        ups.append(_level(came, phase.ways.up_s, phase.ways.nothing_met))
+        ups.append(_level(came, phase.ways.up_s, phase.ways.found_idle))
         homes.append(_level(began, phase.ways.home_s, ~phase.ways.followed))
     return replace(cooling, read_s=_in_proportion(ups)[0], answer_s=_in_proportion(homes)[0])
 
 
-def warmed(phase: Phase, cooling: Cooling) -> Phase:
+def warmed(phase: NodePhase, cooling: Cooling) -> NodePhase:
     """A phase as it would have been had the node never cooled down."""
     cold = cold_when_begun(phase.pause_s, cooling.time_s, cooling.kept)
     spans = replace(phase.spans, ended_s=phase.spans.ended_s - cooling.begin_s * cold)
@@ -101,12 +101,12 @@ def warmed_ways(ways: Ways, pause_s: Floats, cooling: Cooling) -> Ways:
     """Ways as they would have been had the node never cooled down.
 
     Args:
-        pause_s: (S,) before each service, see :class:`Phase`.
+        pause_s: (S,) before each service, see :class:`NodePhase`.
     """
     came, began = _cold_on_ways(ways, pause_s, cooling)
     return replace(
         ways,
-        up_s=ways.up_s - np.where(ways.nothing_met, cooling.read_s * came, 0.0),
+        up_s=ways.up_s - np.where(ways.found_idle, cooling.read_s * came, 0.0),
         home_s=ways.home_s - np.where(ways.followed, 0.0, cooling.answer_s * began),
     )
 

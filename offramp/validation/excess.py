@@ -126,6 +126,17 @@ def free_before_s(spans: Spans, reply_s: float) -> Floats:
     return free_s(spans, reply_s)[:-1]
 
 
+def pauses_s(spans: Spans, reply_s: float) -> Floats:
+    """(S,) for how long the only worker had nothing to do before each; at first infinite.
+
+    Args:
+        reply_s: of the worker for each answer, after it was ready. What a reply takes longer now
+            and then is no pause.
+    """
+    at_once = began_at_once(spans, reply_s) & ~found_idle(spans, reply_s)
+    return np.where(at_once, 0.0, spans.started_s - free_before_s(spans, reply_s))
+
+
 def free_s(spans: Spans, reply_s: float) -> Floats:
     """(S + 1,) since when the only worker had nothing to do before each, and after the last."""
     return np.concatenate([[-np.inf], spans.ended_s + reply_s * spans.size])

@@ -27,7 +27,7 @@ from offramp.stages.jobs import PolicyText
 from offramp.stages.live import ArmRun
 from offramp.validation.calibration import Calibration
 from offramp.validation.cooling import warmed_ways
-from offramp.validation.excess import free_before_s, replies_s, spans_of
+from offramp.validation.excess import pauses_s, replies_s, spans_of
 from offramp.validation.mixtures import at_rate
 from offramp.validation.node_samples import node_samples
 from offramp.validation.ways import answered_hz, ways_of
@@ -52,7 +52,7 @@ _HALF_BUSY, _BUSY = 0.5, 0.8
 _DEVICES = 8
 
 #: An idle device pauses between an answer and its next request for so long, in seconds: from less
-#: than caches stay warm for, to 64 ms in one of thirteen.
+#: than caches stay warm for, to more than 64 ms in one of thirteen.
 PAUSE_S = Lognormal(0.01, 1.3)
 
 #: Handshakes with the broker.
@@ -296,12 +296,11 @@ def _calm_ways(
             spans = spans_of(run, node, _WARM_UP_S)
             ways = ways_of(run, node, _WARM_UP_S, spans, reply_s)
             if cooling is not None:
-                pause_s = spans.started_s - free_before_s(spans, reply_s)
-                ways = warmed_ways(ways, pause_s, cooling)
+                ways = warmed_ways(ways, pauses_s(spans, reply_s), cooling)
             rows = ways.nothing_met
             whole_s = np.maximum(ways.up_s[rows], 0.0)
-            came_s = np.minimum(lag_s[ways.row[rows]], whole_s)
-            ups.append((run_hz, np.column_stack([came_s, whole_s - came_s])))
+            sent_s = np.minimum(lag_s[ways.row[rows]], whole_s)
+            ups.append((run_hz, np.column_stack([sent_s, whole_s - sent_s])))
             homes.append((run_hz, ways.home_s[~ways.followed]))
     up_s = at_rate(ups, rate_hz)
     return up_s[:, 0], up_s[:, 1], np.maximum(at_rate(homes, rate_hz), 0.0)

@@ -19,8 +19,8 @@ def at_rate(samples: Sequence[tuple[float, Floats]], rate_hz: float | None) -> F
     """Samples as they are about at a rate, from those at others: a mixture of the nearest two.
 
     The less is asked of a host, the longer it takes for each. Weights are linear in the mean time
-    between two requests, as pauses are; beyond the lowest rate and the highest it is taken to be as
-    it is there.
+    between two requests, which is closer to what is measured between two rates than the rate;
+    beyond the lowest and the highest it is taken to be as it is there.
 
     Args:
         samples: rates, in requests per second, with what was measured there: (N,) values, or

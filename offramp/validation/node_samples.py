@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.validation.calibration import NodeSamples
-from offramp.validation.cooling import Phase, fitted_cooling, warmed
+from offramp.validation.cooling import NodePhase, fitted_cooling, warmed
 from offramp.validation.excess import (
     Spans,
     autocorrelation_of,
@@ -16,7 +16,7 @@ from offramp.validation.excess import (
     disturb_s,
     excess_s,
     found_idle,
-    free_before_s,
+    pauses_s,
     receives_s,
     replies_s,
     spans_of,
@@ -31,6 +31,8 @@ from sim.world import World
 #: Services of a calibration: of one that found the worker idle, and of neither of those that are
 #: compared. Who waited is compared with batches of the same size.
 _ALONE, _NEITHER = 0, -1
+#: So many services after the beginning, what was before does not matter any more.
+_AT_FIRST = 20
 
 
 def node_samples(
@@ -62,15 +64,19 @@ def node_samples(
     reply_s = np.concatenate([replies_s(it, spec.workers, *batches) for it in spans])
     usual_s = float(np.median(reply_s)) if len(reply_s) else 0.0
 
-    def phase(run: Run, number: int, it: Spans, alike: NDArray[np.int64]) -> Phase:
-        pause_s = it.started_s - free_before_s(it, usual_s)
-        return Phase(it, pause_s, alike, ways_of(run, number, from_s, it, usual_s))
+    def phase(run: Run, number: int, it: Spans, alike: NDArray[np.int64]) -> NodePhase:
+        # How cold the node was is not known at first.
+        known = np.where(np.arange(len(it)) < _AT_FIRST, _NEITHER, alike)
+        ways = ways_of(run, number, from_s, it, usual_s)
+        return NodePhase(it, pauses_s(it, usual_s), known, ways)
 
-    quiet = [
-        phase(idle, number, it, np.where(it.size == 1, _ALONE, _NEITHER))
-        for number, it in zip(numbers, calm, strict=True)
-    ]
-    loud, disturb = list[Phase](), None
+    quiet = list[NodePhase]()
+    for number, it in zip(numbers, calm, strict=True):
+        alone = it.size == 1
+        if spec.workers == 1:
+            alone &= found_idle(it, usual_s)
+        quiet.append(phase(idle, number, it, np.where(alone, _ALONE, _NEITHER)))
+    loud, disturb = list[NodePhase](), None
     if half is not None:
         delays = list[float | None]()
         of_runs = [(run, number) for run in asked for number in numbers]

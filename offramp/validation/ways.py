@@ -57,6 +57,11 @@ class Ways:
         return ~self.met & ~self.behind
 
     @property
+    def found_idle(self) -> NDArray[np.bool_]:
+        """Whether it came while the worker had nothing to do, nor a reply to send."""
+        return np.asarray(self.nothing_met & (self.pause_before_s > 0))
+
+    @property
     def ingress_busy_s(self) -> Floats:
         """By how much those that met an inference were read later; may be negative by chance.
 

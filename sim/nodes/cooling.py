@@ -16,8 +16,9 @@ class Cooling:
     """What requests take longer at a node that has cooled down.
 
     How cold it is lies between 0, where it computes without a pause, and 1, where it has had
-    nothing to do for long. A pause of t leaves ``1 - (1 - cold) exp(-t / time_s)`` of ``cold``,
-    and a service (of a request, or of a batch) leaves ``kept`` times as much.
+    nothing to do for long, as at the beginning. A pause of t, in which no worker computes or
+    replies, turns ``cold`` into ``1 - (1 - cold) exp(-t / time_s)``, and what a worker takes (a
+    request, or a batch) leaves ``kept * cold``, however far it is computed.
 
     Attributes:
         time_s: in which a warm node, without work, has become 63 % as cold as it gets.

@@ -112,8 +112,8 @@ class Node:
         self._reply_s: Callable[[Any], float] | None = None
         #: When a worker last got free that had been busy.
         self._freed_s = -math.inf
-        #: How cold the node was when the last service began, and how cold that leaves it.
         self._cooling = besides.cooling
+        #: How cold the node was when the last service began, and how cold that leaves it.
         self._began_cold = self._left_cold = 1.0
         if isinstance(spec.service, ServiceWithOverheads):
             self._reply_s = spec.service.reply_s
@@ -546,7 +546,9 @@ class Node:
         lost = [*self._queue, *sorted(self._serving, key=lambda request: request.index)]
         self._queue.clear()
         self._serving.clear()
-        self._idle, self._freed_s = 0, now
+        if self._idle < self.workers:
+            self._freed_s = now
+        self._idle = 0
         if self._late_reading:
             self._late_reading.go_down()
         self._incarnation += 1

@@ -29,7 +29,7 @@ class Overheads:
         receive: from the arrival of a device's message until it can be taken by a worker.
         begin: of a worker for each request, or for each batch, before the first exit that it
             computes; and ``begin_idle``, if the request, or the first of its batch, found it
-            idle, with caches that others have used since. None: the same. Both are of the same
+            idle: a thread has to wake up. None: the same. Both are of the same
             rank as the inference: a request whose inference is slow begins slowly.
         reply: of a worker for each answer, after it was ready.
         autocorrelation: of service times that follow one another; None: there is none.

@@ -351,13 +351,13 @@ def test_how_a_node_cools_down_is_found(batch: int) -> None:
         idle, spec = run_of(devices=1, think=PAUSE_S, seed=seed, **asked)
         half, busy = (run_of(8, rate_hz=it / 0.0150, seed=seed, **asked)[0] for it in (0.5, 0.8))
         found.append(node_samples(world_with(spec), "edge", 1.0, idle, half, busy, 50.0))
-    curves = [it.cooling for it in found if it.cooling]
-    assert len(curves) == len(found)
+    coolings = [it.cooling for it in found if it.cooling]
+    assert len(coolings) == len(found)
     for which in ("read_s", "begin_s", "answer_s"):
-        seconds = [getattr(it, which) for it in curves]
+        seconds = [getattr(it, which) for it in coolings]
         assert np.mean(seconds) == pytest.approx(getattr(COOLING, which), rel=0.15), which
-    assert np.mean([it.time_s for it in curves]) == pytest.approx(0.02, rel=0.3)
-    assert np.mean([it.kept for it in curves]) == pytest.approx(0.5, abs=0.1)
+    assert np.mean([it.time_s for it in coolings]) == pytest.approx(0.02, rel=0.3)
+    assert np.mean([it.kept for it in coolings]) == pytest.approx(0.5, abs=0.1)
     # What is left is what a warm node takes.
     assert np.mean([it.begin_s.mean() for it in found]) == pytest.approx(0.0015, rel=0.15)
     assert np.mean([it.begin_idle_s.mean() for it in found]) == pytest.approx(0.0025, rel=0.08)
@@ -524,7 +524,14 @@ def test_what_nodes_do_to_services_that_follow_one_another_is_pooled_too() -> No
     assert astuple(third.cooling) == pytest.approx((0.02, 0.4, 0.1, 0.2, 0.3))
     both = pooled([made(None, None, cooling), made(None, None, Cooling(0.04, 0.2, 0.1, 0.2, 0.1))])
     assert both.nodes["edge"].cooling is not None
-    assert astuple(both.nodes["edge"].cooling) == pytest.approx((0.03, 0.3, 0.2, 0.4, 0.5))
+    # By what was found: three times as much of the first.
+    assert astuple(both.nodes["edge"].cooling) == pytest.approx((0.025, 0.35, 0.2, 0.4, 0.5))
+    alike = Cooling(0.04, 0.2, 0.1, 0.6, 0.1)
+    late = pooled(
+        [made(None, None), made(None, None), *(made(None, None, it) for it in (cooling, alike))]
+    )
+    assert late.nodes["edge"].cooling is not None
+    assert astuple(late.nodes["edge"].cooling)[:4] == pytest.approx((0.03, 0.3, 0.1, 0.3))
 
 
 @pytest.mark.parametrize("batch", [1, 4])

@@ -251,6 +251,9 @@ def test_a_node_is_without_work_once_the_reply_is_sent():
     run = cooled([0.0, 7.5], overheads=Overheads(cooling=COOLING, reply=Constant(1.0)))
     # Free from 6.5 s on, half as cold as before.
     assert run.arrived_s.tolist() == pytest.approx([0.5, 7.5 + 0.5 * 0.75])
+    # One that comes during the reply finds no idle worker.
+    run = cooled([0.0, 6.0], overheads=Overheads(cooling=COOLING, reply=Constant(1.0)))
+    assert (run.arrived_s[1], run.started_s[1]) == (6.0, 6.5)
 
 
 def test_while_another_worker_computes_a_node_does_not_cool_down():
@@ -277,6 +280,14 @@ def test_a_node_that_is_back_after_a_crash_has_been_without_work_since_it():
     assert run.started_s[1] == 6.0
     assert run.finished_s[1] - run.started_s[1] == pytest.approx(3.0 + 2 * (1 - 0.5 / 4))
     assert run.finished_s[2] - run.started_s[2] == pytest.approx(5.0)
+
+
+def test_a_crash_of_a_node_without_work_does_not_warm_it():
+    down = Fault("node_crash", "edge", schedule=((99.0, 99.5),))
+    spec = node(Constant(3.0), overheads=Overheads(cooling=COOLING))
+    devices = group(arrivals=AtTimes(((0.0, 100.0),)), deadline=100.0)
+    run = run_of(world(devices, spec, duration_s=150.0, faults=(down,)))
+    assert run.finished_s[1] - run.started_s[1] == pytest.approx(5.0)
 
 
 @pytest.mark.parametrize(
@@ -531,7 +542,11 @@ def test_what_is_no_service_does_not_depend_on_times():
     [
         Overheads(),
         Overheads(ingress_busy=Constant(0.0), egress_busy=Constant(0.0)),
-        Overheads(cooling=Cooling(1.0, 0.5, 0.0, 0.0, 0.0)),
+        Overheads(
+            ingress_busy=Constant(0.0),
+            egress_busy=Constant(0.0),
+            cooling=Cooling(1.0, 0.5, 0.0, 0.0, 0.0),
+        ),
     ],
 )
 def test_overheads_of_zero_change_nothing(batch_size, nothing):
