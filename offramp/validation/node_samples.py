@@ -31,7 +31,7 @@ from sim.world import World
 #: Services of a calibration: of one that found the worker idle, and of neither of those that are
 #: compared. Who waited is compared with batches of the same size.
 _ALONE, _NEITHER = 0, -1
-#: So many services after the beginning, what was before does not matter any more.
+#: So many services after the beginning, what was before does not matter any more; a quarter of few.
 _AT_FIRST = 20
 
 
@@ -66,7 +66,8 @@ def node_samples(
 
     def phase(run: Run, number: int, it: Spans, alike: NDArray[np.int64]) -> NodePhase:
         # How cold the node was is not known at first.
-        known = np.where(np.arange(len(it)) < _AT_FIRST, _NEITHER, alike)
+        first = min(_AT_FIRST, len(it) // 4)
+        known = np.where(np.arange(len(it)) < first, _NEITHER, alike)
         ways = ways_of(run, number, from_s, it, usual_s)
         return NodePhase(it, pauses_s(it, usual_s), known, ways)
 
