@@ -44,6 +44,8 @@ JOINED = "joined"
 _REMEMBERED = 10_000
 #: Requests of one run that are kept.
 _MOST_KEPT = 1_000_000
+#: Devices that may join; anybody can ask under any name.
+_MOST_DEVICES = 10_000
 
 
 @dataclass(slots=True)
@@ -94,7 +96,8 @@ class JoinedLog:
 
     Attributes:
         devices: names of all that asked anything, in the order in which they were heard of.
-        malformed: messages that were no requests; nodes answer them with an error.
+        malformed: messages that were no requests, which nodes answer with an error, or of more
+            devices than may join.
         kept: requests since the last :meth:`clear`.
     """
 
@@ -117,8 +120,12 @@ class JoinedLog:
         except BadRequest:
             self.malformed += 1
             return
+        if device not in self.devices and len(self.devices) >= _MOST_DEVICES:
+            self.malformed += 1
+            return
         self.devices[device] = None
         key, content = (edge, device, request.id), hash(payload)
+        request = replace(request, image=None)  # up to a megabyte each
         before = self._asked.pop(key, None)
         if before is not None and (before[0] == content or before[1].reply is None):
             self._asked[key] = before
@@ -156,11 +163,16 @@ class JoinedLog:
         if asked is not None and not asked.reported:
             asked.reported, asked.latency_s = True, report.latency_s
 
-    def waits(self, at_s: float, grace_s: float) -> bool:
-        """Whether a reply may still come to one of the requests kept."""
+    def waits(self, at_s: float, grace_s: float, asked_by_s: float = math.inf) -> bool:
+        """Whether a reply may still come to one of the requests kept.
+
+        Args:
+            asked_by_s: later ones are not looked at.
+        """
         return any(
             asked.reply is None
             and not asked.reported
+            and asked.asked_s <= asked_by_s
             and at_s < asked.asked_s + asked.request.deadline_s + grace_s
             for asked in self.kept
         )

@@ -30,6 +30,9 @@ from models.errors import LiveError
 #: Response Topics outside of the protocol's own that are listened to; more are not.
 _MOST_TOPICS = 1000
 
+#: Replies are waited for no longer than this after the end of a run.
+_LONGEST_DRAIN_S = 600.0
+
 
 class Observer:
     """Watches a broker; a context manager that is connected inside its ``with``.
@@ -55,8 +58,8 @@ class Observer:
         self._told = 0
         #: Of the run's own names those that somebody else has too, and whether that was told.
         self._namesakes: dict[str, bool] = {}
-        #: Whose replies come on a topic that the device chose itself.
-        self._chosen: dict[str, tuple[str, str]] = {}
+        #: Whose replies come on a topic that devices chose themselves: edges and devices.
+        self._chosen: dict[str, set[tuple[str, str]]] = {}
         self._filters = [
             name
             for edge in edges
@@ -134,9 +137,15 @@ class Observer:
         return new
 
     def drain(self, grace_s: float) -> None:
-        """Wait until no reply may come any more to what was asked so far."""
+        """Wait until no reply may come any more to what was asked so far.
+
+        Devices go on asking; and one with a deadline of a day keeps nobody waiting for a day.
+        """
+        asked_by_s = time.monotonic()
         time.sleep(min(grace_s, 0.2))  # a report comes after its reply
-        while self.log.waits(time.monotonic(), grace_s):
+        while self.log.waits(time.monotonic(), grace_s, asked_by_s):
+            if time.monotonic() > asked_by_s + _LONGEST_DRAIN_S:
+                return
             time.sleep(0.05)
 
     def _connected(
@@ -149,9 +158,12 @@ class Observer:
 
     def _heard(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
         at_s, payload = time.monotonic(), bytes(message.payload)
+        if message.retain:
+            return  # said before now; nodes do not answer it either
         chosen = self._chosen.get(message.topic)
         if chosen is not None:
-            self.log.reply(*chosen, payload, at_s)
+            for edge, device in chosen:
+                self.log.reply(edge, device, payload, at_s)
             return
         for edge in self._edges:
             if (device := device_of(message.topic, edge)) is not None:
@@ -183,8 +195,11 @@ class Observer:
     def _look_at_response_topic(self, edge: str, device: str, message: MQTTMessage) -> None:
         """Listen to a topic outside of the protocol's on which a device wants its replies."""
         topic = getattr(message.properties, "ResponseTopic", None)
-        if topic is None or topic.startswith("offramp/") or topic in self._chosen:
+        if topic is None or topic.startswith(("offramp/", "$")) or {"+", "#"} & set(topic):
             return
-        if len(self._chosen) < _MOST_TOPICS and not {"+", "#", "$"} & set(topic):
-            self._chosen[topic] = (edge, device)
+        if topic in self._chosen:
+            if len(self._chosen[topic]) < _MOST_TOPICS:
+                self._chosen[topic].add((edge, device))
+        elif len(self._chosen) < _MOST_TOPICS:
+            self._chosen[topic] = {(edge, device)}
             self._client.subscribe(topic, 2)

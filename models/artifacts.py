@@ -135,7 +135,9 @@ def read_profile(path: Path) -> Profile:
     inferences, times = table["inference"].to_numpy(), table["seconds"].to_numpy()
     if not len(times) or not np.isfinite(times).all() or (times <= 0).any():
         raise ArtifactError(f"{path}: a profile needs times that are positive and finite")
-    if exits.min() < 1 or not 0 <= inferences.min() <= inferences.max() < len(times):
+    numbered = (exits.min() >= 1, exits.max() <= len(times))
+    numbered += (inferences.min() >= 0, inferences.max() < len(times))
+    if not all(numbered):
         raise ArtifactError(f"{path}: exits or inferences are numbered as no profile does")
     seconds: dict[int, dict[str, NDArray[np.float64]]] = {}
     for batch_size in np.unique(batch_sizes).tolist():
@@ -177,8 +179,9 @@ def read_predictions(path: Path) -> Predictions:
         path, PREDICTIONS_FORMAT, "predictions", _PREDICTION_COLUMNS, ["architecture", "dataset"]
     )
     exits = int(table["exit"].to_numpy().max(initial=0))
-    expected = np.tile(np.arange(1, exits + 1), len(table) // max(1, exits))
-    if not exits or not np.array_equal(table["exit"].to_numpy(), expected):
+    possible = 0 < exits <= len(table)
+    expected = np.tile(np.arange(1, exits + 1), len(table) // exits) if possible else np.zeros(0)
+    if not possible or not np.array_equal(table["exit"].to_numpy(), expected):
         raise ArtifactError(f"{path}: every sample needs one prediction from each exit, in order")
     sample = table["sample"].to_numpy().reshape(-1, exits)
     label = table["label"].to_numpy().reshape(-1, exits)

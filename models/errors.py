@@ -31,6 +31,11 @@ class OfframpError(Exception):
     """Base of every error that Offramp raises on purpose."""
 
 
+def error_text(error: BaseException) -> str:
+    """What is told of an error: its message, after its type where it is none of Offramp's."""
+    return str(error) if isinstance(error, OfframpError) else f"{type(error).__name__}: {error}"
+
+
 class ScenarioError(OfframpError):
     """A scenario is not valid; the message names file, line, key and what is allowed."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shlex
@@ -323,7 +324,10 @@ def show_comparison(results: list[Path], output: Path | None, console: Console) 
             str(row.run),
             f"gain of {row.strategy}" if row.metric == GAIN else str(row.strategy),
             str(row.policy),
-            f"{points(row.difference, row.half_width)} points",
+            # Where no repetition is in both, there is no difference.
+            "-"
+            if math.isnan(row.difference)
+            else f"{points(row.difference, row.half_width)} points",
             {"moved": "yes", "untested": "?"}.get(row.verdict, "no"),
         )
     if len(of_aud):

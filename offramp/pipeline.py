@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,9 +104,7 @@ class Pipeline:
             again: measure even if there is a profile from before, and replace it.
         """
         made_from = keys.profile_key(self.loaded.scenario, self.loaded.experiment)
-        if again:
-            self.store.discard("profile", made_from)
-        reused = self.store.find("profile", made_from) is not None
+        reused = not again and self.store.find("profile", made_from) is not None
         if not reused:
             self.store.check_writable()
             from offramp.stages.network import check_network
@@ -117,7 +115,9 @@ class Pipeline:
             def make() -> None:
                 run_profiling(self.loaded, self.store, self.console, made_from)
 
-            with self.timed("profile"):
+            # What was measured before stays until there is more.
+            replacing = self.store.anew("profile", made_from) if again else nullcontext()
+            with self.timed("profile"), replacing:
                 self.store.find_or_make("profile", made_from, make)
         folder = self.store.path("profile", made_from)
         self._note("profile", folder, reused)

@@ -160,6 +160,21 @@ class Store:
                 f"cannot write to the artefact store {self.root}: {error.strerror or error}"
             ) from error
 
+    @contextmanager
+    def anew(self, kind: str, made_from: dict[str, Any]) -> Iterator[None]:
+        """Within the block the artefact is not there, to be made again; if not, it is back."""
+        path = self.path(kind, made_from)
+        aside = path.with_name(f"{_PARTIAL}before-{path.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            path.rename(aside)
+        try:
+            yield
+        finally:
+            if self.find(kind, made_from) is None and aside.exists():
+                aside.rename(path)
+            shutil.rmtree(aside, ignore_errors=True)
+
     def discard(self, kind: str, made_from: dict[str, Any]) -> None:
         """Remove the artefact if it is there."""
         shutil.rmtree(self.path(kind, made_from), ignore_errors=True)

@@ -16,6 +16,7 @@ device measured finds it on the report topic with ``--report``.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -751,7 +752,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as problem:
         failed = True
         print(f"error: {problem}", file=sys.stderr)
-    device.finish()
+    with contextlib.suppress(KeyboardInterrupt):  # then what is still awaited is not waited for
+        device.finish()
     device.client.disconnect()
     device.client.loop_stop()
     print(tally.summary())

@@ -243,9 +243,10 @@ class EdgeNode:
         """
         until_s = self._clock() + timeout_s
         if self._settings.persistent and not self._settings.shared:
-            # What is not acknowledged is sent again, on the session's next connection.
-            self._leaves_behind = True
+            # What is not acknowledged is sent again, on the session's next connection. In this
+            # order: what comes in between is served, and may be so twice, but is not lost.
             self._client.manual_ack_set(True)
+            self._leaves_behind = True
             if self._client.is_connected():
                 self._presence.announce(self._client, "draining")
         elif self._client.is_connected():

@@ -11,8 +11,9 @@ from typing import Any, Literal, cast
 
 from cbor2 import dumps
 
-from devices.protocol.cbor_limits import MAX_PAYLOAD_BYTES, CborError, decode_map
+from devices.protocol.cbor_limits import MAX_PAYLOAD_BYTES, CborError, decode_map, short
 from devices.protocol.fields import (
+    MOST_TEXT,
     FieldError,
     RequestId,
     byte_string,
@@ -188,7 +189,7 @@ def encode_reply(reply: Reply) -> bytes:
     if reply.code is not None:
         fields["code"] = reply.code
     if reply.message is not None:
-        fields["message"] = reply.message
+        fields["message"] = short(reply.message, MOST_TEXT)
     return dumps(fields)
 
 
@@ -239,13 +240,13 @@ def encode_status(status: NodeStatus) -> bytes:
         "state": status.state,
         "node": status.node,
         "instance": status.instance,
-        "network": status.network,
+        "network": short(status.network, MOST_TEXT),
         "exits": status.exits,
         "input_shape": status.input_shape,
         "classes": status.classes,
         "boot_id": status.boot_id,
         "runtime": status.runtime,
-        "policy": status.policy,
+        "policy": short(status.policy, MOST_TEXT),
         "strategy": status.strategy,
         "training_seed": status.training_seed,
     }

@@ -81,9 +81,12 @@ def _failures(fault: AnyFault, scenario: Scenario) -> float:
         case BrokerRestart():
             targets = 1
         case LinkOutage():
-            targets = sum(
+            devices = sum(
                 group.count for group in scenario.devices.values() if group.link == fault.link
             )
+            link = scenario.links.get(fault.link)
+            shared_by = link.shared_by if link else 1
+            targets = min(devices, 1) if shared_by == "all" else -(-devices // shared_by)
         case DeviceChurn():
             group = scenario.devices.get(fault.devices)
             targets = group.count if group else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,11 +28,21 @@ def check_policies(scenario: Scenario, folder: Path, exit_count: int) -> Iterato
         except PolicyError as error:
             yield place, str(error)
             continue
+        yield from _check_plain(place, spec)
         yield from _check_in_reach(place, spec, scenario, folder, exit_count)
         label = policy_label(spec)
         if label in labels:
             yield place, f"two policies are called {label!r}; give one of them a label"
         labels.append(label)
+
+
+def _check_plain(place: Location, spec: PolicySection) -> Iterator[Problem]:
+    """Whether parameters can be written into a manifest: YAML knows dates, and JSON does not."""
+    for key, value in spec.parameters.items():
+        try:
+            json.dumps(value)
+        except TypeError:
+            yield (*place, key), f"{value!s} is read as a date or the like: write it in quotes"
 
 
 def _check_in_reach(
@@ -42,8 +53,15 @@ def _check_in_reach(
         deepest = exits_in_reach(scenario, group.node, exit_count)
         if not 0 < deepest < exit_count:
             continue
+        # Lists have an entry for each exit of the network but the last.
+        parameters = {
+            key: value[: deepest - 1]
+            if isinstance(value, list) and len(value) == exit_count - 1
+            else value
+            for key, value in spec.parameters.items()
+        }
         try:
-            build_policy(spec.policy, spec.parameters, folder, deepest)
+            build_policy(spec.policy, parameters, folder, deepest)
         except PolicyError as error:
             yield (
                 place,

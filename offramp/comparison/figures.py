@@ -144,6 +144,8 @@ def aud_against_deadline(compared: Compared) -> Figure:
         "Accuracy under deadline against the deadline, of each run. Bands: 95 % t intervals over "
         f"{_units(compared)}; {_repeated(compared)}."
     )
+    if data["high"].isna().any():
+        caption += " Where there is one repetition, there is no band."
     return Figure(figure, data.rename(columns={"mean": "aud"}), caption)
 
 

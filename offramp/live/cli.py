@@ -126,6 +126,7 @@ def run(
     from offramp.live.starting import asking, certificate_arguments, live_pipeline
     from offramp.report.terminal import show_report
     from offramp.scenario import load_scenario
+    from offramp.stages.live_parts import remove_parts
     from offramp.store import Store, default_root
 
     console = Console(quiet)
@@ -166,4 +167,5 @@ def run(
     results = output or Path("results") / f"{loaded.scenario.name}-live"
     report = run_live(loaded, pipeline, results, options, notes, asking(console, yes))
     if report is not None:
+        remove_parts(results)
         show_report(report, console)

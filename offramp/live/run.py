@@ -82,9 +82,7 @@ def run_live(
     live = _about(loaded, options, job, measured, notes)
     manifest = {**pipeline.manifest(inputs), "world": "live", "live": live}
     write_manifest(results / MANIFEST, manifest, simulated_files(results))
-    report = pipeline.report(results)
-    parts.remove()
-    return report
+    return pipeline.report(results)
 
 
 def _measure(

@@ -15,6 +15,8 @@ from devices.mqtt.broker_address import Broker
 from devices.mqtt.connections import check_broker
 from devices.observer import Observer
 from devices.processes import Parts
+from devices.protocol.cbor_limits import short
+from devices.protocol.fields import MOST_TEXT
 from devices.protocol.messages import NodeStatus
 from devices.virtual.fleet_log import FleetResult
 from devices.virtual.fleet_settings import FleetSettings
@@ -397,7 +399,9 @@ def _there(broker: Broker, job: Job) -> dict[str, NodeStatus]:
     """Nodes of the scenario that are at the broker already, which must suit all arms."""
     online = nodes_online(broker, [node.name for node in job.world.nodes])
     there = {name: status for name, status in online.items() if name in job.world.node_names}
-    arms = {(*network, text.label) for network in job.predictions for text in job.policies}
+    # As nodes say it.
+    labels = [short(text.label, MOST_TEXT) for text in job.policies]
+    arms = {(*network, label) for network in job.predictions for label in labels}
     for name, status in there.items():
         says = (status.strategy, status.training_seed, status.policy)
         if arms != {says}:

@@ -10,19 +10,29 @@ import pandas as pd
 
 from offramp.recommendation.estimate import Estimate, Spread, estimate
 from offramp.recommendation.target import Target
+from sim.results.verdict import overloaded_runs
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Estimates of every target's metric, in the order of the targets."""
+    """What runs say of every target.
+
+    Attributes:
+        estimates: of each target's metric, in the order of the targets.
+        runs: training seeds times replications.
+        overloaded: in so many of these, a node or link could not keep up.
+    """
 
     targets: tuple[Target, ...]
     estimates: tuple[Estimate, ...]
+    runs: int = 0
+    overloaded: int = 0
 
     @staticmethod
     def of(runs: pd.DataFrame, targets: Sequence[Target]) -> Evidence:
         """What runs of one strategy under one policy say."""
-        return Evidence(tuple(targets), tuple(estimate(runs, target) for target in targets))
+        estimates = tuple(estimate(runs, target) for target in targets)
+        return Evidence(tuple(targets), estimates, len(runs), int(overloaded_runs(runs).sum()))
 
     @property
     def slack(self) -> float:

@@ -160,6 +160,7 @@ def _one(outcome: Outcome, it: Verified | None) -> dict[str, Any] | None:
                 question.targets, it.evidence.estimates, bounds, strict=True
             )
         },
+        "overloaded_runs": it.evidence.overloaded,
         "verdict": it.verdict,
     }
 

@@ -117,7 +117,7 @@ def trials_table(outcome: Outcome) -> pd.DataFrame:
             row |= {"error": it.error}
         rows.append(row)
     frame = pd.DataFrame(rows)
-    for name in ("training_seeds", "replications"):
+    for name in ("training_seeds", "replications", "overloaded_runs"):
         frame[name] = frame[name].astype("Int64")
     frame["on_front"] = False
     for strategy in question.strategies:
@@ -166,6 +166,7 @@ def _figures(question: Question, it: Candidate | Verified) -> dict[str, Any]:
     row |= {
         "training_seeds": any_of_them.training_seeds,
         "replications": any_of_them.replications,
+        "overloaded_runs": it.evidence.overloaded,
     }
     for target, estimate in zip(question.targets, it.evidence.estimates, strict=True):
         row |= {

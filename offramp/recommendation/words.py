@@ -12,7 +12,7 @@ from offramp.recommendation.outcome import Outcome
 from offramp.recommendation.target import Target
 from offramp.recommendation.verification import ALPHA, Candidate, Verified
 from offramp.sweep.template import as_json
-from offramp.words import enumerated
+from offramp.words import counted, enumerated
 
 #: So many training seeds, at least, check what is recommended.
 _FURTHER_SEEDS = 5
@@ -111,8 +111,18 @@ def verdict_text(outcome: Outcome, it: Verified) -> str:
 
 def warnings(outcome: Outcome) -> Iterator[str]:
     """What whoever relies on the recommended one has to know before."""
+    if outcome.recommended is None:
+        return
+    evidence = outcome.recommended.evidence
+    if evidence.overloaded:
+        yield (
+            f"a node or a link is OVERLOADED in {evidence.overloaded} of "
+            f"{counted(evidence.runs, 'run')} of what is recommended: it cannot keep up, what is "
+            "reached depends on the window's length (simulation.duration_s), and in service it "
+            "would get worse."
+        )
     keys = outcome.question.trained_keys
-    if outcome.recommended is None or not keys:
+    if not keys:
         return
     yield (
         f"{enumerated(keys)} {'is' if len(keys) == 1 else 'are'} searched, so that configurations "

@@ -285,9 +285,3 @@ def cut_note(low: pd.Series, high: pd.Series) -> str:
 def note_inside(axes: Axes, text: str) -> None:
     """A short text in the middle of a panel that has nothing to draw."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=SMALL)
-
-
-def t_interval(values: pd.Series) -> tuple[float, float]:
-    """Ends of the 95 % interval, for seaborn."""
-    interval = confidence_interval(values.to_numpy())
-    return interval.low, interval.high

@@ -73,22 +73,29 @@ def _nodes(results: Results) -> Iterator[str]:
 def _profiles(results: Results) -> Iterator[str]:
     """Latencies that were not measured on the host that ran the simulation."""
     hosts = results.manifest.get("profiles", {})
+    here = results.manifest.get("host")
     for place, name in _named_profiles(results.scenario):
         host = hosts.get(f"{place}.profile")
+        if host and here and _is_same(host, here):
+            continue
         measured = f"measured on {_host(host)}" if host else "measured on another host"
         yield (
             f"Latencies of `{place}` come from the profile `{name}`, {measured}: it was brought "
             "along."
         )
-    here = results.manifest.get("host")
     if results.profile is None or results.is_live or not here:
         return
     there = results.profile.about.get("host", {})
-    if any(here.get(fact) != there.get(fact) for fact in _FACTS):
+    if not _is_same(there, here):
         yield (
             f"A profile from another host: latencies were measured on {_host(there)}, and the "
             f"simulation ran on {_host(here)}."
         )
+
+
+def _is_same(host: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two hosts cannot be told apart."""
+    return all(host.get(fact) == other.get(fact) for fact in _FACTS)
 
 
 def _noise(results: Results) -> Iterator[str]:

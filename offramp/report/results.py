@@ -37,6 +37,7 @@ from offramp.stages.layout import (
     RUNS,
 )
 from offramp.words import counted
+from sim.outcomes import OUTCOMES
 from sim.results.metrics import (
     ARM,
     Interval,
@@ -123,6 +124,11 @@ class Results:
             return None
         return self.policies[named.index("oracle")]
 
+    @property
+    def candidates(self) -> list[str]:
+        """Policies that can be chosen: not the oracle, a yardstick, unless it is the only one."""
+        return [name for name in self.policies if name != self.oracle] or self.policies
+
     @cached_property
     def deadlines_s(self) -> NDArray[np.float64]:
         """(N,) the deadline of every request that there is a record of, ascending."""
@@ -203,7 +209,7 @@ class Answers:
 #: Columns that each table must have.
 _COLUMNS = {
     RUNS: [
-        *(*ARM, "offered", "answered", "aud", "hit_ratio", "accuracy"),
+        *(*ARM, "offered", "answered", *OUTCOMES, "aud", "hit_ratio", "accuracy"),
         *("latency_p50_s", "latency_p95_s", "latency_p99_s", "first_quarter_s", "rest_s", "exit_1"),
     ],
     NODES: [*ARM, "node", "work", "wait_mean_s", "drain_s", "deadline_mean_s", "bounded"],
@@ -213,7 +219,7 @@ _COLUMNS = {
 
 #: Columns of tables that only some results have.
 _OTHER_COLUMNS = {
-    GROUPS: [*ARM, "group", "offered", "aud", "hit_ratio", "latency_mean_s"],
+    GROUPS: [*ARM, "group", "offered", *OUTCOMES, "aud", "hit_ratio", "latency_mean_s"],
     LINKS: [*ARM, "link", "direction", "shared_by", "load"],
     ENERGY: [*ARM, "what", "name", "idle_j", "compute_j", "transmit_j", "receive_j"],
     FAULTS: ["replication", "kind", "target", "targets", "count", "down_s"],
@@ -222,12 +228,16 @@ _OTHER_COLUMNS = {
     PERCENTILES: ["strategy", "policy", *(f"latency_p{percent}_s" for percent in (50, 95, 99))],
 }
 
-#: Columns that must be numbers, and never infinite; and those that every run has.
-_ALWAYS_THERE = ("offered", "answered", "aud", "hit_ratio")
+#: Columns that must be numbers; and those that no row lacks, unless no request was offered.
+_ALWAYS_THERE = ("offered", "answered", *OUTCOMES, "aud", "hit_ratio", "work", "load")
 _NUMBERS = (
     *_ALWAYS_THERE,
     *("accuracy", "latency_mean_s", "latency_p50_s", "latency_p95_s", "latency_p99_s"),
+    *("first_quarter_s", "rest_s", "drain_s", "deadline_mean_s", "queue_length", "utilisation"),
 )
+
+#: What a page cannot do without of the scenario, all of which every manifest has.
+_SECTIONS = {"name", "description", "training", "devices", "nodes", "policies", "simulation"}
 
 #: Columns of names, which may look like numbers or like missing values and are neither.
 _NAMES = ("strategy", "policy", "node", "link", "group", "name", "target")
@@ -236,8 +246,9 @@ _NAMES = ("strategy", "policy", "node", "link", "group", "name", "target")
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not {"devices", "simulation", "name"} <= set(manifest["scenario"]):
-            raise KeyError("scenario")
+        missing = _SECTIONS - set(manifest["scenario"])
+        if missing:
+            raise KeyError(f"scenario.{min(missing)}")
     except FileNotFoundError:
         raise _unfinished(path) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -270,14 +281,15 @@ def _read_table(path: Path, columns: list[str]) -> pd.DataFrame:
 
 def _check_numbers(path: Path, frame: pd.DataFrame) -> None:
     """Refuse what no run gives; what is missing, as the latency where none answered, is NaN."""
-    for name in _NUMBERS:
-        if name not in frame:
-            continue
+    for name in frame:
         if not is_numeric_dtype(frame[name]):
-            raise ResultsError(f"{path} is damaged: not every {name} is a number")
+            if name in _NUMBERS:
+                raise ResultsError(f"{path} is damaged: not every {name} is a number")
+            continue
         wrong = np.isinf(frame[name])
-        if name in _ALWAYS_THERE and "offered" in frame:
-            wrong |= frame[name].isna() & (frame["offered"] > 0)
+        if name in _ALWAYS_THERE:
+            missing = frame[name].isna()
+            wrong |= missing & (frame["offered"] != 0) if "offered" in frame else missing
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise ResultsError(

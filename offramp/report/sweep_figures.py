@@ -270,6 +270,7 @@ def _exits(sweep: SweepResults, key: str, policies: list[str], points: pd.DataFr
     shares = sweep.exit_shares()
     shares = shares[shares.index.get_level_values("point").isin(points["point"])]
     means = shares.groupby(["policy", "strategy", key]).mean()
+    of_policy, of_strategy = map(means.index.get_level_values, ("policy", "strategy"))
     last = len(means.columns) - 1
     colours = [UNANSWERED_COLOUR, *exit_colours(last)]
     strategies = sweep.strategies
@@ -286,7 +287,8 @@ def _exits(sweep: SweepResults, key: str, policies: list[str], points: pd.DataFr
     for row, policy in enumerate(policies):
         for column, strategy in enumerate(strategies):
             axes = grid[row, column]
-            of_arm = means.loc[(policy, strategy)]
+            # Not every arm is at these points, where policies or strategies were swept.
+            of_arm = means[(of_policy == policy) & (of_strategy == strategy)].droplevel([0, 1])
             x = _places(sweep, key, of_arm.index)
             order = np.argsort(x)
             x, of_arm = x[order], of_arm.iloc[order]
@@ -322,7 +324,9 @@ def _exits(sweep: SweepResults, key: str, policies: list[str], points: pd.DataFr
         handles.append(Patch(facecolor=colours[0], edgecolor="white", hatch="////"))
         labels.append("not answered")
     legend_above(figure, handles, labels)
-    data = means.loc[policies].rename(columns=lambda exit: f"exit_{exit}" if exit else "unanswered")
+    data = means[of_policy.isin(policies)].rename(
+        columns=lambda exit: f"exit_{exit}" if exit else "unanswered"
+    )
     caption = (
         "Share of all offered requests that each exit answered, against "
         f"{key_label(key)} (swept: {key}), stacked. {_averaged(sweep, [key], points)}"
@@ -393,11 +397,17 @@ def _scattered(sweep: SweepResults, key: str, *, gain: bool) -> Figure:
         f"{what} against {key_label(key)} (swept: {key}), a marker for each of "
         f"{counted(sweep.points, 'point')}, at which other keys differ too: "
         f"{', '.join(other for other in sweep.varying if other != key)}. Each marker is over "
-        f"{sweep.repetitions}; its interval is in the data, not drawn."
+        f"{sweep.repetitions}; {where_intervals_are(data)}."
     )
     if data["overloaded"].any():
         caption += f" Crossed out: {OVERLOAD}."
     return Figure(figure, data, caption)
+
+
+def where_intervals_are(data: pd.DataFrame) -> str:
+    """What a caption says of intervals that are not drawn."""
+    none = data["high"].isna().all()
+    return "there are no intervals" if none else "intervals are in the data, not drawn"
 
 
 # --- axes ---------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from matplotlib.patches import Rectangle
 from offramp.report.figure import TITLE_LINE, Figure, name_row, wrapped
 from offramp.report.paired import SIGNIFICANCE, compare_groups
 from offramp.report.style import COLUMN, DOUBLE_COLUMN, GAIN_MAP, PERCENT, SHARE_MAP, SMALL
-from offramp.report.sweep_figures import CROSS, OVERLOAD
+from offramp.report.sweep_figures import CROSS, OVERLOAD, where_intervals_are
 from offramp.report.sweep_table import SweepResults, file_part, key_label, value_text
 from offramp.words import capitalised, counted
 
@@ -175,7 +175,7 @@ def _ticks(axes: Axes, xs: list[Any], ys: list[Any], width: float) -> None:
 
 def _hatch(axes: Axes, marks: pd.DataFrame) -> None:
     """Hatch the cells that depend on the window's length."""
-    for (row, column), is_marked in np.ndenumerate(marks.fillna(False).to_numpy(dtype=bool)):
+    for (row, column), is_marked in np.ndenumerate(marks.eq(True).to_numpy()):
         if is_marked:
             axes.add_patch(
                 Rectangle(
@@ -240,7 +240,7 @@ def _caption(
     elif gain and not tested:
         text += ". Nothing could be tested: one training seed says nothing of another."
     else:
-        text += "; intervals are in the data."
+        text += f"; {where_intervals_are(data)}."
     return text + (f" Hatched: {OVERLOAD}." if data["overloaded"].any() else "")
 
 
@@ -282,7 +282,7 @@ def _scatter(sweep: SweepResults, x: str, y: str, policies: list[str]) -> Figure
         f"Accuracy under deadline by {key_label(x)} (swept: {x}) and {key_label(y)} ({y}): a dot "
         f"for each of {counted(sweep.points, 'point')}"
         + (f", at which {', '.join(others)} differ too" if others else "")
-        + f". Each is over {sweep.repetitions}; its interval is in the data."
+        + f". Each is over {sweep.repetitions}; {where_intervals_are(data)}."
         + (f" Crossed out: {OVERLOAD}." if data["overloaded"].any() else "")
     )
     return Figure(figure, data, caption)

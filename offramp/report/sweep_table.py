@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
@@ -24,10 +25,13 @@ from offramp.report.style import policy_kind
 from offramp.stages.layout import MANIFEST
 from offramp.words import counted
 from sim.results.metrics import ARM, linearised
-from sim.results.verdict import ENOUGH_REQUESTS, VERDICTS, unsettled_arms
+from sim.results.verdict import ENOUGH_REQUESTS, overloaded_runs, unsettled_arms
 
 SWEEP_TABLE = "sweep.parquet"
 FAILURES = "failures.csv"
+
+#: A swept value that is left out, as scenarios write it.
+_NULL = "null"
 
 _UNITS = {
     "ms": "ms",
@@ -47,7 +51,8 @@ class SweepResults:
     """What a sweep gave so far.
 
     Attributes:
-        keys: that were swept, in order; a column each.
+        keys: that were swept, in order; a column each, of numbers or of names. Where one of the
+            values was null, all are names.
         rows: one for each point, strategy, training seed, policy and replication, with requests.
         without_requests: rows that were left out, since no request was offered in them.
         failures: points that failed, as the sweep noted them.
@@ -89,10 +94,12 @@ class SweepResults:
         """What other strategies are compared with."""
         return baseline_strategy(self.strategies)
 
-    @property
+    @cached_property
     def others(self) -> list[str]:
-        """Strategies that are compared with the baseline."""
-        return [name for name in self.strategies if name != self.baseline]
+        """Strategies that are compared with the baseline: those that meet it at some point."""
+        with_baseline = self.rows.loc[self.rows["strategy"] == self.baseline, "point"].unique()
+        meeting = self.rows.loc[self.rows["point"].isin(with_baseline), "strategy"].unique()
+        return [name for name in self.strategies if name != self.baseline and name in meeting]
 
     @cached_property
     def points(self) -> int:
@@ -133,10 +140,8 @@ class SweepResults:
 
     @cached_property
     def overloaded_rows(self) -> pd.Series:
-        """Of each row, whether a node or link was overloaded: it depends on the window's length."""
-        if "verdict" not in self.rows:
-            return pd.Series(False, index=self.rows.index)
-        return self.rows["verdict"] == VERDICTS[-1]
+        """Of each row, whether a node or link was overloaded."""
+        return overloaded_runs(self.rows)
 
     @property
     def overloaded(self) -> int:
@@ -287,19 +292,20 @@ def read_sweep(folder: Path) -> SweepResults:
     """
     path = folder / SWEEP_TABLE
     try:
-        frame = pq.read_table(path).to_pandas()
+        table = pq.read_table(path).replace_schema_metadata()
     except FileNotFoundError:
         raise ResultsError(f"{folder} holds no sweep: {SWEEP_TABLE} is missing") from None
     except (OSError, pa.ArrowException, ValueError) as error:
         raise ResultsError(f"{path} is damaged: {error}") from None
     needed = ["point", *ARM, "offered", "answered", "aud"]
-    missing = [name for name in needed if name not in frame]
+    missing = [name for name in needed if name not in table.column_names]
     if missing:
         raise ResultsError(
             f"{path} has no column {', '.join(missing)}: it is damaged or of another version"
         )
-    names = list(frame.columns)
+    names = table.column_names
     keys = tuple(names[names.index("point") + 1 : names.index("strategy")])
+    frame = _with_null_as_a_name(table, keys).to_pandas()
     if not len(frame):
         raise ResultsError(f"{path} has no rows: no point of the sweep is done")
     offered = frame["offered"] > 0
@@ -318,6 +324,15 @@ def read_sweep(folder: Path) -> SweepResults:
     return SweepResults(
         folder, keys, rows, int((~offered).sum()), _failures(folder), _manifest(folder)
     )
+
+
+def _with_null_as_a_name(table: pa.Table, keys: Sequence[str]) -> pa.Table:
+    """Values of a key one of which is null as text: what is missing would be in no group."""
+    for key in keys:
+        if table[key].null_count:
+            names = pc.fill_null(pc.cast(table[key], pa.string()), _NULL)
+            table = table.set_column(table.column_names.index(key), key, names)
+    return table
 
 
 def _arm_names(rows: pd.DataFrame) -> pd.Series:

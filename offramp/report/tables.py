@@ -67,11 +67,13 @@ def write_tables(
 def best_arm(results: Results) -> Best | None:
     """The arm with the highest AUD, against the next; None if there is one arm alone.
 
+    The oracle, which knows what no policy can, is none of them.
+
     Every arm is compared with every other, since the best was not named beforehand: over
     replications where the strategy is the same, else over training seeds (see
     :mod:`sim.results.metrics`), with Holm's correction over all these pairs.
     """
-    arms = [(strategy, policy) for strategy in results.strategies for policy in results.policies]
+    arms = [(strategy, policy) for strategy in results.strategies for policy in results.candidates]
     if len(arms) < 2:
         return None
     by_seed = over_training_seeds(results.runs, "aud")
@@ -128,6 +130,8 @@ def summary_table(results: Results, summary: pd.DataFrame) -> str:
     caption = f"{caption} {pooled_note(results)}".rstrip()
     if best is not None:
         caption += " " + bold_sentence(best)
+        if len(results.candidates) < len(results.policies):
+            caption += " The oracle is a yardstick, and no candidate."
     groups = _group_starts(list(summary["policy"]))
     caption = f"{caption} {invalid_note(results)}".rstrip()
     return table_environment("summary", columns, caption, groups)

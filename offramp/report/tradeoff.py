@@ -49,7 +49,8 @@ def pareto_front(cost: ArrayLike, gain: ArrayLike) -> NDArray[np.bool_]:
 def tradeoff_points(results: Results) -> pd.DataFrame:
     """One row per strategy and policy: correct answers of all requests, and latency, with spreads.
 
-    Intervals as everywhere: see :func:`offramp.report.results.interval_over`.
+    Intervals as everywhere: see :func:`offramp.report.results.interval_over`. The oracle, which no
+    policy can be, is never on the front and beats none.
     """
     runs = results.runs.assign(
         correct=(results.runs["accuracy"].fillna(0) * results.runs["answered"])
@@ -74,7 +75,8 @@ def tradeoff_points(results: Results) -> pd.DataFrame:
                 row |= {f"{name}_{key}": value for key, value in part.items()}
             rows.append(row)
     points = pd.DataFrame(rows)
-    points["on_front"] = pareto_front(points["latency_p95_ms"], points["correct"])
+    candidates = points["policy"].isin(results.candidates)
+    points["on_front"] = pareto_front(points["latency_p95_ms"].where(candidates), points["correct"])
     return points
 
 
@@ -99,8 +101,12 @@ def accuracy_against_latency(results: Results) -> Figure | None:
     labels.append("Pareto front")
     seeds, replications = results.training_seeds, results.replications
     note = no_interval(replications, "replication")
+    if note and seeds > 1:
+        note += " of latency"
     legend_above(figure, handles, labels, note)
     caption = _caption(seeds, replications, window(results))
+    if len(results.candidates) < len(results.policies):
+        caption += " The oracle is a yardstick, and no part of the front."
     return Figure(figure, points, caption + cut_note(points["correct_low"], points["correct_high"]))
 
 

@@ -11,7 +11,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from offramp.report.figure import TITLE_LINE, Figure, legend_above, repetitions, wrapped
+from offramp.report.figure import (
+    TITLE_LINE,
+    Figure,
+    legend_above,
+    no_interval,
+    repetitions,
+    wrapped,
+)
 from offramp.report.results import (
     Results,
     correct_on_time,
@@ -80,10 +87,12 @@ def aud_by_group(results: Results) -> Figure | None:
         axis.grid(visible=False, axis="x")
     for axis in axes[:, 0]:
         axis.set_ylabel("accuracy under deadline")
-    legend_above(figure, *axes[0, 0].get_legend_handles_labels())
+    note = no_interval(_repeated(intervals), over.removesuffix("s"))
+    legend_above(figure, *axes[0, 0].get_legend_handles_labels(), note=note)
     caption = (
-        "Accuracy under deadline of each group of devices. Bars: 95 % t intervals over "
-        f"{repetitions_of(results, 'aud')}, over all requests of {repetitions(results)}."
+        f"Accuracy under deadline of each group of devices. "
+        f"{_interval_text(intervals, repetitions_of(results, 'aud'))}, over all requests of "
+        f"{repetitions(results)}."
     )
     data = _table(intervals, arm, "aud", over)
     return Figure(figure, data, caption)
@@ -127,7 +136,10 @@ def energy_per_correct_answer(results: Results) -> Figure | None:
     axis.invert_yaxis()
     axis.grid(visible=False, axis="y")
     figure.supxlabel(f"{joules} per correct answer in time")
-    legend_above(figure, *axis.get_legend_handles_labels())
+    note = no_interval(_repeated(intervals), over.removesuffix("s"))
+    legend_above(figure, *axis.get_legend_handles_labels(), note=note)
+    repeated = repetitions_of(results, "j_per_correct_on_time")
+    text = _interval_text(intervals, repeated, "Bars, which end at 0 J")
     who = " and ".join(
         name
         for name, column in (("devices", "device_j"), ("nodes", "node_j"))
@@ -135,8 +147,7 @@ def energy_per_correct_answer(results: Results) -> Figure | None:
     )
     caption = (
         f"Energy of {who} with power states, for every correct answer in time: that of requests "
-        "that were late, wrong or unanswered is counted too. Bars: 95 % t intervals over "
-        f"{repetitions_of(results, 'j_per_correct_on_time')}, and end at 0 J; all requests of "
+        f"that were late, wrong or unanswered is counted too. {text}; all requests of "
         f"{repetitions(results)}."
     )
     return Figure(figure, _table(intervals, arm, "j", over), caption)
@@ -160,15 +171,19 @@ def telemetry_over_time(results: Results) -> Figure | None:
         squeeze=False,
     )
     looks = policy_looks(results.policies)
-    end_s = float(shown["time_s"].max())
+    step_s, warm_up_s, duration_s = (
+        float(results.scenario["simulation"][key])
+        for key in ("telemetry_step_s", "warm_up_s", "duration_s")
+    )
+    end_s = warm_up_s + duration_s
     shaded: set[str] = set()
     for node, (queue, utilisation) in zip(nodes, axes, strict=True):
         for policy, look in looks.items():
             of_arm = shown[(shown["node"] == node) & (shown["policy"] == policy)]
             for axis, column in ((queue, "queue_length"), (utilisation, "utilisation")):
                 axis.step(
-                    of_arm["time_s"],
-                    of_arm[column],
+                    [*of_arm["time_s"], end_s],
+                    [*of_arm[column], of_arm[column].iloc[-1]],
                     where="post",
                     **look.line(),
                     label=policy,
@@ -189,9 +204,6 @@ def telemetry_over_time(results: Results) -> Figure | None:
             handles.append(Patch(**shade, linewidth=0))
             labels.append(label)
     legend_above(figure, handles, labels)
-    step_s, warm_up_s = (
-        results.scenario["simulation"][key] for key in ("telemetry_step_s", "warm_up_s")
-    )
     caption = (
         f"Requests that wait, and share of worker time in use, at each node: means over "
         f"{step_s:g} s in the first of {counted(results.replications, 'replication')}, {strategy}, "
@@ -237,6 +249,20 @@ def _errors(bars: list[Interval], scale: float = 1.0) -> Floats | None:
     if np.isnan(above).all():
         return None
     return np.array([np.minimum(above, [scale * bar.mean for bar in bars]), above])
+
+
+def _repeated(intervals: dict[tuple[str, ...], Interval]) -> int:
+    """Most repetitions that an interval is over."""
+    return max((interval.n for interval in intervals.values()), default=0)
+
+
+def _interval_text(
+    intervals: dict[tuple[str, ...], Interval], repeated: str, bars: str = "Bars"
+) -> str:
+    """What a caption says of error bars, or of there being none."""
+    if _repeated(intervals) > 1:
+        return f"{bars}: 95 % t intervals over {repeated}"
+    return f"No intervals: {repeated}"
 
 
 def _unit(largest_j: float) -> tuple[float, str]:

@@ -42,18 +42,23 @@ class Verdict:
         return f"{self.word}: {self.sentence}"
 
 
-def judge(files: Sequence[FileComparison], figures: pd.DataFrame | None) -> Verdict:
+def judge(
+    files: Sequence[FileComparison], figures: pd.DataFrame | None, apart: str = ""
+) -> Verdict:
     """The verdict on a reproduction.
 
     Args:
         files: what became of records and tables.
         figures: of :func:`offramp.reproduction.statistics.with_verdicts`; None: the run's tables
             are not there to compare with.
+        apart: what one of both has and the other has not, in words.
     """
     if all(file.state == SAME_CONTENT for file in files):
         what = "all records and tables" if _has_records(files) else "all tables"
         return Verdict(IDENTICAL, f"{what} hold the same, value by value")
     parted = ", ".join(file.name for file in files if file.state != SAME_CONTENT)
+    if apart:
+        return Verdict(DIFFERENT, apart)
     if figures is None:
         return Verdict(
             UNDECIDED,

@@ -23,7 +23,15 @@ from offramp.reproduction.page import write_outcome
 from offramp.reproduction.starting import Start, find_start
 from offramp.reproduction.statistics import Anew, differences, with_verdicts
 from offramp.stages.jobs import Network
-from offramp.stages.layout import EXIT_ACCURACY, MANIFEST, PREDICTIONS, RECORDS, RUNS
+from offramp.stages.layout import (
+    EXIT_ACCURACY,
+    KEPT_TRIALS,
+    MANIFEST,
+    POINTS,
+    PREDICTIONS,
+    RECORDS,
+    RUNS,
+)
 from offramp.store import Store, file_hash
 
 
@@ -68,8 +76,9 @@ def _output(original: Original, named: Path | None) -> Path:
         raise ResultsError(
             f"{output} is the run itself: write its reproduction somewhere else (-o)"
         )
-    of_another = (output / MANIFEST).exists() and not (output / OUTCOME).exists()
-    if of_another and not (output / WORK).exists():
+    # Sweeps and searches keep what they have done in a database, long before a manifest.
+    holds_something = any((output / name).exists() for name in (MANIFEST, POINTS, KEPT_TRIALS))
+    if holds_something and not any((output / name).exists() for name in (OUTCOME, WORK)):
         raise ResultsError(
             f"{output} holds the results of something else: write the reproduction somewhere else "
             "(-o)"

@@ -16,7 +16,7 @@ from models.inference.fingerprint import fingerprint
 from offramp.checks.memory import most_workers
 from offramp.console import Console
 from offramp.manifest import read_manifest
-from offramp.reproduction.contents import FileComparison, compare_files
+from offramp.reproduction.contents import compare_files
 from offramp.reproduction.figures import run_figures
 from offramp.reproduction.judging import IDENTICAL, environment_changes, judge, unexplained
 from offramp.reproduction.options import CHANGED, WORK, Options, work_folder
@@ -32,6 +32,7 @@ from offramp.sweep.definition import Sweep
 from offramp.sweep.recorded import kept_profile, recorded_sweep
 from offramp.sweep.run import run_sweep
 from offramp.sweep.table import FAILURES, SUMMARY, TABLE
+from offramp.words import counted
 
 _ARMS = ["point", "strategy", "policy"]
 
@@ -189,8 +190,14 @@ def _compare(original: Original, output: Path, notes: list[str]) -> Reproduction
     ]
     anew = networks[0] != networks[1]
     drawn_anew = any(it.what in _DRAWN_BY for it in changes)
-    figures = _figures(original, output, files, anew, drawn_anew)
-    verdict = judge(files, figures)
+    tables = [it / TABLE for it in (original.folder, output)]
+    before, after = (pd.read_parquet(it) if it.exists() else None for it in tables)
+    figures, apart = None, ""
+    if before is not None and after is not None:
+        apart = _points_apart(before, after)
+        if all("strategy" in it for it in (before, after)):  # else every point failed
+            figures = _figures(before, after, anew, drawn_anew)
+    verdict = judge(files, figures, apart)
     changed_files = any(note.startswith(CHANGED) for note in notes)
     if verdict.word != IDENTICAL and unexplained(changes, anew, changed_files):
         notes = [
@@ -203,18 +210,30 @@ def _compare(original: Original, output: Path, notes: list[str]) -> Reproduction
     )
 
 
+def _points_apart(before: pd.DataFrame, after: pd.DataFrame) -> str:
+    """Points that gave a result in one of two tables alone, in words."""
+    old, new = (set(it["point"]) for it in (before, after))
+    parts = [
+        f"{counted(len(points), 'point')} {what} (number {_listed(points)})"
+        for points, what in (
+            (old - new, "that gave results failed now"),
+            (new - old, "that failed before gave results now"),
+        )
+        if points
+    ]
+    return "; ".join(parts)
+
+
+def _listed(points: set[int], most: int = 5) -> str:
+    first = ", ".join(map(str, sorted(points)[:most]))
+    return first + (f" and {len(points) - most} more" if len(points) > most else "")
+
+
 def _figures(
-    original: Original,
-    output: Path,
-    files: Sequence[FileComparison],
-    networks_anew: bool,
-    drawn_anew: bool,
-) -> pd.DataFrame | None:
-    before = original.folder / TABLE
-    if not before.exists():
-        return None
-    old, new = (run_figures(pd.read_parquet(path), _ARMS) for path in (before, output / TABLE))
+    before: pd.DataFrame, after: pd.DataFrame, networks_anew: bool, drawn_anew: bool
+) -> pd.DataFrame:
+    old, new = (run_figures(it, _ARMS) for it in (before, after))
     keys = [*_ARMS, "training_seed", "replication"]
-    offered = [it.set_index(keys)["offered"].sort_index() for it in (old, new)]
-    requests_anew = drawn_anew or not offered[0].equals(offered[1])
+    offered = pd.concat([it.set_index(keys)["offered"] for it in (old, new)], axis=1, join="inner")
+    requests_anew = drawn_anew or not offered.iloc[:, 0].equals(offered.iloc[:, 1])
     return with_verdicts(differences(old, new, _ARMS, Anew(networks_anew, requests_anew)))

@@ -138,14 +138,14 @@ class MqttSection(Section):
     )
     session: Literal["clean", "persistent"] = Field(
         "clean",
-        description="persistent: at QoS 1 and 2, messages for who is away wait; clean: they are "
-        "lost",
+        description="persistent: at QoS 1 and 2, messages for a node or device that is away wait; "
+        "clean: they are lost. Those for a broker that is away wait at QoS 1 and 2 in either",
     )
     reconnect_ms: Annotated[float, Field(ge=0)] = Field(
         0.0, description="from the end of an absence until messages flow again"
     )
     keep_alive_s: Annotated[float, Field(gt=0)] = Field(
-        60.0, description="between pings of an idle connection"
+        60.0, description="between pings of an idle connection; the simulator leaves them out"
     )
     share: Literal["round_robin", "random"] = Field(
         "round_robin", description="how replicas of a node share requests ($share)"

@@ -318,7 +318,7 @@ class FaultSection(Section):
 
 
 class NodeCrash(FaultSection):
-    """What waits or is computed there is lost; what comes meanwhile as the MQTT session says."""
+    """What is there is lost, and what tiers send meanwhile; what devices send: see mqtt.session."""
 
     kind: Literal["node_crash"]
     node: Name = Field(description="a name under nodes; of replicas, each fails by itself")

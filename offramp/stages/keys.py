@@ -161,8 +161,12 @@ def scores_key(experiment: Experiment, seed: int) -> dict[str, Any]:
     common |= _stored_arithmetic(experiment)
     if scoring.function == "final_exit":
         backbone = frozen_backbone_key(experiment, seed)
+        training = experiment.training
+        # Stored activations are rounded, and images are not.
+        stored = training.regime == "classifier_wise" and not training.augment
         return {
             **common,
+            **({"reads": "stored activations"} if stored else {}),
             "data": _data_key(experiment),
             "architecture": experiment.architecture.identity(),
             "backbone": backbone,
@@ -240,6 +244,7 @@ def named_checkpoint_key(
         **_computed_by(experiment),
         "images": _images_key(experiment),
         "architecture": experiment.architecture.identity(),
+        "regime": experiment.training.regime,
         "strategy": strategy,
         "seed": seed,
         "checkpoint": content,

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from models.errors import ArtifactError
 from models.files import whole_file
 from offramp.stages.jobs import Arm
+from offramp.store import content_key
 from sim.results.run import Run
 from sim.workload.device_groups import Requests
 
@@ -57,13 +58,14 @@ class PartsFolder:
     """
 
     def __init__(self, results: Path, key: str) -> None:
-        self._of_all = results / LIVE_PARTS
-        self._folder = self._of_all / key
+        self._folder = results / LIVE_PARTS / key
 
     def path(self, arm: Arm, replication: int) -> Path:
         """Where a part lies, or would lie."""
-        name = re.sub(r"[^A-Za-z0-9_.=-]+", "_", "-".join(map(str, arm)))
-        return self._folder / f"{replication:03d}-{name}.parquet"
+        name = re.sub(r"[^A-Za-z0-9_.=-]+", "_", "-".join(map(str, arm)))[:100]
+        # Names that differ in other letters alone are names of different arms.
+        hash = content_key({"arm": list(arm)})[:8]
+        return self._folder / f"{replication:03d}-{name}-{hash}.parquet"
 
     def read(self, arm: Arm, replication: int) -> LivePart | None:
         """A part, or None if it was not measured yet or its file is damaged."""
@@ -92,9 +94,10 @@ class PartsFolder:
         with whole_file(self.path(arm, replication)) as partial:
             pq.write_table(table, partial, compression="zstd")
 
-    def remove(self) -> None:
-        """Remove all parts in the results folder, also those of runs that were given up."""
-        shutil.rmtree(self._of_all, ignore_errors=True)
+
+def remove_parts(results: Path) -> None:
+    """Remove all parts in a results folder, also those of runs that were given up."""
+    shutil.rmtree(results / LIVE_PARTS, ignore_errors=True)
 
 
 def _read(path: Path, arm: Arm, replication: int) -> LivePart:

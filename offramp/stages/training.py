@@ -18,8 +18,7 @@ from models.artifacts import write_predictions
 from models.checkpoint import Origin, load_checkpoint, save_checkpoint
 from models.data.datasets import Dataset
 from models.data.inputs import Inputs
-from models.errors import CheckpointError, TrainingError
-from models.host import resolved_device
+from models.errors import CheckpointError
 from models.inference.predicting import predict
 from models.networks.multi_exit import MultiExitNetwork
 from models.training.pacing import paced_batches
@@ -37,6 +36,7 @@ from offramp.console import Console
 from offramp.experiment import Experiment
 from offramp.schema import Strategy
 from offramp.stages import keys
+from offramp.stages.device import device_of
 from offramp.stages.layout import CHECKPOINT, PREDICTIONS
 from offramp.stages.scoring import Scoring
 from offramp.stages.starting_networks import StartingNetworks
@@ -66,18 +66,6 @@ def run_training(
         yield strategy, seed, store.find_or_make("trained", made_from, make)
 
 
-def _device(name: str) -> torch.device:
-    device = resolved_device(name)  # as keys do
-    if device == "cuda" and not torch.cuda.is_available():
-        if name == "cuda":
-            raise TrainingError("training.device is cuda, but torch finds no CUDA device here")
-        raise TrainingError(
-            "this host has a CUDA device that torch cannot use: update its driver, or set "
-            "training.device to cpu"
-        )
-    return torch.device(device)
-
-
 class TrainingStage:
     """What the trainings of one experiment share."""
 
@@ -86,7 +74,7 @@ class TrainingStage:
         self.store = store
         self.console = console
         self.settings = training_settings(experiment)
-        self.device = _device(experiment.training.device)
+        self.device = device_of(experiment.training.device)
         self.samples = TrainingData(experiment, store, console, self.device)
         self.networks = StartingNetworks(experiment, store, self.device, self._train_backbone)
         self.scoring = Scoring(experiment, store, console, self.samples, self.networks)
@@ -299,6 +287,11 @@ class TrainingStage:
             raise CheckpointError(
                 f"{file}: trained with seed {origin.seed}, but the scenario lists it as seed "
                 f"{seed}: strategies are compared seed by seed (training.seeds)"
+            )
+        if origin.steps != experiment.training.steps:
+            self.console.note(
+                f"warning: {file}: trained for {origin.steps} steps, and the scenario says "
+                f"{experiment.training.steps} (training.steps): compare strategies of equal steps"
             )
         predictions = predict(
             network, origin, self.samples.images(self.data.test), self.data.test, "test"

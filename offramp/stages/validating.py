@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from models.artifacts import write_predictions
 from models.checkpoint import load_checkpoint
-from models.host import resolved_device
 from models.inference.predicting import predict
 from offramp.console import Console
 from offramp.experiment import Experiment
 from offramp.stages import keys
+from offramp.stages.device import device_of
 from offramp.stages.layout import CHECKPOINT, VALIDATION_PREDICTIONS
 from offramp.stages.training_data import TrainingData
 from offramp.store import Store
@@ -41,7 +39,7 @@ class ValidationStage:
     def __init__(self, experiment: Experiment, store: Store, console: Console) -> None:
         self._experiment = experiment
         self._store = store
-        self._device = torch.device(resolved_device(experiment.training.device))
+        self._device = device_of(experiment.training.device)
         self._data = TrainingData(experiment, store, console, self._device)
 
     def predict(self, trained: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,7 @@ from offramp.study.statistics import GAIN_COLUMNS
 from offramp.yaml_lines import Location
 from offramp.yaml_source import Source, apply_override, describe_all, read_file
 
-#: Columns of a study's table that no axis may be called.
+#: Columns of a study's tables, and of the data behind its figures, that no axis may be called.
 COLUMNS = (
     "strategy",
     "seed",
@@ -32,6 +32,9 @@ COLUMNS = (
     "asked",
     "computed_by",
     "made_from",
+    "mean",
+    "low",
+    "high",
 )
 
 
@@ -180,6 +183,7 @@ def _axis_name(key: str, values: Any) -> str:
 
 def _problems(section: StudySection, axes: Sequence[str]) -> Iterator[tuple[Location, str]]:
     yield from _training_problems(section.training)
+    yield from ((("axes",), text) for text in _overlapping(section.axes))
     for index, (key, values) in enumerate(section.axes.items()):
         place: Location = ("axes", key)
         texts = [str(value) for value in values]
@@ -206,6 +210,21 @@ def _problems(section: StudySection, axes: Sequence[str]) -> Iterator[tuple[Loca
                 for setting in settings:
                     if not setting.startswith(("data.", "model.", "training.")):
                         yield (*place, label), f"{setting!r} is no key of data, model or training"
+
+
+def _overlapping(axes: dict[str, list[Any] | dict[str, dict[str, Any]]]) -> Iterator[str]:
+    """Axes that set the same key, or a key and one within it: the later would win unseen."""
+    of_axes = [
+        (
+            axis,
+            {axis} if isinstance(values, list) else {key for it in values.values() for key in it},
+        )
+        for axis, values in axes.items()
+    ]
+    for (axis, mine), (other, theirs) in combinations(of_axes, 2):
+        for key, again in product(sorted(mine), sorted(theirs)):
+            if f"{key}.".startswith(f"{again}.") or f"{again}.".startswith(f"{key}."):
+                yield f"{axis} sets {key}, and {other} sets {again}: one would undo the other"
 
 
 def _training_problems(training: TrainingSection) -> Iterator[tuple[Location, str]]:

@@ -48,6 +48,9 @@ _MARKED_POINTS = 12
 #: Distance of the strategies' points at one exit.
 _DODGE = 0.2
 
+#: What a caption says of what there is of one seed.
+_ONE_SEED = "1 training seed: no intervals"
+
 #: Bands are drawn of so many seeds or more: of two, t is 12.7.
 _BAND_SEEDS = 3
 
@@ -102,10 +105,11 @@ def curve_figures(curves: pd.DataFrame, axes: Sequence[str]) -> Iterator[tuple[s
     check_table(curves, [*axes, "strategy", "seed", "exit", "step"], ["validation_accuracy"])
     for suffix, part in parts(curves, axes, MOST_ROWS):
         data = _mean_curves(part, axes, "validation_accuracy")
-        caption = (
-            "Validation accuracy during training, by exit. Lines: means over "
-            f"{_seeds(data['n'])}; bands: their 95 % t intervals, each arm by itself. The bands "
-            "also hold what seeds share, so arms whose bands overlap may still differ."
+        caption = "Validation accuracy during training, by exit. Lines: means over " + (
+            f"{_seeds(data['n'])}; bands: their 95 % t intervals, each arm by itself. The "
+            "bands also hold what seeds share, so arms whose bands overlap may still differ."
+            if data["n"].max() > 1
+            else f"{_ONE_SEED}."
         )
         figure = _curve_figure(data, axes, "validation accuracy", caption)
         for panel in figure.drawing.axes:
@@ -135,8 +139,13 @@ def gain_curve_figures(
         data = _mean_curves(part, axes, "gain_points")
         caption = (
             f"Gain in validation accuracy over {baseline} during training, by exit, in percentage "
-            f"points. Lines: means over {_seeds(data['n'])}, paired; bands: 95 % t intervals of "
-            "the paired gain, at each step by itself."
+            "points. Lines: means over "
+            + (
+                f"{_seeds(data['n'])}, paired; bands: 95 % t intervals of the paired gain, at each "
+                "step by itself."
+                if data["n"].max() > 1
+                else f"{_ONE_SEED}."
+            )
         )
         label = f"gain in validation accuracy\nover {baseline} (points)"
         figure = _curve_figure(data, axes, label, caption)
@@ -175,11 +184,12 @@ def _gain_figure(gains: pd.DataFrame, axes: Sequence[str], measure: str, family:
     short = "curve area" if measure == "curve_area" else text
     figure.supylabel(f"gain in {short}\nover {baseline} (points)", fontsize=8)
     _legend(figure, strategies, linestyle="", marker=True)
-    caption = (
-        f"Gain in {text} over {baseline} at each exit, in percentage points: means over "
+    caption = f"Gain in {text} over {baseline} at each exit, in percentage points: means over " + (
         f"{_seeds(gains['n'])}, paired, with 95 % t intervals, not corrected for the number of "
         "comparisons. Filled markers: p < 0.05 after Holm's correction over the study's "
         f"{family} tested comparisons of this measure; open markers: no difference shown."
+        if gains["n"].max() > 1
+        else f"{_ONE_SEED}, and {family} tested comparisons of this measure."
     )
     return Figure(figure, gains, caption + _common(gains, axes))
 

@@ -20,7 +20,7 @@ import torch
 
 from models.artifacts import read_predictions
 from models.checkpoint import read_curve
-from models.errors import OfframpError, TrainingError
+from models.errors import OfframpError, TrainingError, error_text
 from models.training.strategies import RANKED_STRATEGIES
 from offramp.console import Console
 from offramp.parallel import in_processes
@@ -70,12 +70,15 @@ def run_study(
             error_at = partial(study.error_at, configuration)
             check_training(configuration.experiment, error_at)
         workers = min(jobs or os.cpu_count() or 1, len(missing))
+        # As many threads for the last trainings as for the first: sums in another order are
+        # another network.
+        threads = None if min(jobs or os.cpu_count() or 1, len(trainings)) == 1 else 1
         firsts = _scores_first(study, [training[0] for training in missing])
         told: set[str] = set()
         frozen = _frozen_backbones(firsts)
         with console.task("prepare backbones and activations", len(frozen)) as update:
             for done, notes in enumerate(
-                _parallel(_prepare_backbone, frozen, store, workers), start=1
+                _parallel(_prepare_backbone, frozen, store, workers, threads), start=1
             ):
                 for line in notes:
                     if line not in told:
@@ -86,7 +89,7 @@ def run_study(
         try:
             with console.task("train", len(missing)) as update:
                 for done, (made_from, outcome) in enumerate(
-                    _parallel(_train, firsts, store, workers), start=1
+                    _parallel(_train, firsts, store, workers, threads), start=1
                 ):
                     if isinstance(outcome, str):
                         failures.append(outcome)
@@ -178,10 +181,11 @@ def _without_untrained_exits(
     last = accuracy["exit"].max()
     rows = accuracy[accuracy["exit"] == last]
     # A backbone that is trained here is another for each seed.
-    of_seed = rows.groupby([*axes, "seed"], sort=False)["test_accuracy"]
+    of_seed = rows.groupby([*axes, "seed"], sort=False, dropna=False)["test_accuracy"]
     if (of_seed.nunique() > 1).any() or rows["strategy"].nunique() < 2:
         return accuracy, []
-    means = (rows.groupby(list(axes), sort=False) if axes else rows)["test_accuracy"].mean()
+    by_axes = rows.groupby(list(axes), sort=False, dropna=False) if axes else rows
+    means = by_axes["test_accuracy"].mean()
     shares = ", ".join(f"{100 * share:.2f} %" for share in np.unique(means))
     note = (
         f"Exit {last} is the frozen backbone's own, which no strategy trains: {shares} of the test "
@@ -205,10 +209,13 @@ def _networks(trainings: list[list[Cell]]) -> list[Configuration]:
 # --- work --------------------------------------------------------------------------------------
 
 
-def _parallel(work: Any, cells: list[Cell], store: Store, workers: int) -> Iterator[Any]:
+def _parallel(
+    work: Any, cells: list[Cell], store: Store, workers: int, threads: int | None
+) -> Iterator[Any]:
+    calls = [(cell, store.root, threads) for cell in cells]
     if workers == 1:
-        return (work(cell, store.root, None) for cell in cells)
-    return in_processes(work, [(cell, store.root, 1) for cell in cells], workers, ordered=False)
+        return (work(*call) for call in calls)
+    return in_processes(work, calls, workers, ordered=False)
 
 
 def _frozen_backbones(missing: list[Cell]) -> list[Cell]:
@@ -256,7 +263,7 @@ class _Kept(Console):
 
 def _stage(cell: Cell, store_root: Path, threads: int | None, console: Console) -> TrainingStage:
     experiment = cell.configuration.experiment
-    torch.set_num_threads(threads or experiment.training.threads or os.cpu_count() or 1)
+    torch.set_num_threads(experiment.training.threads or threads or os.cpu_count() or 1)
     return TrainingStage(experiment, Store(store_root), console)
 
 
@@ -286,9 +293,12 @@ def _train(cell: Cell, store_root: Path, threads: int | None) -> tuple[str, Outc
     make = partial(stage.train_network, cell.strategy, cell.seed, made_from)
     try:
         folder = stage.store.find_or_make("trained", made_from, make)
-    except OfframpError as error:
+    except (Exception, SystemExit) as error:  # a network of the user's own may do anything
         values = ", ".join(f"{axis}={it}" for axis, it in cell.configuration.values.items())
-        return cell.made_from, f"{values} {cell.strategy}, seed {cell.seed}: {error}".strip()
+        return (
+            cell.made_from,
+            f"{values} {cell.strategy}, seed {cell.seed}: {error_text(error)}".strip(),
+        )
     test = read_predictions(folder / PREDICTIONS).accuracy()
     curve = read_curve(folder / CHECKPOINT)
     validation = np.array(curve.validation_accuracy)

@@ -134,24 +134,7 @@ class Table:
     def add(self, training: list[Cell], outcome: Outcome) -> None:
         """Add one training's rows, for all of its cells, and write the tables."""
         new = [cell for cell in training if not self._has(cell)]
-        # Objects, since pandas would make 1.0 of 1 beside 0.5.
-        types = dict.fromkeys(self.axes, object)
-        of_cells = [
-            pd.DataFrame(
-                [
-                    {
-                        **cell.configuration.values,
-                        "strategy": cell.strategy,
-                        "seed": cell.seed,
-                        **row,
-                        **{name: getattr(cell, name) for name in _ORIGIN},
-                    }
-                    for cell in new
-                    for row in rows
-                ]
-            ).astype(types)
-            for rows in outcome
-        ]
+        of_cells = [self._frame(new, rows) for rows in outcome]
         self.accuracy, self.curves = (
             self._in_order(pd.concat([table, rows]) if len(table) else rows)
             for table, rows in zip((self.accuracy, self.curves), of_cells, strict=True)
@@ -159,6 +142,24 @@ class Table:
         for cell in new:
             self._computed_by[self._identity(cell)] = cell.computed_by
         self._write()
+
+    def _frame(self, cells: list[Cell], rows: list[dict[str, Any]]) -> pd.DataFrame:
+        """The rows of a training, for each of some cells."""
+        frame = pd.DataFrame(
+            {
+                "strategy": cell.strategy,
+                "seed": cell.seed,
+                **row,
+                **{name: getattr(cell, name) for name in _ORIGIN},
+            }
+            for cell in cells
+            for row in rows
+        )
+        for at, axis in enumerate(self.axes):
+            # Objects: pandas would make 1.0 of 1 beside 0.5, and NaN of null beside a number.
+            values = [cell.configuration.values[axis] for cell in cells for _ in rows]
+            frame.insert(at, axis, pd.Series(values, dtype=object))
+        return frame
 
     def _write(self) -> None:
         # Curves first: a training counts as done once it is in the table of accuracies.

@@ -111,7 +111,6 @@ class Journal:
         Returns:
             How many points with a result are not asked for.
         """
-        before = self.counts().done
         with self._file.telling():
             self._file.begin()
             self._base.execute("CREATE INDEX by_identity ON points (identity)")
@@ -121,15 +120,18 @@ class Journal:
                 "FROM points WHERE identity = ? LIMIT 1",
                 identities,
             )
+            (dropped,) = self._base.execute(
+                "SELECT count(*) FROM points "
+                "WHERE error IS NULL AND identity NOT IN (SELECT identity FROM kept)"
+            ).fetchone()
             self._base.execute("DELETE FROM points")
             self._base.execute("INSERT INTO points SELECT * FROM kept")
             self._base.execute("DROP TABLE kept")
             self._base.execute("DROP INDEX by_identity")
-            dropped = before - self.counts().done
             if dropped and not may_drop:
                 self._base.execute("ROLLBACK")
             self.commit()
-        return dropped
+        return int(dropped)
 
     def _layout(self, columns: str) -> int:
         number = self._layouts.get(columns)

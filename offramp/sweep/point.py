@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from models.artifacts import Profile, read_predictions
-from models.errors import ArtifactError, OfframpError
+from models.errors import ArtifactError, error_text
 from models.host import resolved_device, resolved_precision
 from offramp.planned_changes import planned_changes
 from offramp.scenario import LoadedScenario
@@ -183,11 +183,8 @@ class PointSimulator:
         start = time.perf_counter()
         try:
             layout, rows = pack(list(self.rows(values)))
-        except OfframpError as error:
-            return PointResult.failed(index, str(error), time.perf_counter() - start)
         except (Exception, SystemExit) as error:  # a policy of the user's own may do anything
-            text = f"{type(error).__name__}: {error}"
-            return PointResult.failed(index, text, time.perf_counter() - start)
+            return PointResult.failed(index, error_text(error), time.perf_counter() - start)
         return PointResult(index, layout, rows, None, time.perf_counter() - start)
 
     def rows(self, values: Values) -> Iterator[Row]:

@@ -259,7 +259,10 @@ class _Run:
     # --- results ---------------------------------------------------------------------------------
 
     def _write_manifest(self, wall_s: float) -> None:
-        sweep, inputs = self._sweep, self._preparation.hashes()
+        sweep = self._sweep
+        for values in self._points:  # those that were done before rest on networks, too
+            self._preparation.look(values)
+        inputs = self._preparation.hashes()
         keep_profiles(inputs, self._store, self._results)
         manifest = {
             "kind": "sweep",

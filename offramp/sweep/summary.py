@@ -65,7 +65,7 @@ class Summary:
         self.overloaded += part.loc[part["verdict"] == VERDICTS[-1], "point"].nunique()
         for row in part[["strategy", "policy", "aud", *self._keys]].itertuples(index=False):
             strategy, policy, aud, *values = row
-            here = Extreme(aud, tuple(values))
+            here = Extreme(aud, tuple(None if pd.isna(it) else it for it in values))
             arm = self.arms.setdefault((strategy, policy), ArmSummary(0, here, here))
             arm.points += 1
             if aud > arm.best.aud:

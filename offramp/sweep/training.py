@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from models.errors import OfframpError
+from models.errors import error_text
 from offramp.console import Console
 from offramp.scenario import LoadedScenario
 from offramp.schema import Strategy
@@ -103,8 +103,7 @@ def _made(context: Context, values: dict[str, Any], make: Callable[[TrainingStag
     try:
         make(_stage(context.scenario_with(values), Store(context.store_root)))
     except (Exception, SystemExit) as error:  # a network of the user's own may do anything
-        text = str(error) if isinstance(error, OfframpError) else f"{type(error).__name__}: {error}"
-        return Made(text, _is_disk_full(error))
+        return Made(error_text(error), _is_disk_full(error))
     return Made()
 
 

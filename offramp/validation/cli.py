@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -129,6 +130,24 @@ def validate(
         console,
     )
     results = output or Path("results") / f"{loaded.scenario.name}-validation"
+    command = shlex.join(
+        [
+            *("offramp", "validate", scenario, "-o", str(results)),
+            *("--replications", str(replications)),
+            *_given("--set", *(set or [])),
+            *_given("--strategy", *(strategy or [])),
+            *_given("--seed", *(seed or [])),
+            *_given("--policy", *(policy or [])),
+            *_given("--broker", broker),
+            *_given("--ca", ca),
+            *_given("--password-file", password_file),
+            *(["--links", links] if links != "measured" else []),
+            *_given("--direct-broker", direct_broker),
+            *_given("--calibration", calibration),
+            *([] if pin else ["--no-pin"]),
+            *(["--awake"] if awake else []),
+        ]
+    )
     validation = run_validation(
         loaded,
         pipeline,
@@ -140,12 +159,17 @@ def validate(
             pin=pin,
             awake=awake,
         ),
-        Settings(links, calibration, jobs),
+        Settings(links, calibration, jobs, command),
         notes,
         asking(console, yes),
     )
     if validation is not None:
         show(validation, console)
+
+
+def _given(option: str, *values: object) -> list[str]:
+    """An option as often as it was given."""
+    return [text for value in values if value is not None for text in (option, str(value))]
 
 
 def show(validation: Validation, console: Console) -> None:

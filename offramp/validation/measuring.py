@@ -143,6 +143,11 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
             before_s = _processor_s(session)
             busy[name] = ask(f"{name} busy", [many], BUSY_REQUESTS / busy_hz)
             broker_s.append((_processor_s(session) - before_s) / (2 * len(busy[name][1])))
+    if nodes.notes:
+        raise LiveError(
+            f"calibration: {'; '.join(nodes.notes)}: what was measured is of before and after. "
+            "The same command goes on from there"
+        )
     asked_hz = _asked_hz(world)
     phases = {"idle": idle, "half busy": half, "busy": busy}
     of_nodes, ways = {}, list[tuple[Floats, Floats, Floats]]()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from offramp.live.table import live_table
 from offramp.pipeline import Pipeline, check_writable
 from offramp.scenario import LoadedScenario
 from offramp.stages import keys
-from offramp.stages.live_parts import LIVE_PARTS
+from offramp.stages.live_parts import LIVE_PARTS, remove_parts
 from offramp.store import content_key, file_hash
 from offramp.validation.calibrating import Calibrating, read_measured, write_around
 from offramp.validation.calibration import (
@@ -47,11 +46,13 @@ class Settings:
         links: ``measured``, or ``scenario`` where the network is as the scenario says.
         calibration: folder of one that was made before; None: it is measured.
         jobs: processes that simulate.
+        command: that does the same again, for the page.
     """
 
     links: str = "measured"
     calibration: Path | None = None
     jobs: int | None = None
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ def validate(
     except OSError as error:
         reason = error.strerror or error
         raise ResultsError(f"cannot write to {results}: {reason}") from error
+    # Only now: whatever ends it before loses nothing that was measured.
+    remove_parts(results / LIVE)
     (results / _BEGUN).unlink(missing_ok=True)
     return validation
 
@@ -177,7 +180,7 @@ def _against_simulation(
         parts,
         settings.links,
         bool(measured),
-        _command(source, results, options),
+        settings.command,
         tuple(_notes(comparison)),
     )
     page = write_findings(results, findings, captions)
@@ -261,16 +264,6 @@ def _with_links(lived: LoadedScenario, source: LoadedScenario, links: str) -> Lo
         return lived
     scenario = lived.scenario.model_copy(update={"links": source.scenario.links})
     return replace(lived, scenario=scenario)
-
-
-def _command(source: LoadedScenario, results: Path, options: LiveOptions) -> str:
-    parts = ["offramp", "validate", source.source]
-    for override in source.overrides:
-        parts += ["--set", override]
-    parts += ["-o", str(results)]
-    parts += [] if options.pin else ["--no-pin"]
-    parts += ["--awake"] if options.awake else []
-    return " ".join(shlex.quote(part) for part in parts)
 
 
 def _notes(comparison: Comparison) -> list[str]:

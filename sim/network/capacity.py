@@ -44,6 +44,9 @@ class Capacity(Protocol):
     def amount(self, size_bytes: Numbers) -> Numbers:
         """Work that a message of ``size_bytes`` takes."""
 
+    def mean_s(self, size_bytes: float) -> float:
+        """Seconds that such a message takes of a free link, at the mean of a rate that varies."""
+
 
 def finished_s(capacity: Capacity, sent_s: Numbers, work: Numbers) -> Numbers:
     """When messages have left the link, in seconds.
@@ -84,6 +87,10 @@ class ConstantCapacity:
         """See :class:`Capacity`."""
         amount: Numbers = 8 * size_bytes / self.bits_per_s
         return amount
+
+    def mean_s(self, size_bytes: float) -> float:
+        """See :class:`Capacity`."""
+        return self.amount(float(size_bytes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +173,10 @@ class TracedCapacity:
         """See :class:`Capacity`."""
         amount: Numbers = 8.0 * size_bytes
         return amount
+
+    def mean_s(self, size_bytes: float) -> float:
+        """See :class:`Capacity`."""
+        return 8 * size_bytes * float(self.times_s[-1] / self._bits[-1])
 
 
 def _in_rounds(values: Any, length: float) -> tuple[Any, Any, Any]:
@@ -275,6 +286,10 @@ class _Interrupted:
     def amount(self, size_bytes: Numbers) -> Numbers:
         """See :class:`Capacity`."""
         return self.whole.amount(size_bytes)
+
+    def mean_s(self, size_bytes: float) -> float:
+        """See :class:`Capacity`."""
+        return self.whole.mean_s(size_bytes)
 
 
 # --- traces --------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import numpy as np
 
 from sim.distributions import Constant, Distribution, Floats
 from sim.faults import Intervals
-from sim.network.capacity import finished_s
 from sim.network.links import Channel, Direction, Travels
 from sim.network.mqtt_packets import segments_on_link
 from sim.network.tcp_senders import last_flight, lone_delay_s
@@ -133,7 +132,7 @@ class Leg:
     def travel(self) -> tuple[float, list[Distribution]]:
         """See :class:`Hop`; retransmissions count with their mean."""
         forward = self.forward
-        certain = finished_s(forward.capacity, 0.0, self.amount)
+        certain = forward.capacity.mean_s(self.forward_bytes)
         certain += lone_delay_s(forward.control, forward.rtt_s, self.segments, certain)
         certain += self.held_up * forward.rtt_s
         drawn: list[Distribution] = []
@@ -202,7 +201,6 @@ class LinkHop:
         channel_of: per group, its kind.
         queue_of: gives the link that each message, or one, takes among those of its kind.
         flow_of: gives each message's connection.
-        down: per kind, when its links are down; a message then waits.
     """
 
     def __init__(
@@ -214,7 +212,6 @@ class LinkHop:
         channel_of: Sequence[int],
         queue_of: Callable[[Any], Any],
         flow_of: Callable[[Any], Any],
-        down: Sequence[Intervals | None],
     ) -> None:
         self._sorts: dict[tuple[int, int], OneByOne] = {}
         self._streams = streams
@@ -225,7 +222,6 @@ class LinkHop:
         self._kinds = np.array(channel_of)
         self._queue_of = queue_of
         self._flow_of = flow_of
-        self._down = down
 
     def acknowledged_s(self, message: Message) -> float:
         """From when one message is handed on until its sender may forget it."""
@@ -236,10 +232,6 @@ class LinkHop:
     def pass_one(self, message: Message, at_s: float) -> float:
         """See :class:`Hop`."""
         kind, queue = self._channel_of[message.group], self._queue_of(message)
-        down = self._down[kind]
-        if down is not None:
-            row = np.array([queue % len(down.start_s)])
-            at_s = max(at_s, float(down.until(row, np.array([at_s]))[0]))
         return self._of_sort(message.group, message.exit).over(
             self._channels[kind], at_s, queue, self._flow_of(message), message.local, message.number
         )
@@ -277,14 +269,9 @@ class LinkHop:
             taken = leg.travels(draw, len(rows))
             delay[rows], u_loss[rows] = taken.delay_s, taken.u_loss
             segments[rows], alone[rows] = taken.segments, taken.alone
-        queue = self._queue_of(messages)
-        sent_s = messages.at_s
-        down = self._down[kind]
-        if down is not None:
-            sent_s = np.maximum(sent_s, down.until(queue % len(down.start_s), sent_s))
         travels = Travels(delay, u_loss, segments, alone)
         return self._channels[kind].arrivals(
-            sent_s, queue, self._flow_of(messages), amount, travels
+            messages.at_s, self._queue_of(messages), self._flow_of(messages), amount, travels
         )
 
     def travel(self, group: int, exit: int) -> tuple[float, list[Distribution]]:

@@ -8,13 +8,15 @@ outage. On one connection, no message overtakes one sent before it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.distributions import Constant, Distribution, Floats
-from sim.network.capacity import Capacity, ConstantCapacity, finished_s
+from sim.faults import Intervals
+from sim.network.capacity import Capacity, ConstantCapacity, finished_s, with_outages
 from sim.network.congestion import CONTROLS, CongestionControl
 from sim.network.retransmission import TcpLoss
 from sim.network.tcp_senders import Crossing, Senders
@@ -92,6 +94,16 @@ class Link:
     shared_by: int = 1
 
 
+def _capacities(whole: Capacity, outages: Intervals | None) -> list[Capacity]:
+    """Of each link, or one for all where they are alike."""
+    if outages is None:
+        return [whole]
+    rows = [outages.of(link) for link in range(len(outages.start_s))]
+    if all(row == rows[0] for row in rows):
+        rows = rows[:1]
+    return [with_outages(whole, row) for row in rows]
+
+
 #: What is left of a message when the link has begun with it: no more than that, so that rounding
 #: does not decide whether one that comes as an outage begins has begun before it.
 _BEGUN = 1 - 1e-9
@@ -103,13 +115,16 @@ class Channel:
     Args:
         queues: links of this kind, each a queue of its own.
         flows: connections over them.
+        outages: of each link, when it carries nothing; None if that is never.
     """
 
-    def __init__(self, direction: Direction, queues: int, flows: int) -> None:
+    def __init__(
+        self, direction: Direction, queues: int, flows: int, outages: Intervals | None = None
+    ) -> None:
         self.direction = direction
-        self._capacity = direction.capacity
+        self._capacities = _capacities(direction.capacity, outages)
         # Messages that occupy nothing and all take the same time keep their order by themselves.
-        self._occupied = not (
+        self._occupied = outages is not None or not (
             isinstance(direction.capacity, ConstantCapacity) and direction.capacity.amount(1) == 0.0
         )
         at_once = direction.loss is None and direction.rtt_s == 0
@@ -140,7 +155,7 @@ class Channel:
         end_s = sent_s
         if self._occupied:
             through = self._through(sent_s, queue, amount)
-            end_s = finished_s(self._capacity, sent_s, through)
+            end_s = self._of_links(queue, finished_s, sent_s, through)
         arrived: Floats = end_s + travels.delay_s
         waits = self._senders is not None and self._senders.may_delay(travels.segments)
         self._reorders |= waits
@@ -152,7 +167,7 @@ class Channel:
             begin_s = sent_s
             if self._occupied:
                 begun = through - _BEGUN * amount
-                begin_s = np.minimum(finished_s(self._capacity, sent_s, begun), end_s)
+                begin_s = np.minimum(self._of_links(queue, finished_s, sent_s, begun), end_s)
             arrived[order] += self._senders.delays(
                 keys,
                 begin_s[order],
@@ -177,15 +192,16 @@ class Channel:
     ) -> float:
         """As :meth:`arrivals`, of one message."""
         begin_s = end_s = sent_s
+        capacity = self._capacities[queue % len(self._capacities)]
         if self._occupied:
-            free = max(float(self._capacity.work(sent_s)), float(self._free[queue])) + amount
+            free = max(float(capacity.work(sent_s)), float(self._free[queue])) + amount
             self._free[queue] = free
-            end_s = finished_s(self._capacity, sent_s, free)
+            end_s = finished_s(capacity, sent_s, free)
         arrived = end_s + delay_s
         if self._senders is not None and self._senders.may_delay(segments):
             if self._occupied:
                 begun = free - _BEGUN * amount
-                begin_s = min(finished_s(self._capacity, sent_s, begun), end_s)
+                begin_s = min(finished_s(capacity, sent_s, begun), end_s)
             message = Crossing(begin_s, end_s, segments, u_loss, alone)
             arrived += self._senders.delay(flow, message)
             self._reorders = True
@@ -193,6 +209,20 @@ class Channel:
             arrived = max(arrived, float(self._last[flow]))
             self._last[flow] = arrived
         return arrived
+
+    def _of_links(
+        self, queue: NDArray[np.int64], of: Callable[..., Floats], *values: Floats
+    ) -> Floats:
+        """What ``of`` makes of the capacity of each message's link, and of (N,) values."""
+        if len(self._capacities) == 1:
+            return of(self._capacities[0], *values)
+        link = queue % len(self._capacities)
+        order = np.argsort(link, kind="stable")
+        found = np.empty_like(values[0])
+        for rows in np.split(order, np.flatnonzero(np.diff(link[order])) + 1):
+            if len(rows):
+                found[rows] = of(self._capacities[link[rows[0]]], *(it[rows] for it in values))
+        return found
 
     def _through(self, sent_s: Floats, queue: NDArray[np.int64], amount: Floats) -> Floats:
         """Work at which the link is free again after messages: Lindley's recursion, in one pass.
@@ -202,7 +232,7 @@ class Channel:
         """
         order = np.argsort(queue, kind="stable")
         keys, amounts = queue[order], amount[order]
-        work = self._capacity.work(sent_s[order])
+        work = self._of_links(keys, lambda it, time_s: it.work(time_s), sent_s[order])
         first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
         total = np.cumsum(amounts)
         # Sums start anew in each queue, so that many queues do not cost digits.

@@ -41,15 +41,20 @@ class TierLink:
             Leg(f"tier.{self._name}.back", back, on, (response,)),
         )
 
-    def on(self, request: Request, row: Row, sent_s: float) -> float:
-        """When a request that is sent on now reaches the next tier; ``row`` is what it drew."""
-        return self._over(self._on, request, row, 0, sent_s)
+    def on(self, request: Request, node: int, row: Row, sent_s: float) -> float:
+        """When a request that a node sends on now reaches the next tier; ``row`` is what it drew.
 
-    def back(self, request: Request, row: Row, sent_s: float) -> float:
-        """When its answer, sent now, is back."""
-        return self._over(self._back, request, row, 1, sent_s)
+        Every node has a link of its own.
+        """
+        return self._over(self._on, request, node, row, 0, sent_s)
 
-    def _over(self, channel: Channel, request: Request, row: Row, leg: int, sent_s: float) -> float:
+    def back(self, request: Request, node: int, row: Row, sent_s: float) -> float:
+        """When its answer, sent now, is back at that node."""
+        return self._over(self._back, request, node, row, 1, sent_s)
+
+    def _over(
+        self, channel: Channel, request: Request, node: int, row: Row, leg: int, sent_s: float
+    ) -> float:
         group = self._world.groups[request.group]
         key = (request.group, request.exit, leg)
         known = self._sorts.get(key)
@@ -59,7 +64,7 @@ class TierLink:
                 return lambda name: self._streams.uniforms(name, group.name)(local, number)
 
             known = self._sorts[key] = OneByOne(self.legs(request.group, request.exit)[leg], draws)
-        return known.over(channel, sent_s, request.entry, request.entry, row[2], row[3])
+        return known.over(channel, sent_s, node, node, row[2], row[3])
 
     def round_trip_s(self, group: int, exit: int, quantile: float) -> float:
         """Quantile of the seconds there and back of a lone request that is sent after ``exit``."""
@@ -75,7 +80,6 @@ class NextNode:
     """
 
     def __init__(self, node: Node, round_trip_s: Callable[[int, int, float], float]) -> None:
-        node.takes_over = True
         self.name = node.spec.name
         self.exit_count = node.exit_count
         self.latencies_s = node.latencies_s

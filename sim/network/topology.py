@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sim.distributions import Constant, Distribution
 from sim.faults import Intervals, down_times
-from sim.network.capacity import ConstantCapacity, with_outages
+from sim.network.capacity import ConstantCapacity
 from sim.network.hops import AbsenceHop, BrokerHop, Leg, LinkHop
 from sim.network.links import Channel, Direction, Link
 from sim.network.reception import Reception, ReceptionTimes
@@ -243,7 +243,8 @@ def access_legs(world: World, group: int, name: str) -> list[Leg]:
     link, mqtt = world.links[world.groups[group].link], world.mqtt
     # Neither another request nor another answer comes on the connection of such a device.
     alone = isinstance(world.groups[group].arrivals, ClosedLoop)
-    alone |= name == "uplink" and mqtt is not None and mqtt.inflight == 1
+    one_at_a_time = mqtt is not None and mqtt.qos > 0 and mqtt.inflight == 1
+    alone |= name == "uplink" and one_at_a_time
     return [replace(leg, alone=alone) for leg in _legs(world, group, link, name, name == "uplink")]
 
 
@@ -268,7 +269,7 @@ def _legs(world: World, group: int, link: Link, name: str, up: bool) -> list[Leg
 def _access(world: World, streams: Streams, absences: Absences, name: str) -> LinkHop:
     kinds = list(world.links)
     up = name == "uplink"
-    channels, down = [], []
+    channels = []
     on_kind = dict.fromkeys(kinds, 0)
     # Of each device, which link of its kind it takes.
     link_of = np.zeros(world.devices, dtype=np.int64)
@@ -281,12 +282,8 @@ def _access(world: World, streams: Streams, absences: Absences, name: str) -> Li
     for kind in kinds:
         link = world.links[kind]
         direction = link.uplink if up else link.downlink
-        outages = absences.links.get(kind)
-        if outages is not None and len(outages.start_s) == 1:
-            direction = replace(direction, capacity=with_outages(direction.capacity, outages.of(0)))
-            outages = None
-        channels.append(Channel(direction, max(1, _links(world, kind)), world.devices))
-        down.append(outages)
+        queues = max(1, _links(world, kind))
+        channels.append(Channel(direction, queues, world.devices, absences.links.get(kind)))
     return LinkHop(
         streams,
         [group.name for group in world.groups],
@@ -295,7 +292,6 @@ def _access(world: World, streams: Streams, absences: Absences, name: str) -> Li
         [kinds.index(group.link) for group in world.groups],
         lambda messages: link_of[messages.device],
         lambda messages: messages.device,
-        down,
     )
 
 
@@ -315,7 +311,6 @@ def _backhaul(world: World, streams: Streams, name: str) -> LinkHop:
         [0] * len(world.groups),
         lambda messages: messages.node,
         lambda messages: messages.node,
-        [None],
     )
 
 

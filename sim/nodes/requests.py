@@ -41,6 +41,7 @@ class Request:
         reaches_s: when ``target`` will be computed, as far as is known.
         arrivals: how many requests had come to its node when it was last looked at.
         is_read_late: whether its node read it later than it came: a worker computed, or had paused.
+        sent_on_by: nodes that sent it on to another tier, in order; its answer comes back by them.
         cut_at_s: when whatever exit was reached by then is to answer.
         outcome: an index into :data:`sim.outcomes.OUTCOMES` once it is lost or refused,
             else -1.
@@ -71,6 +72,7 @@ class Request:
         "reaches_s",
         "released_s",
         "sample",
+        "sent_on_by",
         "started_s",
         "target",
     )
@@ -111,6 +113,7 @@ class Request:
         self.began: tuple[float, float] | None = None
         self.batch = 1
         self.is_read_late = False
+        self.sent_on_by: tuple[int, ...] = ()
 
     @property
     def has_left(self) -> bool:

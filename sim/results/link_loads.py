@@ -108,6 +108,11 @@ def _mqtt_loads(world: World, traffic: Traffic) -> Iterator[LinkLoad]:
 
 
 def carried_s(capacity: Capacity, size_bytes: float, horizon_s: float) -> float:
-    """Seconds for which ``size_bytes`` occupy a link, at the mean of a rate that varies."""
-    amount = float(capacity.amount(float(size_bytes)))
-    return amount * horizon_s / float(capacity.work(horizon_s)) if amount else 0.0
+    """Seconds for which ``size_bytes`` occupy a link, at the mean of a rate that varies.
+
+    If it carries nothing all the time, that is all the time.
+    """
+    amount, work = float(capacity.amount(float(size_bytes))), float(capacity.work(horizon_s))
+    if not amount:
+        return 0.0
+    return amount * horizon_s / work if work else horizon_s

@@ -306,6 +306,17 @@ def _named_arms(arms: Iterable[tuple[Any, Any]]) -> str:
     )
 
 
+def overloaded_runs(runs: pd.DataFrame) -> pd.Series:
+    """Of each run, whether a node or link was OVERLOADED, so that the window's length matters.
+
+    Args:
+        runs: with ``verdict``; none is known to be without it.
+    """
+    if "verdict" not in runs:
+        return pd.Series(False, index=runs.index)
+    return runs["verdict"] == VERDICTS[-1]
+
+
 def policies_in_vain(runs: pd.DataFrame) -> list[str]:
     """Policies under which requests were offered, and none was answered in time."""
     totals = runs.groupby("policy", sort=False)[["offered", "on_time"]].sum()

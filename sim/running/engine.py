@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -62,9 +62,7 @@ class Engine(ABC):
         self.workload = workload
         self.predictions = predictions
         self.deadline_scale = deadline_scale
-        entries = {group.node for group in world.groups}
         self._policy = policy
-        self._is_entry = [node.name in entries for node in world.nodes]
         self._has_priorities = any(group.priority for group in world.groups)
         self.clock = Clock()
         self.way_up, self.way_home = ways(world, workload.streams, workload.absences)
@@ -98,9 +96,8 @@ class Engine(ABC):
         }
         for node in self.nodes:
             if node.spec.next_tier is not None:
-                first = world.first_node[world.kind(node.spec.next_tier)]
                 link = self.links[node.spec.name]
-                node.next_tier = NextNode(self.nodes[first], link.round_trip_s)
+                node.next_tier = self.next_tier(node.spec.next_tier, link.round_trip_s)
         self._schedule_faults()
 
     def node(self, spec: NodeSpec, name: str, index: int, policy: Policy) -> Node:
@@ -108,6 +105,13 @@ class Engine(ABC):
         kind = BatchingNode if spec.batch_size > 1 else Node
         clock = self.clock_of_node()
         return kind(clock, spec, name, index, _copy_of(policy), self, self.scores, self.visits)
+
+    def next_tier(self, kind: str, round_trip_s: Callable[[int, int, float], float]) -> NextNode:
+        """A kind of node as the policies before it see it; all its nodes take requests over."""
+        tier = [self.nodes[it] for it in self.world.nodes_of(self.world.kind(kind))]
+        for node in tier:
+            node.takes_over = True
+        return NextNode(tier[0], round_trip_s)
 
     def clock_of_node(self) -> Clock:
         """The clock of the next node that is built: the world's, unless nodes have their own."""
@@ -144,32 +148,26 @@ class Engine(ABC):
     # --- what becomes of requests that leave a node (see :class:`sim.nodes.node.Site`) ----------
 
     def answered(self, request: Request) -> None:
-        """See :class:`sim.nodes.node.Site`: an answer from another tier comes back first."""
-        self._back_from(request, request.node.spec.name)
+        """See :class:`sim.nodes.node.Site`: an answer from another tier comes back first.
 
-    def _back_from(self, request: Request, tier: str) -> None:
-        """An answer is at a tier: on to the tier before it, or home from the first."""
-        before = self.first_node(request).spec
-        if before.name == tier:
+        From node to node as it was sent on, and home from the first.
+        """
+        if not request.sent_on_by:
             self.home_from(request)
             return
-        while before.next_tier != tier:
-            assert before.next_tier is not None
-            before = self.world.nodes[self.world.kind(before.next_tier)]
-        at_s = self.links[before.name].back(request, self.row(request), self.clock._now)
-        self.clock.call_at(at_s, self._came_back, (request, before.name))
+        *before, node = request.sent_on_by
+        request.sent_on_by = tuple(before)
+        link = self.links[self.nodes[node].spec.name]
+        at_s = link.back(request, node, self.row(request), self.clock._now)
+        self.clock.call_at(at_s, self._came_back, request)
 
     def _came_back(self, call: Call) -> None:
-        self._back_from(*call.value)
+        self.answered(call.value)
 
     def home_from(self, request: Request) -> None:
         """An answer sets out home from the node that its device knows."""
         request.home_s = self.clock._now
         self.done.append(request)
-
-    def first_node(self, request: Request) -> Node:
-        """The node that the request reached first, which its device knows."""
-        return self.nodes[request.entry]
 
     @abstractmethod
     def row(self, request: Request) -> Row:
@@ -185,8 +183,11 @@ class Engine(ABC):
 
     def sent_on(self, request: Request) -> None:
         """See :class:`sim.nodes.node.Site`: with what was computed of it, over the tier's link."""
-        link = self.links[request.node.spec.name]
-        at_s = link.on(request, self.row(request), self.clock._now)
+        node = request.node
+        request.sent_on_by = (*request.sent_on_by, node.index)
+        at_s = self.links[node.spec.name].on(
+            request, node.index, self.row(request), self.clock._now
+        )
         self.clock.call_at(at_s, self._reached_tier, request)
 
     def _reached_tier(self, call: Call) -> None:
@@ -215,11 +216,11 @@ class Engine(ABC):
     def way_home_s(self, node: Node, group: int, quantile: float) -> float:
         """See :class:`sim.nodes.node.Site`."""
         home_s = self.way_home.quantile_s(group, quantile)
-        # From another tier, an answer first comes back to the node that devices know.
-        back, tier = [], node.spec.name
-        while not self._is_entry[self.world.kind(tier)]:
-            tier = next(spec.name for spec in self.world.nodes if spec.next_tier == tier)
-            back.append(self.links[tier].legs(group, 0)[1].travel())
+        # From another tier, an answer first comes back to the node that the group's devices know.
+        back, at = [], self.world.nodes[self.world.kind(self.world.groups[group].node)]
+        while at.name != node.spec.name and at.next_tier is not None:
+            back.append(self.links[at.name].legs(group, 0)[1].travel())
+            at = self.world.nodes[self.world.kind(at.next_tier)]
         return home_s + travel_quantile_s(back, quantile)
 
     def correct_exits(self, request: Request) -> tuple[bool, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -112,7 +113,9 @@ def slice_ends(world: World) -> list[float]:
     )
     # Some work is done for every device in every slice.
     requests = max(SLICE_REQUESTS, world.devices / 32)
-    slices = max(1, min(10_000, round(world.horizon_s * rate_hz / requests)))
+    # A trace whose requests all come at time 0 has no rate.
+    wanted = world.horizon_s * rate_hz / requests if math.isfinite(rate_hz) else 1
+    slices = max(1, min(10_000, round(wanted)))
     return [world.horizon_s * number / slices for number in range(1, slices + 1)] + [float("inf")]
 
 

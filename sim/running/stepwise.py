@@ -16,7 +16,6 @@ import numpy as np
 
 from sim.clock import Call
 from sim.network.hops import LinkHop
-from sim.network.tiers import NextNode
 from sim.network.transport import Message
 from sim.nodes.node import Node
 from sim.nodes.requests import NEVER, Request
@@ -78,8 +77,7 @@ class Stepwise(Engine):
             name = self.world.device_name(device)
             spec = NodeSpec(name, 1, group.service, next_tier=group.node, last_exit=group.last_exit)
             node = self.node(spec, name, len(self.nodes) + position, self._policy)
-            first = self.nodes[self.world.first_node[self.world.kind(group.node)]]
-            node.next_tier = NextNode(first, self._round_trip_s)
+            node.next_tier = self.next_tier(group.node, self._round_trip_s)
             nodes[device] = node
         return nodes
 

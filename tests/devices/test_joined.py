@@ -346,6 +346,34 @@ def test_a_flood_of_requests_does_not_fill_the_memory(monkeypatch: pytest.Monkey
     assert (len(log._asked), len(log.kept)) == (10, 20)
 
 
+def test_no_more_devices_join_than_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("devices.joined._MOST_DEVICES", 2)
+    log = JoinedLog()
+    for device in ("a", "b", "c", "a"):
+        asks(log, 2.0, device=device, id=len(log.kept))
+    assert list(log.devices) == ["a", "b"]
+    assert [asked.device for asked in log.kept] == ["a", "b", "a"]
+    assert log.malformed == 1
+
+
+def test_images_are_not_kept_and_tell_repetitions_apart() -> None:
+    log = JoinedLog()
+    picture = {"shape": (1, 2, 2), "sample": None, "label": 1}
+    for image in (b"abcd", b"abcd", b"efgh"):
+        asks(log, 2.0, image=image, **picture)
+        is_answered(log, 2.1)
+    assert [asked.request.image for asked in log.kept] == [None, None]
+
+
+def test_who_goes_on_asking_after_a_run_is_not_waited_for() -> None:
+    log = JoinedLog()
+    asks(log, 2.0, id=1)
+    is_answered(log, 2.05)
+    asks(log, 3.0, id=2)
+    assert log.waits(START_S + 3.0, grace_s=1.0)
+    assert not log.waits(START_S + 3.0, grace_s=1.0, asked_by_s=START_S + 2.5)
+
+
 def test_what_was_seen_before_a_run_is_forgotten_but_not_who_asked() -> None:
     log = JoinedLog()
     asks(log, 2.0)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.protocol import cbor_limits, messages, topics
+from devices.protocol.fields import MOST_TEXT
 from devices.protocol.message_types import DROP_REASONS, ERROR_CODES
 from devices.protocol.messages import (
     BadReply,
@@ -127,6 +128,15 @@ def test_an_error_and_a_drop_come_out_as_they_went_in():
         Reply(b"x", "dropped", "edge", node_s=0.5, reason="queue_full"),
     ):
         assert decode_reply(encode_reply(reply)) == reply
+
+
+def test_texts_that_are_too_long_are_shortened_and_can_be_read():
+    long = "x" * (MOST_TEXT + 1)
+    said = decode_reply(encode_reply(Reply(1, "error", code="policy_failed", message=long)))
+    assert said.message == "x" * (MOST_TEXT - 1) + "…"
+    status = NodeStatus("online", "n", "i", long, 1, (1, 1, 1), 2, "boot", "eager", long)
+    heard = decode_status(encode_status(status))
+    assert len(heard.network) == len(heard.policy) == MOST_TEXT
 
 
 def test_durations_are_milliseconds_on_the_wire():

@@ -167,6 +167,43 @@ def test_it_subscribes_to_nothing_of_the_brokers_own(
     assert not observer._chosen
 
 
+def test_devices_may_have_their_replies_on_one_topic(
+    observer: Observer, publish: Callable[..., None]
+) -> None:
+    for id, device in ((1, "pi"), (2, "esp32")):
+        publish(request_topic("edge", device), request(id), "home/answers")
+    wait_until(lambda: len(observer.log.devices) == 2)
+    time.sleep(0.2)
+    for id in (1, 2):
+        publish("home/answers", reply(id))
+    wait_until(lambda: all(asked.reply is not None for asked in observer.log.kept))
+
+
+def test_a_request_that_the_broker_kept_is_of_nobody_who_is_there(mosquitto: Mosquitto) -> None:
+    client: Client = new_client(mosquitto.broker, "somebody")
+    connect(client, mosquitto.broker)
+    topic = request_topic("edge", "old")
+    client.publish(topic, request(1), 1, retain=True).wait_for_publish(SOON_S)
+    with Observer(mosquitto.broker, ["edge"], own=[]) as observer:
+        client.publish(request_topic("edge", "new"), request(1), 1).wait_for_publish(SOON_S)
+        wait_until(lambda: observer.log.devices)
+        time.sleep(0.2)
+        assert list(observer.log.devices) == ["new"]
+    client.publish(topic, b"", 1, retain=True).wait_for_publish(SOON_S)
+    disconnect(client)
+
+
+def test_a_deadline_of_a_day_keeps_nobody_waiting(
+    observer: Observer, publish: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("devices.observer._LONGEST_DRAIN_S", 0.5)
+    publish(request_topic("edge", "pi"), encode_request(InferenceRequest(1, 86400.0, sample=3)))
+    wait_until(lambda: observer.log.kept)
+    start_s = time.monotonic()
+    observer.drain(grace_s=0.1)
+    assert 0.5 <= time.monotonic() - start_s < in_time(5)
+
+
 def test_it_is_back_after_the_broker_was_away(
     mosquitto: Mosquitto, observer: Observer, publish: Callable[..., None]
 ) -> None:

@@ -168,6 +168,26 @@ def test_discarding_removes_one_artefact_and_is_content_with_none(own: Store) ->
     assert own.find("trained", {**MADE_FROM, "steps": 6}) == other
 
 
+def test_an_artefact_that_is_made_anew_stays_until_it_is(own: Store) -> None:
+    before = make(own)
+
+    def interrupted() -> None:
+        with own.anew("trained", MADE_FROM):
+            assert own.find("trained", MADE_FROM) is None
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert own.find("trained", MADE_FROM) == before
+    with own.anew("trained", MADE_FROM):
+        make(own)
+    assert own.find("trained", MADE_FROM) == before
+    assert [path.name for path in before.parent.iterdir()] == [before.name]
+    with own.anew("trained", {**MADE_FROM, "steps": 7}):
+        make(own, steps=7)
+    assert own.find("trained", {**MADE_FROM, "steps": 7}) is not None
+
+
 def test_a_store_can_be_moved(own: Store, tmp_path: Path) -> None:
     make(own)
     moved = Store(Path(shutil.move(own.root, tmp_path / "moved")))

@@ -16,7 +16,7 @@ from offramp.report.build import build_report
 from offramp.stages.inputs import Inputs, find_inputs, world_of
 from offramp.stages.jobs import Job, job_of
 from offramp.stages.live import ArmRun, arms_in_order, measure_missing, write_live_results
-from offramp.stages.live_parts import LIVE_PARTS, LivePart, PartsFolder
+from offramp.stages.live_parts import LIVE_PARTS, LivePart, PartsFolder, remove_parts
 from offramp.store import Store
 from sim.results.run import Run
 from sim.running.slices import Slices
@@ -89,6 +89,13 @@ def test_other_deadlines_are_told_only_of_policies_that_never_look_at_them(
     assert scales == {"deadline_aware": [1.0], "fixed_exit(exit=2)": [0.5, 1.0]}
 
 
+def test_parts_of_arms_with_like_names_are_told_apart(tmp_path: Path) -> None:
+    parts = PartsFolder(tmp_path, "key")
+    less, more = (parts.path(("standard", 0, f"P(op={sign})"), 0) for sign in "<>")
+    assert less != more
+    assert parts.path(("standard", 0, "P(op=<)"), 0) == less
+
+
 def test_what_is_compared_is_measured_one_after_the_other(
     job: tuple[Pipeline, Inputs, Job],
 ) -> None:
@@ -132,7 +139,7 @@ def test_a_killed_run_goes_on_where_it_stopped(
     assert done + again == arms
     write_live_results(what, CLASSES, arms, parts, inputs, tmp_path)
     assert len(pd.read_csv(tmp_path / "runs.csv")) == len(arms)
-    parts.remove()
+    remove_parts(tmp_path)
     assert not (tmp_path / LIVE_PARTS).exists()
 
 

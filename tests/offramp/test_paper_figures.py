@@ -1,8 +1,6 @@
 """Figures and tables that go into a paper: intervals from the CSV, bold, LaTeX, sweeps."""
 
-import os
 import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from pandas.api.types import is_float_dtype
 from scipy import stats
 
 import offramp.report.figures
@@ -36,6 +35,7 @@ from offramp.report.sweep_figures import figures_against
 from offramp.report.sweep_table import read_sweep, setting_text
 from offramp.report.tables import Best, best_arm, bold_sentence
 from offramp.report.tradeoff import pareto_front
+from tests.offramp.latex_papers import needs_latex, paper_of
 
 COUNTS = (5, 10, 20)
 LOSSES = (0.0, 1.0)
@@ -152,6 +152,7 @@ class Runs:
     """What :func:`best_arm` reads of results: two strategies, one policy."""
 
     strategies, policies = ("standard", "curriculum"), ("full",)
+    candidates = policies
 
     def __init__(self, gains: list[float]) -> None:
         rows = [
@@ -269,6 +270,54 @@ def test_a_sweep_gives_figures_against_each_key_and_maps_of_both(tmp_path: Path)
     }
     assert "better at 8, worse at 4, no difference shown at 0" in page.read_text()
     assert "The sweep is not over" in page.read_text()
+
+
+def with_null(folder: Path) -> Path:
+    """The sweep, where the least of the cameras' numbers is null."""
+    path = folder / "sweep.parquet"
+    table = pd.read_parquet(path)
+    key = table["devices.cameras.count"].astype("Int64")
+    table["devices.cameras.count"] = key.where(key != COUNTS[0])
+    table.to_parquet(path)
+    return folder
+
+
+def test_null_is_a_value_of_a_swept_key_like_any_other(tmp_path: Path) -> None:
+    """Such as a queue without a limit, beside some with one."""
+    plain, null = a_sweep(tmp_path / "plain"), with_null(a_sweep(tmp_path / "null"))
+    write_sweep_report(plain)
+    page = write_sweep_report(null).read_text()
+    assert "- `devices.cameras.count`: null, 10, 20" in page
+    assert "better at 8, worse at 4, no difference shown at 0" in page
+    names = {path.stem for path in (plain / "figures").glob("*.csv")}
+    assert {path.stem for path in (null / "figures").glob("*.csv")} == names
+    for name in names:
+        known, found = (
+            pd.read_csv(it / "figures" / f"{name}.csv", keep_default_na=False)
+            for it in (plain, null)
+        )
+        if "devices.cameras.count" in known:
+            counts = known["devices.cameras.count"].astype(str).replace("5", "null")
+            known["devices.cameras.count"] = counts
+            found["devices.cameras.count"] = found["devices.cameras.count"].astype(str)
+        by = [column for column in known if not is_float_dtype(known[column])]
+        pd.testing.assert_frame_equal(
+            known.sort_values(by, ignore_index=True), found.sort_values(by, ignore_index=True)
+        )
+
+
+def test_strategies_that_meet_no_baseline_have_no_gain(tmp_path: Path) -> None:
+    """As where `training.strategies` is swept, one at a time."""
+    folder = a_sweep(tmp_path / "sweep")
+    path = folder / "sweep.parquet"
+    table = pd.read_parquet(path)
+    alone = table["strategy"].eq("standard") == (table["devices.cameras.count"] == COUNTS[0])
+    table[alone].to_parquet(path)
+    page = write_sweep_report(folder).read_text()
+    names = {path.stem for path in (folder / "figures").glob("*.csv")}
+    assert "aud_against_devices_cameras_count" in names
+    assert not [name for name in names if name.startswith("gain_")]
+    assert "mean gain" not in page
 
 
 def test_points_that_are_overloaded_are_counted_and_marked(tmp_path: Path) -> None:
@@ -402,36 +451,24 @@ def test_a_sweep_that_cannot_be_read_is_one_message(damage: str, tmp_path: Path)
 # --- LaTeX --------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX here: pdflatex is missing")
+@needs_latex
 def test_a_two_column_paper_with_every_figure_and_table_compiles(
     trained: Any, tmp_path: Path
 ) -> None:
-    sweep = a_sweep(tmp_path / "sweep")
+    sweep, hostile = a_sweep(tmp_path / "sweep"), tmp_path / "hostile"
     write_sweep_report(sweep)
-    folders = [trained.results / "figures", trained.results / "tables", sweep / "figures"]
-    hostile = table_environment("x", [Text("a_b & 100 %", ["~^{}$#<|>é ж"])], "50 % of a_b ± 1")
-    (tmp_path / "hostile.tex").write_text(hostile)
-    files = [file for folder in folders for file in sorted(folder.glob("*.tex"))]
-    assert len(files) == 7 + 3 + 8
-    lines = [
-        r"\documentclass[twocolumn]{article}",
-        r"\usepackage{graphicx,booktabs,siunitx}",
-        r"\graphicspath{" + "".join(f"{{{folder}/}}" for folder in folders) + "}",
-        r"\begin{document}",
-        *(rf"\input{{{file}}}\clearpage" for file in [*files, tmp_path / "hostile.tex"]),
-        r"\end{document}",
-    ]
-    (tmp_path / "paper.tex").write_text("\n".join(lines))
-    ran = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
-        cwd=tmp_path,
-        capture_output=True,
-        env={**os.environ, "max_print_line": "1000"},
+    hostile.mkdir()
+    cells = ["~^{}$#<|>é ≥ ≤ ± ×"]
+    (hostile / "hostile.tex").write_text(
+        table_environment("x", [Text("a_b & 100 %", cells)], "50 % of a_b ± 1"), encoding="utf-8"
     )
-    log = ran.stdout.decode("latin-1")
-    assert ran.returncode == 0, log[-3000:]
-    assert "Overfull" not in log
-    assert (tmp_path / "paper.pdf").read_bytes().startswith(b"%PDF-")
+    results = trained.results
+    files = paper_of(tmp_path, results / "figures", results / "tables", sweep / "figures", hostile)
+    assert len(files) == 7 + 3 + 8 + 1
+
+
+def test_a_letter_that_latex_has_not_is_a_question_mark() -> None:
+    assert escape("é ж ≥") == r"é ? $\geq$"
 
 
 # --- how figures are drawn ------------------------------------------------------------------------

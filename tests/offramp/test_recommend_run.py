@@ -20,7 +20,8 @@ from models.errors import ResultsError, ScenarioError
 from offramp.manifest import read_manifest
 from offramp.recommendation.outcome import Outcome
 from offramp.recommendation.run import LOCK
-from offramp.recommendation.words import advice, verdict_text
+from offramp.recommendation.words import advice, verdict_text, warnings
+from tests.offramp.latex_papers import needs_latex, paper_of
 from tests.offramp.recommend_worlds import BUSY, Here, make_networks, recommended
 
 FILES = ("trials.csv", "verified.csv", "recommendation.json", "recommendation.yaml")
@@ -330,6 +331,34 @@ def test_names_with_variables_are_left_to_whoever_runs_it(
     written = YAML(typ="safe").load((tmp_path / "results" / "recommendation.yaml").read_text())
     assert written["links"]["wifi"]["uplink"]["latency_file"] == "$DELAYS/up.csv"
     assert "recommend" not in written
+
+
+@needs_latex
+def test_the_figure_goes_into_a_paper(find: Recommending, drawn: Path, tmp_path: Path) -> None:
+    find("hit_ratio=0.7", "latency_p95_ms=30")
+    [file] = paper_of(tmp_path, drawn)
+    text = file.read_text(encoding="utf-8")
+    assert r"$\geq$" in text
+    assert r"$\leq$" in text
+
+
+def test_what_is_recommended_and_overloaded_is_warned_of(
+    find: Recommending, tmp_path: Path
+) -> None:
+    lenient = find("accuracy=0.5")
+    found = lenient.recommended
+    assert found is not None
+    assert found.screened.configuration.values == (1,)
+    assert (found.evidence.overloaded, found.evidence.runs) == (6, 6)
+    [warning] = warnings(lenient)
+    assert warning.startswith(
+        "a node or a link is OVERLOADED in 6 of 6 runs of what is recommended"
+    )
+    assert warning in (tmp_path / "results" / "recommendation.md").read_text()
+    assert read(tmp_path / "results")["recommended"]["overloaded_runs"] == 6
+    trials = pd.read_csv(tmp_path / "results" / "trials.csv").set_index("nodes.edge.workers")
+    assert trials["overloaded_runs"][1] > 0 == trials["overloaded_runs"][6]
+    assert not [*warnings(find("hit_ratio=0.9", results="enough"))]
 
 
 def test_page_figure_and_manifest_are_there(

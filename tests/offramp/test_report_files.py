@@ -465,6 +465,52 @@ def test_a_file_that_is_missing_or_damaged_is_one_message_that_names_it(
     assert snapshot(results) == before
 
 
+#: Columns that every row has, and those that may be unknown.
+KNOWN = [
+    *(("runs.csv", column) for column in ("offered", "aud", "on_time", "lost")),
+    ("nodes.csv", "work"),
+    ("links.csv", "load"),
+    ("deadline_sweep.csv", "aud"),
+]
+UNKNOWN = [("runs.csv", "rest_s"), ("runs.csv", "latency_p95_s"), ("nodes.csv", "drain_s")]
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "value"),
+    [
+        *((*place, value) for place in KNOWN for value in (None, "inf", "nan", "x")),
+        *((*place, value) for place in UNKNOWN for value in (None, "inf", "x")),
+    ],
+)
+def test_a_column_that_is_missing_or_damaged_is_one_message_that_names_it(
+    name: str, column: str, value: str | None, trained: Any, tmp_path: Path
+) -> None:
+    results = Path(shutil.copytree(trained.results, tmp_path / "results"))
+    table = pd.read_csv(results / name, dtype=str, keep_default_na=False)
+    if value is None:
+        table = table.drop(columns=column)
+    else:
+        table.loc[0, column] = value
+    table.to_csv(results / name, index=False)
+    with pytest.raises(OfframpError, match=column) as raised:
+        build_report(results)
+    assert name in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "section", ["name", "description", "training", "devices", "nodes", "policies", "simulation"]
+)
+def test_a_manifest_without_a_part_of_the_scenario_is_one_message(
+    section: str, trained: Any, tmp_path: Path
+) -> None:
+    results = Path(shutil.copytree(trained.results, tmp_path / "results"))
+    manifest = json.loads((results / "manifest.json").read_text())
+    del manifest["scenario"][section]
+    (results / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(OfframpError, match=rf"manifest\.json is damaged: .*scenario\.{section}"):
+        build_report(results)
+
+
 def test_records_of_other_runs_are_one_message(
     trained: Any,
     tmp_path: Path,

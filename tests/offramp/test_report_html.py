@@ -370,6 +370,16 @@ def test_another_version_and_another_host_are_named(changed: Callable[..., Page]
     )
 
 
+def test_a_profile_of_this_very_host_is_not_said_to_be_of_another(
+    changed: Callable[..., Page],
+) -> None:
+    def edit(manifest: dict[str, Any]) -> None:
+        manifest["scenario"]["nodes"]["edge"]["profile"] = "mine.parquet"
+        manifest["profiles"] = {"nodes.edge.profile": manifest["host"]}
+
+    assert "mine.parquet, measured" not in changed(edit).text
+
+
 def test_this_host_is_not_another_host(trained: Any) -> None:
     assert not [text for text in notices(read_results(trained.results)) if "another host" in text]
 

@@ -275,6 +275,19 @@ def test_runs_without_a_metric_are_left_out() -> None:
     assert verdict([[0.5, 0.5]], [[nan, nan]]) == "untested"
 
 
+@pytest.mark.parametrize("what", ANEW)
+def test_the_difference_is_the_one_that_was_tested_where_cells_are_missing(what: str) -> None:
+    """A mean of means is another number than the mean of all."""
+    nan = math.nan
+    before = by_hand([[0.5, 0.4, 0.6], [0.5, nan, nan], [0.3, 0.35, 0.5]])
+    after = by_hand([[0.6, 0.45, 0.8], [0.9, nan, nan], [0.5, 0.45, 0.6]])
+    row = differences(before, after, ["strategy"], ANEW[what]).iloc[0]
+    assert row["after"] - row["before"] == pytest.approx(row["difference"])
+    t = stats.t.ppf(1 - row["p"] / 2, row["freedom"])
+    se = row["half_width"] / stats.t.ppf(0.975, row["freedom"])
+    assert abs(row["difference"]) == pytest.approx(t * se)
+
+
 def test_rows_in_another_order_are_the_same_rows() -> None:
     before = table(np.random.default_rng(2).random((2, 2, 3, 4)))
     after = before.sample(frac=1, random_state=3)

@@ -94,6 +94,59 @@ def test_what_moved_is_named_point_by_point(
     assert set(offered["verdict"]) == {"same"}
 
 
+#: Raises where the factor is 2, as long as a file is there.
+FICKLE = """
+from pathlib import Path
+from sim.policy import ANSWER, run_to
+
+
+class Fickle:
+    def __init__(self, taste):
+        if taste == 2 and Path(__file__).with_name("fails").exists():
+            raise RuntimeError("not now")
+
+    def decide(self, request, node):
+        return ANSWER if request.exit else run_to(1)
+"""
+
+
+def test_a_point_that_gives_results_in_one_of_both_alone_is_a_difference(
+    offramp: Offramp, scenario: Callable[..., Path], trained: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(FICKLE)
+    path = scenario({"policies": [{"policy": "own.py:Fickle", "taste": 1}]})
+    store = ("--store", trained.store, "-j", 1, "-q")
+    sweep = ("sweep", path, "--set", "simulation.duration_s=1", *store, "-o", tmp_path / "sweep")
+    assert offramp(*sweep, "--set", "policies.0.taste=1,2").status == 0
+    (tmp_path / "fails").touch()
+    ran = offramp("reproduce", tmp_path / "sweep", *store)
+    assert ran.status == 1, ran.err
+    said = outcome(tmp_path / "sweep-again")
+    assert said["verdict"] == "DIFFERENT"
+    assert "1 point that gave results failed now (number 1)" in said["sentence"]
+    again = offramp(*sweep[:-1], tmp_path / "failing", "--set", "policies.0.taste=2")
+    assert again.status == 1, "its only point fails"
+    ran = offramp("reproduce", tmp_path / "failing", *store)
+    assert outcome(tmp_path / "failing-again")["verdict"] == "IDENTICAL", "it fails alike"
+    (tmp_path / "fails").unlink()
+    ran = offramp("reproduce", tmp_path / "failing", *store, "-o", tmp_path / "third")
+    assert ran.status == 1, ran.err
+    assert "1 point that failed before gave results now" in outcome(tmp_path / "third")["sentence"]
+
+
+def test_the_folder_of_a_sweep_that_is_not_finished_is_left_alone(
+    offramp: Offramp, swept: Path, trained: Any, tmp_path: Path, snapshot: Callable[..., Any]
+) -> None:
+    unfinished = Path(shutil.copytree(swept, tmp_path / "unfinished"))
+    (unfinished / "manifest.json").unlink()
+    before = snapshot(unfinished)
+    for original in (swept, trained.results):
+        ran = offramp("reproduce", original, "--store", trained.store, "-o", unfinished, "-q")
+        assert ran.status == 2
+        assert "holds the results of something else" in ran.err
+        assert snapshot(unfinished) == before
+
+
 def test_networks_that_are_gone_are_trained_again(
     offramp: Offramp, swept: Path, trained: Any, store: Path, tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ from offramp.comparison.runs import (
 )
 from offramp.report.figure import FIGURE_SUFFIXES, Figure, save_figure
 from offramp.store import Store
+from tests.offramp.latex_papers import needs_latex, paper_of
 
 Change = dict[str, Any]
 Simulate = Callable[..., Path]
@@ -226,6 +227,15 @@ def test_what_differs_is_readable_where_entries_are_blocks(
     )
     assert "None" not in rows.to_string()
     assert "exit: 2" in str(rows.loc["policies.1", "near"])
+
+
+@needs_latex
+def test_figures_and_table_of_a_comparison_go_into_a_paper(
+    near: Path, far: Path, tmp_path: Path
+) -> None:
+    compare_runs([near, far], tmp_path / "out")
+    parts = (tmp_path / "out" / "figures", tmp_path / "out" / "tables")
+    assert len(paper_of(tmp_path, *parts)) == 4 + 1
 
 
 def test_every_figure_has_all_its_files_and_every_run(

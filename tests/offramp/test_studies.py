@@ -6,6 +6,7 @@ import io
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -311,6 +312,21 @@ BAD: list[tuple[Change, str, list[str]]] = [
         ["two axes are called 'steps'"],
     ),
     ({"axes": {"training.steps": [3, 4, 3]}}, "axes.training.steps", ["3"]),
+    (
+        {"axes": {"training.steps": [3, 4], "budget": {"short": {"training.steps": 5}}}},
+        "axes",
+        ["training.steps sets training.steps, and budget sets training.steps"],
+    ),
+    (
+        {
+            "axes": {
+                "pacing": {"early": {"training.pacing": {"full_at": 0.1}}},
+                "training.pacing.full_at": [0.5],
+            }
+        },
+        "axes",
+        ["one would undo the other"],
+    ),
     ({"training/strategies": ["standard"]}, "training.strategies", ["name it and another"]),
     (
         {"training/strategies": ["curriculum", "random_curriculum"]},
@@ -823,6 +839,45 @@ def test_a_training_that_configurations_share_is_trained_once_and_is_in_the_rows
     pd.testing.assert_frame_equal(early, late)
     curves = pd.read_csv(results / "curves.csv")
     assert len(curves) == 2 * 2 * 2 * 2 * 3
+
+
+def test_a_shared_training_is_under_the_values_of_each_whatever_they_are(
+    run: Callable[..., Any], begun: list[Training], results: Path
+) -> None:
+    """Null beside a number, and 1 beside 0.5: pandas would make NaN and 1.0 of them."""
+    changes: Change = {
+        "axes": {"training.scoring.steps": [None, 2], "training.pacing.full_at": [0.5, 1]},
+        "training/scoring": {"function": "early_checkpoint"},
+    }
+    assert run(changes).status == 0
+    table = pd.read_csv(results / "accuracy.csv", dtype=str, keep_default_na=False)
+    cells = table.groupby(["steps", "full_at", "strategy"]).size()
+    assert set(cells.index) == {*product(["None", "2"], ["0.5", "1"], ["standard", "curriculum"])}
+    assert cells.nunique() == 1
+    begun.clear()
+    before = (results / "accuracy.csv").read_bytes()
+    assert run(changes).status == 0
+    assert not begun
+    assert (results / "accuracy.csv").read_bytes() == before
+
+
+def test_a_training_that_raises_what_it_likes_fails_alone(
+    run: Callable[..., Any], results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = offramp.study.run.TrainingStage.train_network
+
+    def odd(stage: Any, strategy: str, seed: int, made_from: dict[str, Any]) -> None:
+        if (stage.experiment.training.steps, strategy, seed) == (3, "curriculum", 1):
+            raise ZeroDivisionError("odd")
+        train(stage, strategy, seed, made_from)
+
+    monkeypatch.setattr(offramp.study.run.TrainingStage, "train_network", odd)
+    ran = run()
+    assert ran.status == 2
+    assert "steps=3 curriculum, seed 1: ZeroDivisionError: odd" in ran.out + ran.err
+    assert "Traceback" not in ran.err
+    assert (results / "study.md").exists()
+    assert len(table_of(results)) == (8 - 1) * 2
 
 
 def test_a_new_configuration_takes_what_it_shares_from_the_table(

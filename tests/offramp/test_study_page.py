@@ -19,6 +19,7 @@ from offramp.study.figures import curve_figures, gain_curve_figures, gain_figure
 from offramp.study.page import answer, write_page
 from offramp.study.panels import parts
 from offramp.study.statistics import paired_gains
+from tests.offramp.latex_papers import needs_latex, paper_of
 
 STRATEGIES = ("standard", "curriculum", "anti_curriculum", "random_curriculum")
 EFFECTS = dict(zip(STRATEGIES, (0, 0.02, -0.02, 0), strict=True))
@@ -118,6 +119,11 @@ def test_every_figure_has_all_its_files_and_nothing_else_is_left(
         assert height >= 300
         assert len(pd.read_csv(folder / f"{name}.csv")) > 0
     assert not plt.get_fignums(), "every figure is closed"
+
+
+@needs_latex
+def test_the_figures_of_a_study_go_into_a_paper(written: dict[str, Any], tmp_path: Path) -> None:
+    assert paper_of(tmp_path, written["folder"] / "figures")
 
 
 @pytest.mark.parametrize("measure", ["test_accuracy", "curve_area"])
@@ -244,6 +250,9 @@ def test_one_seed_draws_points_without_intervals_and_lines_without_bands(tmp_pat
     captions = write_figures(tmp_path, [], paired_gains(accuracy, [], "standard"), curves)
     assert "1 training seed" in captions["gain_test_accuracy"]
     assert "0 tested comparisons" in captions["gain_test_accuracy"]
+    for caption in captions.values():
+        assert "no intervals" in caption
+        assert "95 %" not in caption
     assert pd.read_csv(tmp_path / "learning_curves.csv")["low"].isna().all()
 
 

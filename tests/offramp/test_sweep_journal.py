@@ -178,6 +178,16 @@ def test_points_are_kept_under_their_new_numbers_and_others_dropped(
     journal.close()
 
 
+def test_points_that_are_lost_are_told_where_others_are_asked_for_twice(journal: Journal) -> None:
+    fill(journal, 1, 2)
+    twice = [(point, identity(number)) for point, number in enumerate((2, 1, 1))]
+    assert journal.keep(twice, may_drop=False) == 0
+    assert journal.counts().done == 3
+    once = [(point, identity(2)) for point in range(3)]
+    assert journal.keep(once, may_drop=False) == 2, "both rows of point 1 would be lost"
+    assert auds(journal) == {0: 0.2, 1: 0.1, 2: 0.1}, "so nothing is changed"
+
+
 def test_the_layout_of_points_with_other_columns(journal: Journal) -> None:
     journal.add(result(1, energy_j=1.0), identity(1))
     journal.add(result(0), identity(0))

@@ -153,6 +153,23 @@ def test_the_manifest_holds_the_sweep(swept: Sweeping, tmp_path: Path) -> None:
     assert any(name.startswith("predictions ") for name in manifest["inputs"])
 
 
+def test_the_manifest_of_a_sweep_that_was_stopped_names_the_networks_of_all_points(
+    swept: Sweeping, tmp_path: Path
+) -> None:
+    def networks() -> dict[str, str]:
+        inputs = read_manifest(tmp_path / "results" / "manifest.json")["inputs"]
+        return {name: hash for name, hash in inputs.items() if name.startswith("predictions ")}
+
+    two = "training.seeds=1,[3]"
+    with pytest.raises(KeyboardInterrupt):
+        swept(two, backend=Inline(1, stop_after=1, stop=KeyboardInterrupt))
+    swept(two)
+    whole = networks()
+    assert len(whole) == 4, "two strategies with two seeds"
+    swept(two)
+    assert networks() == whole, "nothing was missing"
+
+
 # --- however it was scheduled --------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """A policy in a file of the user's own, named in the scenario by its import path."""
 
+import datetime
 import os
 import re
 import sys
@@ -218,3 +219,18 @@ def test_a_file_that_cannot_be_used_is_one_message_about_the_scenario(
     for fragment in ("'bad.py:Bad'", *fragments):
         assert fragment in ran.err
     assert not results.exists()
+
+
+def test_a_parameter_that_no_manifest_can_hold_is_one_message(
+    scenario: Callable[..., Path], offramp: Callable[..., Any], tmp_path: Path
+) -> None:
+    code = (
+        "class Own:\n    def __init__(self, since): ...\n    def decide(self, request, node): ...\n"
+    )
+    (tmp_path / "own.py").write_text(code)
+    path = scenario({"policies": [{"policy": "own.py:Own", "since": datetime.date(2026, 1, 2)}]})
+    ran = offramp("check", path)
+    assert ran.status == 2
+    assert (
+        "policies.0.since: 2026-01-02 is read as a date or the like: write it in quotes" in ran.err
+    )

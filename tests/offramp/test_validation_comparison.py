@@ -17,10 +17,11 @@ from scipy import stats
 
 from models.errors import ResultsError
 from offramp.validation.comparison import compare, run_metrics
-from offramp.validation.figures import latency_steps
+from offramp.validation.figures import latency_steps, write_figures
 from offramp.validation.page import misses, verdict_line
 from offramp.validation.runs import read_side
 from sim.results.records import SCHEMA, write_records
+from tests.offramp.latex_papers import needs_latex, paper_of
 
 SCENARIO: dict[str, Any] = {
     "name": "pair",
@@ -123,6 +124,19 @@ def row_of(comparison: Any, metric: str) -> dict[str, Any]:
 
 def even(low: float, high: float, count: int = 200) -> list[float]:
     return np.linspace(low, high, count).tolist()
+
+
+@needs_latex
+def test_the_figures_of_a_validation_go_into_a_paper(compared: Any, tmp_path: Path) -> None:
+    comparison = compared(World([even(0.01, 0.05)] * 2), World([even(0.02, 0.06)] * 2))
+    arm = {"strategy": "standard", "training_seed": 0, "policy": "full", "requests": 400}
+    parts = pd.DataFrame(
+        arm | {"world": world, "part": part, "seconds": 0.01}
+        for world in ("live", "simulated")
+        for part in ("uplink", "broker", "queue", "inference", "downlink")
+    )
+    write_figures(comparison, parts, tmp_path / "figures")
+    assert len(paper_of(tmp_path, tmp_path / "figures")) == 2
 
 
 # --- the truth ------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -15,7 +16,13 @@ from scipy import stats
 
 from offramp import Pipeline, load_scenario
 from offramp.report.build import build_report
+from offramp.report.results import read_results
+from offramp.report.style import paper_style
+from offramp.report.tables import best_arm
+from offramp.report.tradeoff import tradeoff_points
+from offramp.report.world_figures import telemetry_over_time
 from offramp.store import Store
+from tests.offramp.latex_papers import needs_latex, paper_of
 
 Change = dict[str, Any]
 
@@ -245,6 +252,49 @@ def test_figures_of_the_world_are_drawn_from_what_they_say(results: Path) -> Non
     assert (down["utilisation"] == 0).all(), "both nodes are down"
     groups = pd.read_csv(results / "figures" / "aud_by_group.csv")
     assert len(groups) == 3 * 2 * 2
+
+
+def test_what_went_on_is_drawn_to_the_end_of_the_last_step(results: Path) -> None:
+    with paper_style():
+        figure = telemetry_over_time(read_results(results))
+        assert figure is not None
+        panels = figure.drawing.axes
+        plt.close(figure.drawing)
+    for panel in panels:
+        assert panel.get_xlim() == (0.0, 3.5)
+        for line in panel.lines:
+            times, values = line.get_data()
+            assert list(times[-2:]) == [3.25, 3.5]
+            assert values[-1] == values[-2]
+
+
+@needs_latex
+def test_figures_of_the_world_go_into_a_paper(results: Path, tmp_path: Path) -> None:
+    assert len(paper_of(tmp_path, results / "figures", results / "tables")) == 10 + 3
+
+
+def test_the_oracle_is_neither_on_the_front_nor_bold(results: Path) -> None:
+    whole = read_results(results)
+    points = tradeoff_points(whole)
+    assert points.loc[points["on_front"], "policy"].ne("oracle").all()
+    assert points["on_front"].any()
+    best = best_arm(whole)
+    assert best is not None
+    assert "oracle" not in {best.arm[1], best.next[1]}
+    assert best.tested <= 4 * 3 // 2, "pairs of two strategies under two policies"
+    for text in ("figures/accuracy_against_latency.txt", "tables/summary.tex"):
+        assert "The oracle is a yardstick" in (results / text).read_text(encoding="utf-8")
+
+
+def test_of_one_replication_the_figures_of_the_world_claim_no_interval(
+    rich: Callable[..., Path],
+) -> None:
+    once = rich({"simulation.replications": 1, "training.seeds": 1})
+    build_report(once)
+    for name in ("aud_by_group", "energy_per_correct_answer"):
+        caption = (once / "figures" / f"{name}.txt").read_text(encoding="utf-8")
+        assert "No intervals: 1 replication" in caption
+        assert "95 %" not in caption
 
 
 # --- links --------------------------------------------------------------------------------------

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
-from tiny_worlds import examples
+from tiny_worlds import examples, group, node, world
 
 from models.errors import ScenarioError
 from sim.distributions import Exponential
+from sim.running.slices import slice_ends
 from sim.streams import Streams
 from sim.workload.arrivals import ClosedLoop, Diurnal, OnOff, Periodic, Poisson, TraceArrivals
 from sim.workload.request_traces import RequestTrace
@@ -466,6 +467,12 @@ def test_impossible_curves_are_refused(curve, period_s, message):
 
 def trace(times_s, device):
     return RequestTrace(Path("t.csv"), np.array(times_s), np.array(device))
+
+
+def test_requests_that_all_come_at_time_0_are_simulated_in_one_slice():
+    arrivals = TraceArrivals(trace([0.0, 0.0], [0, 1]))
+    assert arrivals.rate() == math.inf
+    assert slice_ends(world(group(count=2, arrivals=arrivals), node())) == [10.0, math.inf]
 
 
 def test_a_trace_is_replayed():

@@ -12,7 +12,7 @@ from sim.nodes.service import DistributedService
 from sim.policies import FixedExit
 from sim.policy import ANSWER, OFFLOAD, run_to
 from sim.results.finished_visits import FinishedVisits
-from sim.results.link_loads import BACKHAUL, BROKER, link_loads
+from sim.results.link_loads import BACKHAUL, BROKER, carried_s, link_loads
 from sim.results.traffic import TrafficMeter, offered_traffic
 from sim.workload.arrivals import ClosedLoop, Periodic, Poisson
 
@@ -147,3 +147,11 @@ def test_a_link_that_cannot_carry_its_load_is_overloaded_after_the_run_too():
     traffic, _ = measured(a_world, FixedExit(1))
     (uplink,) = link_loads(a_world, traffic)
     assert uplink.load == pytest.approx(2.0, rel=0.15)
+
+
+def test_what_a_link_never_carries_occupies_it_all_the_time() -> None:
+    """A trace that begins with an outage longer than the run."""
+    trace = TracedCapacity(np.array([0.0, 100.0, 101.0]), np.array([0.0, 8000.0]))
+    assert carried_s(trace, 1000.0, 50.0) == 50.0
+    assert carried_s(trace, 1000.0, 101.0) == pytest.approx(101.0)
+    assert carried_s(trace, 0.0, 50.0) == 0.0

@@ -331,6 +331,58 @@ def test_three_tiers_of_nodes_and_all_the_way_back():
     assert [home for name, exit, home in seen if exit == 3] == [pytest.approx(22.1)]
 
 
+def fogs(edge_replicas, fog_replicas):
+    """Edges that hand on at once, and fogs with a slow link to the cloud."""
+    far = Link(direction(0.0, 8000.0), direction(0.0))
+    first = node(SERVICE, "edge", next_tier="fog", replicas=edge_replicas)
+    fog = node(SERVICE, "fog", next_tier="cloud", tier_link=named(far), replicas=fog_replicas)
+    a_world = tiers([0.0, 0.0], first, fog, cloud(replicas=2))
+    a_world.links[named(far)] = far
+    done = run_of(a_world, up_to({"edge": 0, "fog": 0, "cloud": 3}), SAYS)
+    clouds = [edge_replicas + fog_replicas, edge_replicas + fog_replicas + 1]
+    return sorted(at for it in clouds for at in done.visits.of_node(it).arrived_s.tolist())
+
+
+def test_a_link_between_tiers_is_of_the_node_that_sends_on():
+    """An image takes a second there."""
+    assert fogs(edge_replicas=2, fog_replicas=1) == pytest.approx([1.0, 2.0])
+    assert fogs(edge_replicas=1, fog_replicas=2) == pytest.approx([1.0, 1.0])
+    assert fogs(edge_replicas=1, fog_replicas=1) == pytest.approx([1.0, 2.0])
+
+
+def test_the_way_home_is_that_of_the_group():
+    near = group("near", 1, AtTimes(((0.0,),)), node="edge", deadline=100.0)
+    far = group("far", 1, AtTimes(((50.0,),)), node="cloud", deadline=100.0)
+    other = group("other", 1, AtTimes(((70.0,),)), node="hub", deadline=100.0)
+    close = Link(direction(1.0), direction(2.0))
+    hub = node(SERVICE, "hub", next_tier="cloud", tier_link=named(close))
+    links = {named(WAN): WAN, named(close): close}
+    a_world = world(near, far, other, edge(), hub, cloud(), duration_s=90.0, links=links)
+    seen = {}
+
+    def decide(request, node):
+        if node.name == "cloud":
+            seen[a_world.groups[request.group].name] = request.way_home_s(0.5)
+        return up_to({"edge": 0, "hub": 0, "cloud": 3}).decide(request, node)
+
+    run_of(a_world, Deciding(decide), SAYS)
+    assert seen == {"near": pytest.approx(20.1), "far": 0.0, "other": pytest.approx(2.0)}
+
+
+def test_every_node_of_a_tier_knows_that_others_begin_its_requests():
+    service = DistributedService(Constant(5.0), 3)
+    a_world = tiers([0.0, 0.0, 0.0], edge(workers=3), cloud(service, replicas=3))
+    seen = {}
+
+    def decide(request, node):
+        if node.name.startswith("cloud") and node.name not in seen:
+            seen[node.name] = node.latencies_s(0.5, request.exit)
+        return up_to({"edge": 1, "cloud": 3}).decide(request, node)
+
+    run_of(a_world, Deciding(decide), SAYS)
+    assert seen == dict.fromkeys(["cloud-0", "cloud-1", "cloud-2"], (5.0, 5.0))
+
+
 # --- devices that compute ------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """Transport: links, and whole ways of messages, against one plain loop over messages."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,12 +20,13 @@ from tiny_worlds import (
 )
 
 from sim.distributions import Exponential, Gamma, Uniform
-from sim.faults import Fault
-from sim.network.capacity import TracedCapacity, with_outages
+from sim.faults import Fault, Intervals
+from sim.network.capacity import ConstantCapacity, TracedCapacity, with_outages
+from sim.network.hops import Leg
 from sim.network.links import Channel, Direction, Link, Travels
 from sim.network.mqtt import Mqtt
 from sim.network.retransmission import TcpLoss
-from sim.network.topology import ways
+from sim.network.topology import access_legs, ways
 from sim.network.transport import Messages
 from sim.policies import FixedExit
 from sim.running.slices import Slices, messages_of
@@ -200,6 +202,57 @@ def test_a_message_under_way_in_an_outage_goes_on_after_it():
     outage = Fault("link_outage", named(link), ((0.5, 2.5),))
     run = run_of(a_world([(0.0,), (1.0,)], link, faults=(outage,)))
     assert run.arrived_s.tolist() == pytest.approx([3.0, 4.0])
+
+
+@pytest.mark.parametrize("times", [[(0.0,), (1.0,)], [(0.0, 0.25), (1.0,)]])
+def test_a_link_of_ones_own_carries_nothing_in_an_outage_either(times):
+    """Both are down from 0.5 s to 2.5 s: what was under way, or behind it, goes on after that."""
+    link = Link(direction(0.0, SLOW))
+    outage = Fault("link_outage", named(link), ((0.5, 2.5),))
+    run = run_of(a_world(times, link, faults=(outage,)))
+    expected = {(0, 0.0): 3.0, (0, 0.25): 4.0, (1, 1.0): 3.5}
+    found = zip(run.requests.device, run.requests.created_s, run.arrived_s, strict=True)
+    for device, created_s, arrived_s in found:
+        assert arrived_s == pytest.approx(expected[device, created_s])
+
+
+def test_links_that_are_down_at_times_of_their_own_are_each_like_one_alone():
+    """Many at once, and one by one, as one link with the same outages."""
+    rng = np.random.default_rng(3)
+    sent_s = np.sort(rng.uniform(0, 20, 60))
+    queue, amount = rng.integers(0, 3, 60), rng.uniform(0.1, 0.8, 60)
+    outages = Intervals.of_rows([[(2.0, 5.0)], [], [(1.0, 1.5), (7.0, 12.0)]])
+    one_way, travels = Direction(capacity=ConstantCapacity(8.0)), Travels.of(np.zeros(60))
+    many = Channel(one_way, 3, 3, outages).arrivals(sent_s, queue, queue, amount, travels)
+    single = Channel(one_way, 3, 3, outages)
+    one_by_one = [
+        single.arrival(float(at), int(link), int(link), float(it), 0.0)
+        for at, link, it in zip(sent_s, queue, amount, strict=True)
+    ]
+    assert one_by_one == pytest.approx(many.tolist())
+    for link in range(3):
+        mine = queue == link
+        alone = replace(one_way, capacity=with_outages(one_way.capacity, outages.of(link)))
+        none = np.zeros(mine.sum(), dtype=np.int64)
+        expected = Channel(alone, 1, 1).arrivals(
+            sent_s[mine], none, none, amount[mine], Travels.of(np.zeros(mine.sum()))
+        )
+        assert many[mine] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("qos", "alone"), [(0, False), (1, True)])
+def test_a_window_of_one_message_is_none_at_qos_0(qos, alone):
+    a_world = world(group("devices", 1, Poisson(1.0)), node(), mqtt=Mqtt(qos=qos, inflight=1))
+    [leg] = access_legs(a_world, 0, "uplink")
+    assert leg.alone == alone
+
+
+def test_what_a_message_will_take_is_told_at_the_mean_of_a_trace():
+    """Nothing for the first second, then 3 s at 8 kbit/s: 6 kbit/s."""
+    trace = TracedCapacity(np.array([0.0, 1.0, 4.0]), np.array([0.0, 8000.0]))
+    for capacity in (trace, with_outages(trace, [(2.0, 3.0)])):
+        leg = Leg("uplink", Direction(capacity=capacity), Direction(), (750,))
+        assert leg.travel() == (pytest.approx(1.0), [])
 
 
 def test_every_link_of_a_kind_has_outages_of_its_own():
