@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -96,14 +96,15 @@ class JoinedLog:
 
     Attributes:
         devices: names of all that asked anything, in the order in which they were heard of.
-        malformed: messages that were no requests, which nodes answer with an error, or of more
-            devices than may join.
+        malformed: messages that were no requests; nodes answer them with an error.
+        turned_away: requests of more devices than may join.
+        ambiguous: replies on a topic that several devices chose, to requests with the same id.
         kept: requests since the last :meth:`clear`.
     """
 
     def __init__(self) -> None:
         self.devices: dict[str, None] = {}
-        self.malformed = 0
+        self.malformed = self.turned_away = self.ambiguous = 0
         self.kept: list[Asked] = []
         self._asked: OrderedDict[tuple[str, str, RequestId], tuple[int, Asked]] = OrderedDict()
         self._last: dict[tuple[str, str], Asked] = {}
@@ -111,7 +112,7 @@ class JoinedLog:
     def clear(self) -> None:
         """Forget the requests so far, but not who asked."""
         self.kept = []
-        self.malformed = 0
+        self.malformed = self.turned_away = self.ambiguous = 0
 
     def request(self, edge: str, device: str, payload: bytes, at_s: float) -> None:
         """A request was seen; one that was delivered twice, or is tried again, counts once."""
@@ -121,7 +122,7 @@ class JoinedLog:
             self.malformed += 1
             return
         if device not in self.devices and len(self.devices) >= _MOST_DEVICES:
-            self.malformed += 1
+            self.turned_away += 1
             return
         self.devices[device] = None
         key, content = (edge, device, request.id), hash(payload)
@@ -143,15 +144,28 @@ class JoinedLog:
 
     def reply(self, edge: str, device: str, payload: bytes, at_s: float) -> None:
         """A reply was seen; the first to a request counts."""
+        self.reply_to_one_of([(edge, device)], payload, at_s)
+
+    def reply_to_one_of(
+        self, devices: Iterable[tuple[str, str]], payload: bytes, at_s: float
+    ) -> None:
+        """A reply was seen on a topic of several devices, each with its edge.
+
+        It counts where one of them alone waits for a reply with its id.
+        """
         try:
             reply = decode_reply(payload)
         except BadReply:
             return
         if reply.id is None:
             return
-        _, asked = self._asked.get((edge, device, reply.id), (0, None))
-        if asked is not None and asked.reply is None:
-            asked.reply, asked.replied_s = reply, at_s
+        asked = [self._asked[edge, device, reply.id][1] for edge, device in devices
+                 if (edge, device, reply.id) in self._asked]  # fmt: skip
+        waiting = [it for it in asked if it.reply is None]
+        if len(waiting) == 1:
+            waiting[0].reply, waiting[0].replied_s = reply, at_s
+        elif waiting:
+            self.ambiguous += 1
 
     def report(self, edge: str, device: str, payload: bytes) -> None:
         """A device told what it measured of a request."""
@@ -249,7 +263,7 @@ def with_joined(
         world,
         _together(result, added),
         np.concatenate([labels, np.arange(classes, dtype=labels.dtype)]),
-        _notes(counted, unjudged, log.malformed),
+        _notes(counted, unjudged, log),
     )
 
 
@@ -311,7 +325,7 @@ def _together(result: FleetResult, added: FleetLog) -> FleetResult:
     )
 
 
-def _notes(counted: list[Asked], unjudged: int, malformed: int) -> list[str]:
+def _notes(counted: list[Asked], unjudged: int, log: JoinedLog) -> list[str]:
     notes = []
     answered = [asked for asked in counted if asked.reply is not None]
     estimated = [asked for asked in answered if not asked.reported]
@@ -331,6 +345,16 @@ def _notes(counted: list[Asked], unjudged: int, malformed: int) -> list[str]:
             f"{unjudged} requests of devices that joined had neither a label nor a known sample: "
             "whether their answers are right is unknown, and they are in no figure"
         )
-    if malformed:
-        notes.append(f"{malformed} messages of devices that joined were no requests")
+    if log.malformed:
+        notes.append(f"{log.malformed} messages of devices that joined were no requests")
+    if log.turned_away:
+        notes.append(
+            f"{log.turned_away} requests of further devices are in no figure: no more than "
+            f"{_MOST_DEVICES:,} may join"
+        )
+    if log.ambiguous:
+        notes.append(
+            f"{log.ambiguous} replies came on a topic that several devices share, to requests with "
+            "the same id: nobody can tell whose they are, and these requests count as lost"
+        )
     return notes

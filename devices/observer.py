@@ -162,8 +162,7 @@ class Observer:
             return  # said before now; nodes do not answer it either
         chosen = self._chosen.get(message.topic)
         if chosen is not None:
-            for edge, device in chosen:
-                self.log.reply(edge, device, payload, at_s)
+            self.log.reply_to_one_of(chosen, payload, at_s)
             return
         for edge in self._edges:
             if (device := device_of(message.topic, edge)) is not None:

@@ -135,9 +135,8 @@ def read_profile(path: Path) -> Profile:
     inferences, times = table["inference"].to_numpy(), table["seconds"].to_numpy()
     if not len(times) or not np.isfinite(times).all() or (times <= 0).any():
         raise ArtifactError(f"{path}: a profile needs times that are positive and finite")
-    numbered = (exits.min() >= 1, exits.max() <= len(times))
-    numbered += (inferences.min() >= 0, inferences.max() < len(times))
-    if not all(numbered):
+    of_exits = 1 <= exits.min() <= exits.max() <= len(times)
+    if not of_exits or not 0 <= inferences.min() <= inferences.max() < len(times):
         raise ArtifactError(f"{path}: exits or inferences are numbered as no profile does")
     seconds: dict[int, dict[str, NDArray[np.float64]]] = {}
     for batch_size in np.unique(batch_sizes).tolist():

@@ -29,6 +29,9 @@ DESCRIPTION = "artifact.json"
 
 _PARTIAL = ".partial-"
 
+#: What is made anew lies aside meanwhile; it is as old as it is, and no partial one.
+_ASIDE = ".before-"
+
 _LOCKS = "locks"
 
 #: Whoever waits for a lock looks this often whether it is free.
@@ -164,14 +167,16 @@ class Store:
     def anew(self, kind: str, made_from: dict[str, Any]) -> Iterator[None]:
         """Within the block the artefact is not there, to be made again; if not, it is back."""
         path = self.path(kind, made_from)
-        aside = path.with_name(f"{_PARTIAL}before-{path.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        with suppress(FileNotFoundError):
+        aside = path.with_name(f"{_ASIDE}{path.name}")
+        if self.find(kind, made_from) is not None:
+            shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
+        # Else one may lie aside since a process was killed in this block.
         try:
             yield
         finally:
             if self.find(kind, made_from) is None and aside.exists():
+                shutil.rmtree(path, ignore_errors=True)
                 aside.rename(path)
             shutil.rmtree(aside, ignore_errors=True)
 

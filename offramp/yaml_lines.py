@@ -82,7 +82,7 @@ class _Reader:
     def scalar(self, node: ScalarNode) -> Any:
         try:
             return self.yaml.constructor.construct_object(node)
-        except ValueError as error:
+        except (ValueError, LookupError) as error:  # the second where a tag names another type
             raise NotYamlError(f"not valid YAML: {error}", node.start_mark.line + 1) from None
 
     def item(self, index: int, node: Node, location: Location) -> Any:

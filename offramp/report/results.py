@@ -419,6 +419,8 @@ def _latency_percentiles(results: Results, strategy: str, policy: str) -> dict[s
     percents = (50, 95, 99)
     names = [f"latency_p{percent}_s" for percent in percents]
     if not results.has_records:
+        if PERCENTILES not in results.others:
+            raise _unfinished(results.folder / PERCENTILES)
         of_arm = results.others[PERCENTILES].set_index(["strategy", "policy"])
         if (strategy, policy) not in of_arm.index:
             raise ResultsError(

@@ -88,7 +88,8 @@ def aud_by_group(results: Results) -> Figure | None:
     for axis in axes[:, 0]:
         axis.set_ylabel("accuracy under deadline")
     note = no_interval(_repeated(intervals), over.removesuffix("s"))
-    legend_above(figure, *axes[0, 0].get_legend_handles_labels(), note=note)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    legend_above(figure, handles, labels, note)
     caption = (
         f"Accuracy under deadline of each group of devices. "
         f"{_interval_text(intervals, repetitions_of(results, 'aud'))}, over all requests of "
@@ -182,8 +183,8 @@ def telemetry_over_time(results: Results) -> Figure | None:
             of_arm = shown[(shown["node"] == node) & (shown["policy"] == policy)]
             for axis, column in ((queue, "queue_length"), (utilisation, "utilisation")):
                 axis.step(
-                    [*of_arm["time_s"], end_s],
-                    [*of_arm[column], of_arm[column].iloc[-1]],
+                    [*of_arm["time_s"], *[end_s][: len(of_arm)]],
+                    [*of_arm[column], *of_arm[column][-1:]],
                     where="post",
                     **look.line(),
                     label=policy,

@@ -115,7 +115,7 @@ def differences(
     else:
         paired = np.isnan(difference)
         # In the order of the test: where cells are missing, a mean of means is another number.
-        inner = {SEEDS: 3, REPLICATIONS: 2, BOTH: (2, 3)}[over]
+        inner: int | tuple[int, ...] = {SEEDS: (3,), REPLICATIONS: (2,), BOTH: (2, 3)}[over]
         before, after, gap = (
             it if over == BOTH else _mean(it, -1)
             for it in (

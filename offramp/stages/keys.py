@@ -24,7 +24,7 @@ from offramp.store import file_hash
 #: Raise when a change of code changes what a stage makes from the same settings.
 TRAINING_VERSION = 2
 PROFILING_VERSION = 4
-SIMULATION_VERSION = 12
+SIMULATION_VERSION = 13
 
 
 def _data_key(experiment: Experiment) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import torch
 
 from models.artifacts import read_predictions
 from models.checkpoint import read_curve
-from models.errors import OfframpError, TrainingError, error_text
+from models.errors import TrainingError, error_text
 from models.training.strategies import RANKED_STRATEGIES
 from offramp.console import Console
 from offramp.parallel import in_processes
@@ -49,7 +49,8 @@ def run_study(
     """Train what is missing, then write tables, figures and the page; return the page's path.
 
     Args:
-        jobs: worker processes; each trains on one thread where there are several.
+        jobs: worker processes; where there are several, each trains on one thread, or as many as
+            ``training.threads`` says.
 
     Raises:
         TrainingError: some trainings failed; the others are in the tables and on the page.
@@ -275,7 +276,7 @@ def _prepare_backbone(cell: Cell, store_root: Path, threads: int | None) -> list
     """
     console = _Kept()
     stage = _stage(cell, store_root, threads, console)
-    with suppress(OfframpError):  # it fails again, and is told, where it is needed
+    with suppress(Exception, SystemExit):  # it fails again, and is told, where it is needed
         network, _ = stage.initial_network(cell.seed)
         for split in ("train", "validation", "test"):
             stage.inputs(split, cell.seed, network)
@@ -288,11 +289,13 @@ def _train(cell: Cell, store_root: Path, threads: int | None) -> tuple[str, Outc
     Returns:
         What it was made from, and its rows, or what went wrong.
     """
-    stage = _stage(cell, store_root, threads, Console(quiet=True))
-    made_from = keys.trained_key(stage.experiment, cell.strategy, cell.seed)
-    make = partial(stage.train_network, cell.strategy, cell.seed, made_from)
     try:
+        stage = _stage(cell, store_root, threads, Console(quiet=True))
+        made_from = keys.trained_key(stage.experiment, cell.strategy, cell.seed)
+        make = partial(stage.train_network, cell.strategy, cell.seed, made_from)
         folder = stage.store.find_or_make("trained", made_from, make)
+    except OSError:
+        raise  # a full disk will be no less full for the next
     except (Exception, SystemExit) as error:  # a network of the user's own may do anything
         values = ", ".join(f"{axis}={it}" for axis, it in cell.configuration.values.items())
         return (

@@ -144,10 +144,7 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
             busy[name] = ask(f"{name} busy", [many], BUSY_REQUESTS / busy_hz)
             broker_s.append((_processor_s(session) - before_s) / (2 * len(busy[name][1])))
     if nodes.notes:
-        raise LiveError(
-            f"calibration: {'; '.join(nodes.notes)}: what was measured is of before and after. "
-            "The same command goes on from there"
-        )
+        raise DisturbedError(f"calibration: {'; '.join(nodes.notes)}")
     asked_hz = _asked_hz(world)
     phases = {"idle": idle, "half busy": half, "busy": busy}
     of_nodes, ways = {}, list[tuple[Floats, Floats, Floats]]()
@@ -183,6 +180,10 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
     mqtt = session.loaded.scenario.mqtt or MqttSection()
     broker = float(np.mean(broker_s))
     return Calibration(work_s, rtt_s, lag_s, up_s, home_s, broker, of_nodes, mqtt.qos, about)
+
+
+class DisturbedError(LiveError):
+    """Broker or nodes ended during a calibration, and were started again: it is of both."""
 
 
 def handshakes_s(broker: Broker) -> Floats:

@@ -28,7 +28,7 @@ from offramp.validation.calibration import (
 from offramp.validation.comparison import Comparison, compare
 from offramp.validation.draws import other_draws
 from offramp.validation.figures import write_figures
-from offramp.validation.measuring import measure
+from offramp.validation.measuring import DisturbedError, measure
 from offramp.validation.page import Findings, quietness_note, write_findings
 from offramp.validation.time_parts import division_of, time_parts
 
@@ -36,6 +36,10 @@ LIVE, SIMULATED, CALIBRATION, FIGURES = "live", "simulated", "calibration", "fig
 
 #: Of a validation that is not finished: the profile that it is made with.
 _BEGUN = ".begun.json"
+
+
+#: So often a calibration is tried that is disturbed.
+_CALIBRATIONS = 3
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,15 @@ def validate(
     folder = results / CALIBRATION
 
     def calibration_now(session: LiveSession) -> Calibration:
-        with live_table(console) as table:
-            measured = measure(session, table, console.note)
+        for attempt in range(_CALIBRATIONS):
+            try:
+                with live_table(console) as table:
+                    measured = measure(session, table, console.note)
+                break
+            except DisturbedError as error:
+                if attempt == _CALIBRATIONS - 1:
+                    raise
+                console.note(f"warning: {error}; it is measured again")
         # What inference takes beyond the profile is beyond this one, at the scenario's rate.
         measured.about.update(profile=profile, scenario=_key(lived))
         return measured

@@ -292,6 +292,72 @@ class _Interrupted:
         return self.whole.mean_s(size_bytes)
 
 
+@dataclass(frozen=True, eq=False)
+class InterruptedLinks:
+    """As a capacity with outages, of many links at once, each with outages of its own.
+
+    Attributes:
+        whole: of each link while it is up.
+        starts_s, ends_s: (links, K) of their outages, ascending along each row and apart; infinity
+            fills rows up.
+    """
+
+    whole: Capacity
+    starts_s: Floats
+    ends_s: Floats
+
+    @cached_property
+    def _up_from_s(self) -> Floats:
+        return np.pad(self.ends_s, ((0, 0), (1, 0)))
+
+    @cached_property
+    def _up_to_s(self) -> Floats:
+        return np.pad(self.starts_s, ((0, 0), (0, 1)), constant_values=np.inf)
+
+    @cached_property
+    def _whole_before(self) -> Floats:
+        return self.whole.work(self._up_from_s)
+
+    @cached_property
+    def _done_before(self) -> Floats:
+        until = self.whole.work(self.starts_s)
+        there = np.isfinite(self.starts_s)
+        done = np.full_like(until, np.inf)
+        done[there] = until[there] - self._whole_before[:, :-1][there]
+        return np.pad(np.cumsum(done, axis=1), ((0, 0), (1, 0)))
+
+    def work(self, link: NDArray[np.int64], time_s: Floats) -> Floats:
+        """(N,) work that each message's link could have done by a time; see :class:`Capacity`."""
+        finite = np.isfinite(time_s)
+        times = np.where(finite, time_s, 0.0)
+        outages = self._begun(link, times)
+        since = np.maximum(self.whole.work(times) - self._whole_before[link, outages], 0.0)
+        return np.where(finite, self._done_before[link, outages] + since, time_s)
+
+    def finished_s(self, link: NDArray[np.int64], sent_s: Floats, work: Floats) -> Floats:
+        """(N,) when messages have left their links; see :func:`finished_s`."""
+        outages = np.sum(self._done_before[link, 1:] < work[:, None], axis=1)
+        of_whole = work - self._done_before[link, outages] + self._whole_before[link, outages]
+        times = np.clip(
+            self.whole.time(of_whole), self._up_from_s[link, outages], self._up_to_s[link, outages]
+        )
+        finished: Floats = np.maximum(self._available(link, sent_s), times)
+        return finished
+
+    def _available(self, link: NDArray[np.int64], time_s: Floats) -> Floats:
+        while True:
+            outages = self._begun(link, time_s)
+            up_s = self.whole.available(np.maximum(time_s, self._up_from_s[link, outages]))
+            if np.array_equal(up_s, time_s):
+                return up_s
+            time_s = up_s  # which may lie in the next outage
+
+    def _begun(self, link: NDArray[np.int64], time_s: Floats) -> NDArray[np.int64]:
+        """(N,) how many outages have begun."""
+        begun: NDArray[np.int64] = np.sum(self.starts_s[link] <= time_s[:, None], axis=1)
+        return begun
+
+
 # --- traces --------------------------------------------------------------------------------------
 
 #: Bits per second of one unit, by how a column's name ends.

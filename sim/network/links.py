@@ -8,7 +8,6 @@ outage. On one connection, no message overtakes one sent before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +15,13 @@ from numpy.typing import NDArray
 
 from sim.distributions import Constant, Distribution, Floats
 from sim.faults import Intervals
-from sim.network.capacity import Capacity, ConstantCapacity, finished_s, with_outages
+from sim.network.capacity import (
+    Capacity,
+    ConstantCapacity,
+    InterruptedLinks,
+    finished_s,
+    with_outages,
+)
 from sim.network.congestion import CONTROLS, CongestionControl
 from sim.network.retransmission import TcpLoss
 from sim.network.tcp_senders import Crossing, Senders
@@ -94,16 +99,6 @@ class Link:
     shared_by: int = 1
 
 
-def _capacities(whole: Capacity, outages: Intervals | None) -> list[Capacity]:
-    """Of each link, or one for all where they are alike."""
-    if outages is None:
-        return [whole]
-    rows = [outages.of(link) for link in range(len(outages.start_s))]
-    if all(row == rows[0] for row in rows):
-        rows = rows[:1]
-    return [with_outages(whole, row) for row in rows]
-
-
 #: What is left of a message when the link has begun with it: no more than that, so that rounding
 #: does not decide whether one that comes as an outage begins has begun before it.
 _BEGUN = 1 - 1e-9
@@ -122,7 +117,15 @@ class Channel:
         self, direction: Direction, queues: int, flows: int, outages: Intervals | None = None
     ) -> None:
         self.direction = direction
-        self._capacities = _capacities(direction.capacity, outages)
+        self._outages = outages
+        #: Where all links are alike, that of each.
+        self._capacity = direction.capacity
+        self._interrupted: InterruptedLinks | None = None
+        self._of_links: dict[int, Capacity] = {}
+        if outages is not None and (outages.start_s == outages.start_s[0]).all():
+            self._capacity = with_outages(direction.capacity, outages.of(0))
+        elif outages is not None:
+            self._interrupted = InterruptedLinks(direction.capacity, outages.start_s, outages.end_s)
         # Messages that occupy nothing and all take the same time keep their order by themselves.
         self._occupied = outages is not None or not (
             isinstance(direction.capacity, ConstantCapacity) and direction.capacity.amount(1) == 0.0
@@ -155,7 +158,7 @@ class Channel:
         end_s = sent_s
         if self._occupied:
             through = self._through(sent_s, queue, amount)
-            end_s = self._of_links(queue, finished_s, sent_s, through)
+            end_s = self._finished(queue, sent_s, through)
         arrived: Floats = end_s + travels.delay_s
         waits = self._senders is not None and self._senders.may_delay(travels.segments)
         self._reorders |= waits
@@ -167,7 +170,7 @@ class Channel:
             begin_s = sent_s
             if self._occupied:
                 begun = through - _BEGUN * amount
-                begin_s = np.minimum(self._of_links(queue, finished_s, sent_s, begun), end_s)
+                begin_s = np.minimum(self._finished(queue, sent_s, begun), end_s)
             arrived[order] += self._senders.delays(
                 keys,
                 begin_s[order],
@@ -192,7 +195,7 @@ class Channel:
     ) -> float:
         """As :meth:`arrivals`, of one message."""
         begin_s = end_s = sent_s
-        capacity = self._capacities[queue % len(self._capacities)]
+        capacity = self._of_one(queue)
         if self._occupied:
             free = max(float(capacity.work(sent_s)), float(self._free[queue])) + amount
             self._free[queue] = free
@@ -210,19 +213,28 @@ class Channel:
             self._last[flow] = arrived
         return arrived
 
-    def _of_links(
-        self, queue: NDArray[np.int64], of: Callable[..., Floats], *values: Floats
-    ) -> Floats:
-        """What ``of`` makes of the capacity of each message's link, and of (N,) values."""
-        if len(self._capacities) == 1:
-            return of(self._capacities[0], *values)
-        link = queue % len(self._capacities)
-        order = np.argsort(link, kind="stable")
-        found = np.empty_like(values[0])
-        for rows in np.split(order, np.flatnonzero(np.diff(link[order])) + 1):
-            if len(rows):
-                found[rows] = of(self._capacities[link[rows[0]]], *(it[rows] for it in values))
-        return found
+    def _finished(self, queue: NDArray[np.int64], sent_s: Floats, work: Floats) -> Floats:
+        if self._interrupted is None:
+            return finished_s(self._capacity, sent_s, work)
+        links = len(self._interrupted.starts_s)
+        return self._interrupted.finished_s(queue % links, sent_s, work)
+
+    def _work(self, queue: NDArray[np.int64], time_s: Floats) -> Floats:
+        if self._interrupted is None:
+            return self._capacity.work(time_s)
+        return self._interrupted.work(queue % len(self._interrupted.starts_s), time_s)
+
+    def _of_one(self, queue: int) -> Capacity:
+        """The capacity of one link."""
+        if self._interrupted is None:
+            return self._capacity
+        assert self._outages is not None
+        link = queue % len(self._outages.start_s)
+        known = self._of_links.get(link)
+        if known is None:
+            known = with_outages(self.direction.capacity, self._outages.of(link))
+            self._of_links[link] = known
+        return known
 
     def _through(self, sent_s: Floats, queue: NDArray[np.int64], amount: Floats) -> Floats:
         """Work at which the link is free again after messages: Lindley's recursion, in one pass.
@@ -232,7 +244,7 @@ class Channel:
         """
         order = np.argsort(queue, kind="stable")
         keys, amounts = queue[order], amount[order]
-        work = self._of_links(keys, lambda it, time_s: it.work(time_s), sent_s[order])
+        work = self._work(keys, sent_s[order])
         first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
         total = np.cumsum(amounts)
         # Sums start anew in each queue, so that many queues do not cost digits.

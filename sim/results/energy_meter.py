@@ -63,12 +63,19 @@ def device_joules(world: World, traffic: Traffic, computed_s: Floats) -> dict[st
 
 
 def _airtimes_s(leg: Leg, horizon_s: float) -> tuple[float, float]:
-    """Seconds of radio that one message takes in its own direction, and its acknowledgements."""
-    there, back = sum(leg.packets[::2]), sum(leg.packets[1::2])
-    return (
-        carried_s(leg.forward.capacity, there, horizon_s),
-        carried_s(leg.back.capacity, back, horizon_s),
+    """Seconds of radio that one message takes in its own direction, and its acknowledgements.
+
+    None on a link that carries nothing all the time.
+    """
+    ways = (
+        (leg.forward.capacity, sum(leg.packets[::2])),
+        (leg.back.capacity, sum(leg.packets[1::2])),
     )
+    there_s, back_s = (
+        carried_s(capacity, size, horizon_s) if capacity.work(horizon_s) else 0.0
+        for capacity, size in ways
+    )
+    return there_s, back_s
 
 
 def node_joules(world: World, busy_s: Floats) -> dict[str, Joules]:

@@ -51,10 +51,14 @@ def _known_rate_hz(group: DeviceGroup) -> float:
 def state_exit(world: World, group: int) -> int:
     """The exit after which devices of a group are taken to send on what they computed.
 
-    Which of several it was is not recorded: the last that they can compute.
+    Which of several it was is not recorded: the last that they can compute, but for the network's
+    last, after which there is nothing to go on with.
     """
     spec = world.groups[group]
-    return 0 if spec.service is None else spec.last_exit or spec.service.exit_count
+    if spec.service is None:
+        return 0
+    exits = spec.service.exit_count
+    return min(spec.last_exit or exits, exits - 1)
 
 
 class TrafficMeter:

@@ -78,7 +78,7 @@ def offered_loads(world: World) -> list[OfferedLoad]:
         per_second = rate / workers / _undelayed(node, rate)
         besides_s = node.overheads.occupied_s if node.overheads else 0.0
         straight, stepwise = (
-            tuple(per_second * (mean_s + besides_s) for mean_s in means)
+            tuple(per_second * (mean_s + besides_s) for mean_s in means[: node.last_exit])
             for means in (node.service.means(), node.service.stepwise_means())
         )
         loads.append(

@@ -106,16 +106,16 @@ class Slices:
 
 def slice_ends(world: World) -> list[float]:
     """Ends of the slices of time of a run; the last is infinite, for what is still on its way."""
-    rate_hz = sum(
+    rates_hz = [
         group.count * group.arrivals.rate()
         for group in world.groups
         if not isinstance(group.arrivals, ClosedLoop)
-    )
+    ]
+    # A trace whose requests all come at time 0 has none.
+    rate_hz = sum(filter(math.isfinite, rates_hz))
     # Some work is done for every device in every slice.
     requests = max(SLICE_REQUESTS, world.devices / 32)
-    # A trace whose requests all come at time 0 has no rate.
-    wanted = world.horizon_s * rate_hz / requests if math.isfinite(rate_hz) else 1
-    slices = max(1, min(10_000, round(wanted)))
+    slices = max(1, min(10_000, round(world.horizon_s * rate_hz / requests)))
     return [world.horizon_s * number / slices for number in range(1, slices + 1)] + [float("inf")]
 
 

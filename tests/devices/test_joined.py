@@ -353,7 +353,20 @@ def test_no_more_devices_join_than_there_may_be(monkeypatch: pytest.MonkeyPatch)
         asks(log, 2.0, device=device, id=len(log.kept))
     assert list(log.devices) == ["a", "b"]
     assert [asked.device for asked in log.kept] == ["a", "b", "a"]
-    assert log.malformed == 1
+    assert log.turned_away == 1
+
+
+def test_a_reply_that_may_be_of_either_device_is_of_none() -> None:
+    log = JoinedLog()
+    either = [("edge", "a"), ("edge", "b")]
+    for device, id in (("a", 1), ("b", 1), ("b", 2)):
+        asks(log, 2.0, device=device, id=id)
+    for id in (1, 2):
+        said = Reply(id, "ok", node="edge", predicted=3, exit=1, node_s=0.01)
+        log.reply_to_one_of(either, encode_reply(said), START_S + 2.05)
+    assert [asked.reply is not None for asked in log.kept] == [False, False, True]
+    _, _, notes = joined_run(log)
+    assert any("1 replies came on a topic that several devices share" in note for note in notes)
 
 
 def test_images_are_not_kept_and_tell_repetitions_apart() -> None:

@@ -46,6 +46,8 @@ def test_the_valid_file_that_the_others_are_made_from_loads(tmp_path: Path) -> N
         ("name: tiny", "name: tiny: er", 1, ["not valid YAML"]),
         ("  steps: 5", "\tsteps: 5", 5, ["not valid YAML", "\\t"]),
         ("exits: [layer1]", "exits: *gone", 3, ["not valid YAML", "'gone'"]),
+        ("  steps: 5", "  steps: !!bool maybe", 5, ["not valid YAML"]),
+        ("  steps: 5", '  steps: !!int ""', 5, ["not valid YAML"]),
         ("policies: [", "---\npolicies: [", 18, ["not valid YAML"]),
     ],
     ids=["duplicate", "duplicate at top", "unclosed", "colon", "tab", "alias", "two documents"],

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from models.errors import ScenarioError
 from offramp import load_scenario
 from offramp.scenario import shipped_scenarios
 
@@ -96,3 +97,32 @@ def test_a_closed_loop_never_overloads_its_link(scenario: Callable[..., Path]) -
         ARRIVALS: {"process": "closed_loop", "think_ms": 1},
     }
     assert load_scenario(str(scenario(changes))).warnings == []
+
+
+def test_how_much_devices_send_that_compute_themselves_is_not_known_before(
+    scenario: Callable[..., Path],
+) -> None:
+    slow = {"links.wifi": {"preset": "lora_sf7"}, f"{CAMERAS}.compute": {"service_ms": 1}}
+    (message,) = load_scenario(str(scenario(slow))).warnings
+    assert "neither collisions nor duty cycles" in message
+    del slow[f"{CAMERAS}.compute"]
+    assert len(load_scenario(str(scenario(slow))).warnings) > 1, "else this is no test"
+
+
+def test_as_many_outages_are_expected_as_there_are_links(scenario: Callable[..., Path]) -> None:
+    """Devices on one access point have one."""
+    outage = {"kind": "link_outage", "link": "wifi", "mtbf_s": 5e-4, "mttr_s": 5e-4}
+    many = {f"{CAMERAS}.count": 2000, "faults": [outage], "links.wifi.shared_by": "all"}
+    load_scenario(str(scenario(many)))
+    with pytest.raises(ScenarioError, match="failures in one replication"):
+        load_scenario(str(scenario({**many, "links.wifi.shared_by": 2})))
+
+
+def test_thresholds_may_be_given_where_not_every_exit_is_in_reach(
+    scenario: Callable[..., Path],
+) -> None:
+    policies = [{"policy": "confidence", "thresholds": [0.8]}]
+    load_scenario(str(scenario({"nodes.edge.last_exit": 1, "policies": policies})))
+    policies[0]["thresholds"] = [0.8, 0.9]
+    with pytest.raises(ScenarioError, match="thresholds"):
+        load_scenario(str(scenario({"nodes.edge.last_exit": 1, "policies": policies})))
