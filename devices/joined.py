@@ -44,6 +44,8 @@ JOINED = "joined"
 _REMEMBERED = 10_000
 #: Requests of one run that are kept.
 _MOST_KEPT = 1_000_000
+#: Clients give up a request so long after its deadline.
+_GIVEN_UP_S = 2.0
 #: Devices that may join; anybody can ask under any name.
 _MOST_DEVICES = 10_000
 
@@ -77,6 +79,11 @@ class Asked:
     def created_s(self) -> float:
         """When the device created it."""
         return self.asked_s - (self.travel_s or 0.0) / 2 - self.request.age_s
+
+    @property
+    def overdue_s(self) -> float:
+        """After which nobody looks for its reply any more, as clients do."""
+        return self.asked_s + self.request.deadline_s + _GIVEN_UP_S
 
     @property
     def heard_s(self) -> float:
@@ -162,6 +169,8 @@ class JoinedLog:
         asked = [self._asked[edge, device, reply.id][1] for edge, device in devices
                  if (edge, device, reply.id) in self._asked]  # fmt: skip
         waiting = [it for it in asked if it.reply is None]
+        if len(waiting) > 1:  # what was lost long ago waits no more
+            waiting = [it for it in waiting if not it.reported and at_s <= it.overdue_s]
         if len(waiting) == 1:
             waiting[0].reply, waiting[0].replied_s = reply, at_s
         elif waiting:

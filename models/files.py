@@ -57,3 +57,18 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` as UTF-8, whole or not at all."""
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+#: How the system says that a disk, or what one may use of it, is full.
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or what it comes from, is that a disk is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            return True
+        if "No space left" in str(error):  # as libraries say it that do not pass the number on
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -92,6 +92,11 @@ class Intervals:
         return Intervals.of_rows(rows) or self
 
     @property
+    def are_alike(self) -> bool:
+        """Whether all things are down at the same times."""
+        return all(bool((times == times[0]).all()) for times in (self.start_s, self.end_s))
+
+    @property
     def total(self) -> int:
         """How many intervals there are."""
         return int(np.isfinite(self.start_s).sum())

@@ -80,13 +80,6 @@ def check_goes_on(
             f"{tier!r} holds exits 1 to {there}, fewer than {who!r} with {here}: it could not go "
             f"on after exit {here}; raise nodes.{tier}.last_exit",
         )
-    elif there == here < exit_count and scenario.nodes[tier].next_tier is not None:
-        yield (
-            place,
-            f"{tier!r} holds exits 1 to {there}, no more than {who!r}: policies that look at the "
-            f"next tier would never get to those behind it; raise nodes.{tier}.last_exit, or go to "
-            "its next tier at once",
-        )
 
 
 def exits_in_reach(scenario: Scenario, node: str, exit_count: int) -> int:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from offramp.checks.common import Problem
 from offramp.schema import Scenario
 from offramp.worlds import outline_of
@@ -26,17 +28,20 @@ def warnings_of(scenario: Scenario, folder: Path) -> list[Problem]:
         *_lora(scenario, world),
         *_mqtt(scenario),
         *_nodes(scenario),
+        *_relays(scenario),
         *_silent(scenario, world),
     ]
 
 
 def _overloaded_links(scenario: Scenario, world: World) -> Iterator[Problem]:
     # How much devices send that compute themselves is not known before a run.
-    sending = tuple(it for it in world.groups if scenario.devices[it.name].compute is None)
-    if not sending:
-        return
-    world = replace(world, groups=sending)
-    for offered in link_loads(world, offered_traffic(world)):
+    sends = np.repeat(
+        [scenario.devices[group.name].compute is None for group in world.groups],
+        [group.count for group in world.groups],
+    )
+    traffic = offered_traffic(world)
+    traffic = replace(traffic, images=traffic.images * sends, answers=traffic.answers * sends)
+    for offered in link_loads(world, traffic):
         if offered.load >= 1:
             yield (
                 ("links", offered.link, offered.direction),
@@ -87,6 +92,29 @@ def _nodes(scenario: Scenario) -> Iterator[Problem]:
             yield ("nodes", name), "neither devices nor other nodes send anything here"
         if node.queue == "priority" and len({g.priority for g in scenario.devices.values()}) == 1:
             yield ("nodes", name, "queue"), "all devices have the same priority: this is fifo"
+
+
+def _relays(scenario: Scenario) -> Iterator[Problem]:
+    """Tiers that hold no more exits than the one before: most policies look one tier ahead."""
+    before = [
+        (("nodes", name, "next_tier"), node.last_exit, node.next_tier.node)
+        for name, node in scenario.nodes.items()
+        if node.next_tier
+    ]
+    before += [
+        (("devices", name, "compute"), group.compute.last_exit, group.node)
+        for name, group in scenario.devices.items()
+        if group.compute
+    ]
+    for place, here, tier in before:
+        behind = scenario.nodes[tier]
+        if here is not None and here == behind.last_exit and behind.next_tier is not None:
+            yield (
+                place,
+                f"{tier!r} holds no more exits than what is before it: policies that look at the "
+                f"next tier, as full and confidence do, answer here and never get to "
+                f"{behind.next_tier.node!r}; fixed_exit goes through",
+            )
 
 
 def _silent(scenario: Scenario, world: World) -> Iterator[Problem]:

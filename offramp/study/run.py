@@ -20,7 +20,8 @@ import torch
 
 from models.artifacts import read_predictions
 from models.checkpoint import read_curve
-from models.errors import TrainingError, error_text
+from models.errors import ResultsError, TrainingError, error_text
+from models.files import is_disk_full
 from models.training.strategies import RANKED_STRATEGIES
 from offramp.console import Console
 from offramp.parallel import in_processes
@@ -97,7 +98,7 @@ def run_study(
                     else:
                         table.add(trainings[made_from], outcome)
                     update(done)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, ResultsError):
             if page := _write_what_is_there(study, results):
                 console.note(f"{page} shows the trainings that are finished")
             else:
@@ -275,8 +276,8 @@ def _prepare_backbone(cell: Cell, store_root: Path, threads: int | None) -> list
         What is to be known of it.
     """
     console = _Kept()
-    stage = _stage(cell, store_root, threads, console)
     with suppress(Exception, SystemExit):  # it fails again, and is told, where it is needed
+        stage = _stage(cell, store_root, threads, console)
         network, _ = stage.initial_network(cell.seed)
         for split in ("train", "validation", "test"):
             stage.inputs(split, cell.seed, network)
@@ -294,9 +295,12 @@ def _train(cell: Cell, store_root: Path, threads: int | None) -> tuple[str, Outc
         made_from = keys.trained_key(stage.experiment, cell.strategy, cell.seed)
         make = partial(stage.train_network, cell.strategy, cell.seed, made_from)
         folder = stage.store.find_or_make("trained", made_from, make)
-    except OSError:
-        raise  # a full disk will be no less full for the next
     except (Exception, SystemExit) as error:  # a network of the user's own may do anything
+        if is_disk_full(error):
+            raise ResultsError(
+                f"{error_text(error)}. Nothing that is finished is lost: make room, and the same "
+                "command goes on from there"
+            ) from error
         values = ", ".join(f"{axis}={it}" for axis, it in cell.configuration.values.items())
         return (
             cell.made_from,

@@ -81,6 +81,8 @@ class Crew:
         self._told: set[str] = set()
         self.members: dict[str, Member] = {}
         self.refusals: list[str] = []
+        #: Why workers are not used any more.
+        self.put_aside: list[str] = []
 
     def ready(self) -> list[Member]:
         """Those who may be given work."""
@@ -116,6 +118,7 @@ class Crew:
     def set_aside(self, member: Member, why: str) -> None:
         """Give a worker no more work."""
         member.aside = True
+        self.put_aside.append(f"worker {member.name} is not used: {why}")
         self.tell(f"worker {member.name} is not used any more: {why}")
 
     def leaves(self, member: Member) -> None:
@@ -203,7 +206,7 @@ class Crew:
             self.set_aside(member, str(outcome.error))
         elif isinstance(outcome.error, PackageNotFoundError):
             self._refuse(member, f"{outcome.error.args[0]} is not installed")
-        elif isinstance(outcome.error, ImportError):
+        elif isinstance(outcome.error, (ImportError, AttributeError, TypeError)):
             self._refuse(member, f"its Offramp is another: {outcome.error}")
         elif outcome.error is not None:
             # It is about to end, or the cluster was restarted: whoever is still there is asked.

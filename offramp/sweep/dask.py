@@ -127,7 +127,8 @@ class DaskBackend:
             self._idle_since = now
         elif now - self._idle_since > patience_s:
             message = f"--dask {where}: no worker could be used for {_in_words(patience_s)}"
-            raise BackendError("\n".join((message, *self._crew.refusals)))
+            reasons = (*self._crew.refusals, *self._crew.put_aside)
+            raise BackendError("\n".join((message, *reasons)))
         elif now - self._idle_since > _SILENT_S:
             self._crew.tell(f"waiting for workers of {where}, for up to {_in_words(patience_s)}")
         return lost

@@ -13,7 +13,7 @@ from typing import Any
 
 from models.brought_files import brought_place
 from models.errors import ArtifactError, OfframpError, ResultsError
-from models.importing import is_import_path, module_file
+from models.importing import code_beside, is_import_path, module_file
 from offramp.experiment import user_file
 from offramp.store import DESCRIPTION, Store, content_key, file_hash
 from offramp.sweep.backend import Artefact
@@ -175,9 +175,10 @@ def named_by(text: str, folder: Path) -> Iterator[tuple[str, Path]]:
     place = brought_place(name)
     yield place.as_posix(), path
     if path.suffix == ".py":
-        for beside in sorted(path.parent.glob("*.py")):
-            if beside.name != path.name and beside.is_file():
-                yield (place.parent / beside.name).as_posix(), beside
+        # Packages beside it, too, where it imports them.
+        for beside in sorted({*path.parent.glob("*.py"), *code_beside(path)} - {path}):
+            if beside.is_file():
+                yield (place.parent / beside.relative_to(path.parent)).as_posix(), beside
 
 
 # --- on the way home -----------------------------------------------------------------------------

@@ -5,12 +5,12 @@ Each of these makes one artefact, if the store lacks it. torch is imported when 
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from models.errors import error_text
+from models.files import is_disk_full
 from offramp.console import Console
 from offramp.scenario import LoadedScenario
 from offramp.schema import Strategy
@@ -20,8 +20,6 @@ from offramp.sweep.point import Context
 
 if TYPE_CHECKING:
     from offramp.stages.training import TrainingStage
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def _made(context: Context, values: dict[str, Any], make: Callable[[TrainingStag
     try:
         make(_stage(context.scenario_with(values), Store(context.store_root)))
     except (Exception, SystemExit) as error:  # a network of the user's own may do anything
-        return Made(error_text(error), _is_disk_full(error))
+        return Made(error_text(error), is_disk_full(error))
     return Made()
 
 
@@ -116,13 +114,3 @@ def _stage(loaded: LoadedScenario, store: Store) -> TrainingStage:
     torch.set_num_threads(loaded.scenario.training.threads or 1)
     check_network(loaded.experiment, loaded.error_at)
     return TrainingStage(loaded.experiment, store, Console(quiet=True))
-
-
-def _is_disk_full(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _DISK_FULL:
-            return True
-        if "No space left" in str(error):  # as libraries say it that do not pass the number on
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -119,7 +119,10 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
             asking = replace(calibrating, job=replace(calibrating.job, world=of_phase))
             standing = Standing(f"calibration, {phase}", 1, 1, "starting")
             with fleet_process(asking.order(arm)) as fleet:
-                return of_phase, asking.follow(nodes, fleet, table, standing)
+                result = asking.follow(nodes, fleet, table, standing)
+            if nodes.notes:
+                raise DisturbedError(f"calibration: {'; '.join(nodes.notes)}")
+            return of_phase, result
 
         for name in used:
             spec, group = world.nodes[world.kind(name)], _group_of(world, name)
@@ -143,8 +146,6 @@ def measure(session: LiveSession, table: LiveTable, say: Callable[[str], None]) 
             before_s = _processor_s(session)
             busy[name] = ask(f"{name} busy", [many], BUSY_REQUESTS / busy_hz)
             broker_s.append((_processor_s(session) - before_s) / (2 * len(busy[name][1])))
-    if nodes.notes:
-        raise DisturbedError(f"calibration: {'; '.join(nodes.notes)}")
     asked_hz = _asked_hz(world)
     phases = {"idle": idle, "half busy": half, "busy": busy}
     of_nodes, ways = {}, list[tuple[Floats, Floats, Floats]]()

@@ -336,7 +336,7 @@ class InterruptedLinks:
 
     def finished_s(self, link: NDArray[np.int64], sent_s: Floats, work: Floats) -> Floats:
         """(N,) when messages have left their links; see :func:`finished_s`."""
-        outages = np.sum(self._done_before[link, 1:] < work[:, None], axis=1)
+        outages = _count_before(self._done_before[:, 1:], link, work, equal=False)
         of_whole = work - self._done_before[link, outages] + self._whole_before[link, outages]
         times = np.clip(
             self.whole.time(of_whole), self._up_from_s[link, outages], self._up_to_s[link, outages]
@@ -354,8 +354,26 @@ class InterruptedLinks:
 
     def _begun(self, link: NDArray[np.int64], time_s: Floats) -> NDArray[np.int64]:
         """(N,) how many outages have begun."""
-        begun: NDArray[np.int64] = np.sum(self.starts_s[link] <= time_s[:, None], axis=1)
-        return begun
+        return _count_before(self.starts_s, link, time_s, equal=True)
+
+
+def _count_before(
+    table: Floats, row: NDArray[np.int64], values: Floats, *, equal: bool
+) -> NDArray[np.int64]:
+    """(N,) how many entries of a row of ascending ones lie before a value: a search by halves.
+
+    Args:
+        table: (rows, K).
+        equal: whether an entry that equals the value counts.
+    """
+    low = np.zeros(len(row), dtype=np.int64)
+    high = np.full(len(row), table.shape[1], dtype=np.int64)
+    while (open_ := low < high).any():
+        middle = (low + high) // 2
+        entry = table[row, np.minimum(middle, table.shape[1] - 1)]
+        before = open_ & (entry <= values if equal else entry < values)
+        low, high = np.where(before, middle + 1, low), np.where(open_ & ~before, middle, high)
+    return low
 
 
 # --- traces --------------------------------------------------------------------------------------

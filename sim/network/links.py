@@ -122,7 +122,7 @@ class Channel:
         self._capacity = direction.capacity
         self._interrupted: InterruptedLinks | None = None
         self._of_links: dict[int, Capacity] = {}
-        if outages is not None and (outages.start_s == outages.start_s[0]).all():
+        if outages is not None and outages.are_alike:
             self._capacity = with_outages(direction.capacity, outages.of(0))
         elif outages is not None:
             self._interrupted = InterruptedLinks(direction.capacity, outages.start_s, outages.end_s)

@@ -33,7 +33,8 @@ class Traffic:
 def offered_traffic(world: World) -> Traffic:
     """Messages per second if devices send every request as it is, and each is answered.
 
-    Closed loops send as fast as they are served, and are not counted.
+    Closed loops send as fast as they are served, and devices that compute what they like: neither
+    is counted.
     """
     rates = [np.full(group.count, _known_rate_hz(group)) for group in world.groups]
     images: Floats = np.concatenate(rates)
@@ -42,7 +43,7 @@ def offered_traffic(world: World) -> Traffic:
 
 def _known_rate_hz(group: DeviceGroup) -> float:
     """Requests per second of one device, as far as they are known before a run."""
-    if isinstance(group.arrivals, ClosedLoop):
+    if isinstance(group.arrivals, ClosedLoop) or group.service is not None:
         return 0.0
     rate_hz = group.arrivals.rate()
     return rate_hz if math.isfinite(rate_hz) else 0.0

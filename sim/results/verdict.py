@@ -63,11 +63,14 @@ class OfferedLoad:
 def offered_loads(world: World) -> list[OfferedLoad]:
     """The offered load of every kind of node, for each exit."""
 
-    def asked_hz(name: str) -> float:
+    def asked_hz(name: str, computing: bool = False) -> float:
+        """Of devices that send all they have, or of those that compute, which may send it on."""
         return sum(
             group.count * group.arrivals.rate()
             for group in world.groups
-            if group.node == name and not isinstance(group.arrivals, ClosedLoop)
+            if group.node == name
+            and not isinstance(group.arrivals, ClosedLoop)
+            and (group.service is not None) == computing
         )
 
     loads = []
@@ -88,7 +91,8 @@ def offered_loads(world: World) -> list[OfferedLoad]:
                 rate,
                 straight,
                 stepwise,
-                sum(map(asked_hz, before)),
+                asked_hz(node.name, computing=True)
+                + sum(asked_hz(it) + asked_hz(it, computing=True) for it in before),
                 sum(
                     group.count
                     for group in world.groups

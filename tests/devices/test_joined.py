@@ -369,6 +369,16 @@ def test_a_reply_that_may_be_of_either_device_is_of_none() -> None:
     assert any("1 replies came on a topic that several devices share" in note for note in notes)
 
 
+def test_what_was_lost_long_ago_makes_no_later_reply_doubtful() -> None:
+    log = JoinedLog()
+    asks(log, 2.0, device="a", id=1)
+    asks(log, 9.0, device="b", id=1)
+    said = Reply(1, "ok", node="edge", predicted=3, exit=1, node_s=0.01)
+    log.reply_to_one_of([("edge", "a"), ("edge", "b")], encode_reply(said), START_S + 9.05)
+    assert [asked.reply is not None for asked in log.kept] == [False, True]
+    assert log.ambiguous == 0
+
+
 def test_images_are_not_kept_and_tell_repetitions_apart() -> None:
     log = JoinedLog()
     picture = {"shape": (1, 2, 2), "sample": None, "label": 1}

@@ -109,9 +109,42 @@ def test_how_much_devices_send_that_compute_themselves_is_not_known_before(
     assert len(load_scenario(str(scenario(slow))).warnings) > 1, "else this is no test"
 
 
+def test_links_that_are_shared_with_devices_that_compute_are_counted_as_they_are(
+    scenario: Callable[..., Path],
+) -> None:
+    """Two cameras on one access point carry too much for it; with one that computes they do not."""
+    link = {"shared_by": 2, "uplink": {"bandwidth_mbps": 0.1}, "downlink": {"bandwidth_mbps": 1}}
+    camera = {
+        "count": 1,
+        "arrivals": {"process": "periodic", "rate_hz": 1},
+        "deadline_ms": 40,
+        "link": "wifi",
+        "node": "edge",
+        "request_bytes": 9000,
+    }
+    computing = {**camera, "compute": {"service_ms": 1}}
+    first = {"links.wifi": link, "devices": {"first": camera, "second": camera}}
+    assert any("devices offer" in text for text in load_scenario(str(scenario(first))).warnings)
+    mixed = {"links.wifi": link, "devices": {"first": computing, "second": camera, "third": camera}}
+    assert not load_scenario(str(scenario(mixed))).warnings
+
+
+def test_a_tier_that_holds_no_more_than_the_one_before_is_doubtful(
+    scenario: Callable[..., Path],
+) -> None:
+    nodes = {
+        "edge": {"service_ms": 1, "last_exit": 1, "next_tier": {"node": "fog"}},
+        "fog": {"service_ms": 1, "last_exit": 1, "next_tier": {"node": "cloud"}},
+        "cloud": {"service_ms": 1},
+    }
+    (message,) = load_scenario(str(scenario({"nodes": nodes}))).warnings
+    assert "nodes.edge.next_tier: 'fog' holds no more exits" in message
+    assert "never get to 'cloud'" in message
+
+
 def test_as_many_outages_are_expected_as_there_are_links(scenario: Callable[..., Path]) -> None:
     """Devices on one access point have one."""
-    outage = {"kind": "link_outage", "link": "wifi", "mtbf_s": 5e-4, "mttr_s": 5e-4}
+    outage = {"kind": "link_outage", "link": "wifi", "mtbf_s": 1e-4, "mttr_s": 1e-4}
     many = {f"{CAMERAS}.count": 2000, "faults": [outage], "links.wifi.shared_by": "all"}
     load_scenario(str(scenario(many)))
     with pytest.raises(ScenarioError, match="failures in one replication"):

@@ -158,18 +158,6 @@ NODES: list[Row] = [
         ["this key is required"],
     ),
     (
-        {
-            **tiers(
-                edge__last_exit=1,
-                cloud={"service_ms": 1, "last_exit": 1, "next_tier": {"node": "core"}},
-                core={"service_ms": 1},
-            ),
-            "policies": ["full"],
-        },
-        f"{EDGE}.next_tier.node",
-        ["'cloud' holds exits 1 to 1, no more than 'edge'", "go to its next tier at once"],
-    ),
-    (
         {f"{EDGE}.last_exit": 1, "policies": [{"policy": "fixed_exit", "exit": 2}]},
         "policies.0",
         ["exit is 2", "exits 1 to 1", "devices 'cameras'", "node 'edge'"],

@@ -876,7 +876,7 @@ def test_a_training_that_raises_what_it_likes_fails_alone(
     assert ran.status == 2
     assert "steps=3 curriculum, seed 1: ZeroDivisionError: odd" in ran.out + ran.err
     assert "Traceback" not in ran.err
-    assert (results / "study.md").exists()
+    assert (results / "report.md").exists()
     assert len(table_of(results)) == (8 - 1) * 2
 
 

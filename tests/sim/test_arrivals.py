@@ -472,7 +472,11 @@ def trace(times_s, device):
 def test_requests_that_all_come_at_time_0_are_simulated_in_one_slice():
     arrivals = TraceArrivals(trace([0.0, 0.0], [0, 1]))
     assert arrivals.rate() == math.inf
-    assert slice_ends(world(group(count=2, arrivals=arrivals), node())) == [10.0, math.inf]
+    alone = group(count=2, arrivals=arrivals)
+    assert slice_ends(world(alone, node())) == [10.0, math.inf]
+    many = group("many", 100, Poisson(1000.0))
+    assert slice_ends(world(alone, many, node())) == slice_ends(world(many, node()))
+    assert len(slice_ends(world(many, node()))) > 10
 
 
 def test_a_trace_is_replayed():

@@ -216,21 +216,30 @@ def test_a_link_of_ones_own_carries_nothing_in_an_outage_either(times):
         assert arrived_s == pytest.approx(expected[device, created_s])
 
 
-def test_links_that_are_down_at_times_of_their_own_are_each_like_one_alone():
+@pytest.mark.parametrize(
+    ("whole", "scale"),
+    [
+        (ConstantCapacity(8.0), 1.0),
+        (ConstantCapacity(float("inf")), 0.0),
+        (TracedCapacity(np.array([0.0, 1.0, 2.5, 3.0]), np.array([8.0, 0.0, 16.0])), 8.0),
+    ],
+)
+def test_links_that_are_down_at_times_of_their_own_are_each_like_one_alone(whole, scale):
     """Many at once, and one by one, as one link with the same outages."""
     rng = np.random.default_rng(3)
     sent_s = np.sort(rng.uniform(0, 20, 60))
-    queue, amount = rng.integers(0, 3, 60), rng.uniform(0.1, 0.8, 60)
-    outages = Intervals.of_rows([[(2.0, 5.0)], [], [(1.0, 1.5), (7.0, 12.0)]])
-    one_way, travels = Direction(capacity=ConstantCapacity(8.0)), Travels.of(np.zeros(60))
-    many = Channel(one_way, 3, 3, outages).arrivals(sent_s, queue, queue, amount, travels)
-    single = Channel(one_way, 3, 3, outages)
+    queue, amount = rng.integers(0, 4, 60), scale * rng.uniform(0.1, 0.8, 60)
+    rows = [[(2.0, 5.0)], [], [(2.0, 6.0), (7.0, 12.0)], [(2.0, float("inf"))]]
+    outages = Intervals.of_rows(rows)
+    one_way, travels = Direction(capacity=whole), Travels.of(np.zeros(60))
+    many = Channel(one_way, 4, 4, outages).arrivals(sent_s, queue, queue, amount, travels)
+    single = Channel(one_way, 4, 4, outages)
     one_by_one = [
         single.arrival(float(at), int(link), int(link), float(it), 0.0)
         for at, link, it in zip(sent_s, queue, amount, strict=True)
     ]
     assert one_by_one == pytest.approx(many.tolist())
-    for link in range(3):
+    for link in range(4):
         mine = queue == link
         alone = replace(one_way, capacity=with_outages(one_way.capacity, outages.of(link)))
         none = np.zeros(mine.sum(), dtype=np.int64)
@@ -253,6 +262,14 @@ def test_what_a_message_will_take_is_told_at_the_mean_of_a_trace():
     for capacity in (trace, with_outages(trace, [(2.0, 3.0)])):
         leg = Leg("uplink", Direction(capacity=capacity), Direction(), (750,))
         assert leg.travel() == (pytest.approx(1.0), [])
+
+
+def test_links_whose_outages_begin_together_and_end_apart_are_not_alike():
+    outages = Intervals.of_rows([[(1.0, 3.0)], [(1.0, 5.0)]])
+    both, none = np.array([0, 1]), np.zeros(2)
+    channel = Channel(Direction(capacity=ConstantCapacity(8.0)), 2, 2, outages)
+    arrived = channel.arrivals(np.array([2.0, 2.0]), both, both, none + 0.5, Travels.of(none))
+    assert arrived.tolist() == [3.5, 5.5]
 
 
 def test_every_link_of_a_kind_has_outages_of_its_own():
