@@ -69,8 +69,8 @@ sweep:
       devices.cameras.deadline_ms: {uniform: [10, 40]}
 ```
 
-Any key of this page can vary, those included that the file does not write: write its path with
-dots, and the position of an entry of a list (`policies.0.threshold`). A value may be a list or a
+Any key of this page but those of `sweep` can vary, those included that the file does not write:
+write its path with dots, and the position of an entry of a list (`policies.0.threshold`). A value may be a list or a
 mapping (`training.seeds: [[0, 1, 2], [3, 4, 5]]`).
 
 `--set KEY=V1,V2` on the command line is one more grid, as in `--set devices.cameras.count=5,10

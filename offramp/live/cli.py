@@ -139,10 +139,10 @@ def run(
         address = parse_broker(
             broker, ca=ca, cert=cert, key=key, password_file=password_file, version=version
         )
-    elif ca or cert or key or mqtt_version == "5":
+    elif ca or cert or key or password_file or mqtt_version == "5":
         raise BrokerError(
-            "the broker that is started speaks MQTT 3.1.1 without TLS: certificates and version 5 "
-            "are for another one (--broker)"
+            "the broker that is started speaks MQTT 3.1.1 without TLS and passwords: certificates, "
+            "passwords and version 5 are for another one (--broker)"
         )
     pipeline, notes = live_pipeline(
         loaded,

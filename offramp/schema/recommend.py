@@ -28,7 +28,9 @@ class RecommendSection(Section):
         {}, description="of one worker of each node; of nodes that are not named: 1"
     )
     trials: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        60, description="configurations that are simulated for each strategy, at most"
+        60,
+        description="configurations that are simulated for each strategy, at most; besides them "
+        "those that the scenario gives, where the whole space is simulated",
     )
     screening_replications: Annotated[int, Field(ge=1)] = Field(
         3, description="replications with which they are compared; at least 2"

@@ -92,6 +92,26 @@ def test_code_comes_with_the_code_beside_it_and_keeps_its_name(
     assert [code_hash(reference, folder) for reference in references] == hashes != ["", "", ""]
 
 
+def test_a_package_beside_the_code_comes_where_it_is_imported(
+    driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (driver / "with_pack.py").write_text("import own_pack.part\ndef build(): return own_pack.part.TEXT")
+    for package in ("own_pack", "other_pack"):
+        (driver / package).mkdir()
+        (driver / package / "__init__.py").write_text("")
+        (driver / package / "part.py").write_text("TEXT = 'packed'")
+    expected = code_hash("with_pack.py:build", driver)
+    packer, mirror = Packer(driver, tmp_path / "store"), Mirror(tmp_path / "mirror")
+    layout = packer.layout(packer.files(["with_pack.py:build"]))
+    bring(packer, mirror, list(layout.values()))
+    elsewhere(monkeypatch, driver)
+    folder = mirror.folder(layout)
+    monkeypatch.setattr("sys.path", ["/nothing"])
+    assert import_callable("with_pack.py:build", folder)() == "packed"
+    assert code_hash("with_pack.py:build", folder) == expected
+    assert not [name for name in layout if "other_pack" in name], "nobody imports it"
+
+
 @pytest.mark.parametrize(
     "text",
     [
