@@ -54,7 +54,8 @@ class SimulationSection(Section):
     telemetry_step_s: Annotated[float, Field(gt=0)] | None = Field(
         None,
         description="between samples of queue lengths, utilisation and rates, in "
-        "telemetry_nodes.csv and telemetry_requests.csv, of the first replication; absent: none are taken",
+        "telemetry_nodes.csv and telemetry_requests.csv, of the first replication; absent: none "
+        "are taken",
     )
     trace_window_s: (
         Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)] | None

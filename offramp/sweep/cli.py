@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from models.errors import OfframpError, ScenarioError
-from offramp.options import JobsOption, QuietOption, ScenarioArgument, StoreOption, YesOption
+from offramp.options import QuietOption, ScenarioArgument, StoreOption, YesOption
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,13 +43,22 @@ def sweep(
         ),
     ] = None,
     store: StoreOption = None,
-    jobs: JobsOption = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            min=1,
+            help="Worker processes (default: as many as processors). With --dask slurm they are "
+            "asked for and have to be given; a running scheduler has its own.",
+        ),
+    ] = None,
     dask: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS|local|slurm",
-            help="Run on a Dask cluster: a scheduler's address such as tcp://host:8786, or one "
-            "that is started here or through SLURM.",
+            help="Run on a Dask cluster: a scheduler's address such as tcp://host:8786, or its "
+            "scheduler file (.json), or one that is started here or through SLURM.",
         ),
     ] = None,
     retry_failed: Annotated[
