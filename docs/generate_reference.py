@@ -70,8 +70,8 @@ sweep:
 ```
 
 Any key of this page but those of `sweep` can vary, those included that the file does not write:
-write its path with dots, and the position of an entry of a list (`policies.0.threshold`). A value may
-be a list or a mapping (`training.seeds: [[0, 1, 2], [3, 4, 5]]`).
+write its path with dots, and the position of an entry of a list (`policies.0.threshold`). A value
+may be a list or a mapping (`training.seeds: [[0, 1, 2], [3, 4, 5]]`).
 
 `--set KEY=V1,V2` on the command line is one more grid, as in `--set devices.cameras.count=5,10
 --set seed=1,2,3`; with one value, `--set KEY=V`, it sets the key for all points. What stands
