@@ -152,6 +152,8 @@ def _random(
 def _merged(intervals: list[tuple[float, float]]) -> list[tuple[float, float]]:
     merged: list[tuple[float, float]] = []
     for start, end in sorted(intervals):
+        if end <= start:
+            continue  # so short that it has no length at this time
         if merged and start <= merged[-1][1]:
             merged[-1] = (merged[-1][0], max(merged[-1][1], end))
         else:

@@ -53,9 +53,6 @@ __all__ = [
     "send_at_once",
 ]
 
-#: The broker sends nothing longer (MQTT 5): paho would take up to 256 MB before anybody looks.
-MOST_PACKET_BYTES = 2 << 20
-
 #: Of one attempt: TCP and TLS. It is as long as the network thread can be held up.
 CONNECT_TIMEOUT_S = 3.0
 
@@ -129,7 +126,6 @@ def new_client(
     properties = None
     if broker.version == "5":
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.MaximumPacketSize = MOST_PACKET_BYTES
         if not clean:
             properties.SessionExpiryInterval = math.ceil(session_expiry_s)
         if receive_maximum is not None:

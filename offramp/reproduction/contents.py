@@ -315,6 +315,8 @@ def _read(path: Path) -> pd.DataFrame:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         return pd.read_csv(path, dtype=object, keep_default_na=False)
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()  # the summary of a sweep all of whose points failed
     except (OSError, ValueError, pa.ArrowException) as error:
         raise ResultsError(f"{path} is damaged: {error}") from None
 

@@ -102,10 +102,11 @@ from sim.policy import ANSWER, run_to
 
 class Fickle:
     def __init__(self, taste):
-        if taste > 1 and Path(__file__).with_name("fails").exists():
-            raise RuntimeError("not now")
+        self.taste = taste
 
     def decide(self, request, node):
+        if self.taste > 1 and Path(__file__).with_name("fails").exists():
+            raise RuntimeError("not now")
         return ANSWER if request.exit else run_to(1)
 """
 

@@ -50,7 +50,10 @@ def test_the_valid_file_that_the_others_are_made_from_loads(tmp_path: Path) -> N
         ("  steps: 5", '  steps: !!int ""', 5, ["not valid YAML"]),
         ("policies: [", "---\npolicies: [", 18, ["not valid YAML"]),
     ],
-    ids=["duplicate", "duplicate at top", "unclosed", "colon", "tab", "alias", "two documents"],
+    ids=[
+        *("duplicate", "duplicate at top", "unclosed", "colon", "tab", "alias"),
+        *("no boolean", "no number", "two documents"),
+    ],
 )
 def test_bad_yaml_is_one_message_with_the_line(
     old: str,

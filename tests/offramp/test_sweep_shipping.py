@@ -95,7 +95,7 @@ def test_code_comes_with_the_code_beside_it_and_keeps_its_name(
 def test_a_package_beside_the_code_comes_where_it_is_imported(
     driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = "import own_pack.part\ndef build(): return own_pack.part.TEXT"
+    code = POLICY.format(beside="own_pack.part")
     (driver / "with_pack.py").write_text(code)
     for package in ("own_pack", "other_pack"):
         (driver / package).mkdir()
