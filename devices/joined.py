@@ -80,10 +80,10 @@ class Asked:
         """When the device created it."""
         return self.asked_s - (self.travel_s or 0.0) / 2 - self.request.age_s
 
-    @property
-    def overdue_s(self) -> float:
-        """After which nobody looks for its reply any more, as clients do."""
-        return self.asked_s + self.request.deadline_s + _GIVEN_UP_S
+    def waits(self, at_s: float, grace_s: float) -> bool:
+        """Whether a reply may still come, so long after its deadline."""
+        overdue_s = self.asked_s + self.request.deadline_s + grace_s
+        return self.reply is None and not self.reported and at_s < overdue_s
 
     @property
     def heard_s(self) -> float:
@@ -170,7 +170,7 @@ class JoinedLog:
                  if (edge, device, reply.id) in self._asked]  # fmt: skip
         waiting = [it for it in asked if it.reply is None]
         if len(waiting) > 1:  # what was lost long ago waits no more
-            waiting = [it for it in waiting if not it.reported and at_s <= it.overdue_s]
+            waiting = [it for it in waiting if it.waits(at_s, _GIVEN_UP_S)]
         if len(waiting) == 1:
             waiting[0].reply, waiting[0].replied_s = reply, at_s
         elif waiting:
@@ -193,11 +193,7 @@ class JoinedLog:
             asked_by_s: later ones are not looked at.
         """
         return any(
-            asked.reply is None
-            and not asked.reported
-            and asked.asked_s <= asked_by_s
-            and at_s < asked.asked_s + asked.request.deadline_s + grace_s
-            for asked in self.kept
+            asked.asked_s <= asked_by_s and asked.waits(at_s, grace_s) for asked in self.kept
         )
 
 

@@ -91,7 +91,7 @@ def aud_by_group(results: Results) -> Figure | None:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     legend_above(figure, handles, labels, note)
     caption = (
-        f"Accuracy under deadline of each group of devices. "
+        "Accuracy under deadline of each group of devices. "
         f"{_interval_text(intervals, repetitions_of(results, 'aud'))}, over all requests of "
         f"{repetitions(results)}."
     )

@@ -114,14 +114,15 @@ def differences(
         gap[np.abs(gap) <= tiny] = 0.0
     else:
         paired = np.isnan(difference)
-        # In the order of the test: where cells are missing, a mean of means is another number.
-        inner: int | tuple[int, ...] = {SEEDS: (3,), REPLICATIONS: (2,), BOTH: (2, 3)}[over]
-        before, after, gap = (
-            it if over == BOTH else _mean(it, -1)
-            for it in (
-                _mean(np.where(paired, np.nan, values), inner) for values in (old, new, difference)
-            )
-        )
+
+        def as_tested(values: Floats) -> Floats:
+            """Where cells are missing, a mean of means is another number than that of all."""
+            values = np.where(paired, np.nan, values)
+            if over == BOTH:
+                return _mean(values, (2, 3))
+            return _mean(_mean(values, 3 if over == SEEDS else 2), -1)
+
+        before, after, gap = map(as_tested, (old, new, difference))
     columns = {
         "before": before,
         "after": after,

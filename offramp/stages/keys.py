@@ -145,10 +145,15 @@ def activations_key(experiment: Experiment, seed: int, split: str, dtype: str) -
     }
 
 
+def reads_stored_activations(experiment: Experiment) -> bool:
+    """Whether exits are trained on a frozen backbone's activations, as far as there is room."""
+    training = experiment.training
+    return training.regime == "classifier_wise" and not training.augment
+
+
 def _stored_arithmetic(experiment: Experiment) -> dict[str, Any]:
     """In which numbers the stored activations of training images were computed, if not in fp32."""
-    training = experiment.training
-    stored = training.regime == "classifier_wise" and not training.augment
+    stored = reads_stored_activations(experiment)
     return {"computed_in": "bf16"} if stored and _precision(experiment) == "bf16" else {}
 
 
@@ -161,9 +166,8 @@ def scores_key(experiment: Experiment, seed: int) -> dict[str, Any]:
     common |= _stored_arithmetic(experiment)
     if scoring.function == "final_exit":
         backbone = frozen_backbone_key(experiment, seed)
-        training = experiment.training
         # Stored activations are rounded, and images are not.
-        stored = training.regime == "classifier_wise" and not training.augment
+        stored = reads_stored_activations(experiment)
         return {
             **common,
             **({"reads": "stored activations"} if stored else {}),

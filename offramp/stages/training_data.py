@@ -81,7 +81,7 @@ class TrainingData:
         """What exits are trained on (``train``) or scored on (any split without augmentation)."""
         samples: Split = getattr(self.dataset, split)
         training = self.experiment.training
-        if training.regime == "classifier_wise" and not training.augment:
+        if keys.reads_stored_activations(self.experiment):
             stored = self._activations(split, samples, seed, network)
             if stored:
                 return stored

@@ -71,10 +71,11 @@ def run_study(
         for configuration in _networks(missing):
             error_at = partial(study.error_at, configuration)
             check_training(configuration.experiment, error_at)
-        workers = min(jobs or os.cpu_count() or 1, len(missing))
+        most = jobs or os.cpu_count() or 1
+        workers = min(most, len(missing))
         # As many threads for the last trainings as for the first: sums in another order are
         # another network.
-        threads = None if min(jobs or os.cpu_count() or 1, len(trainings)) == 1 else 1
+        threads = None if min(most, len(trainings)) == 1 else 1
         firsts = _scores_first(study, [training[0] for training in missing])
         told: set[str] = set()
         frozen = _frozen_backbones(firsts)

@@ -216,24 +216,22 @@ class Channel:
     def _finished(self, queue: NDArray[np.int64], sent_s: Floats, work: Floats) -> Floats:
         if self._interrupted is None:
             return finished_s(self._capacity, sent_s, work)
-        links = len(self._interrupted.starts_s)
-        return self._interrupted.finished_s(queue % links, sent_s, work)
+        return self._interrupted.finished_s(queue, sent_s, work)
 
     def _work(self, queue: NDArray[np.int64], time_s: Floats) -> Floats:
         if self._interrupted is None:
             return self._capacity.work(time_s)
-        return self._interrupted.work(queue % len(self._interrupted.starts_s), time_s)
+        return self._interrupted.work(queue, time_s)
 
     def _of_one(self, queue: int) -> Capacity:
         """The capacity of one link."""
         if self._interrupted is None:
             return self._capacity
         assert self._outages is not None
-        link = queue % len(self._outages.start_s)
-        known = self._of_links.get(link)
+        known = self._of_links.get(queue)
         if known is None:
-            known = with_outages(self.direction.capacity, self._outages.of(link))
-            self._of_links[link] = known
+            known = with_outages(self.direction.capacity, self._outages.of(queue))
+            self._of_links[queue] = known
         return known
 
     def _through(self, sent_s: Floats, queue: NDArray[np.int64], amount: Floats) -> Floats:
